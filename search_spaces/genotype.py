@@ -1,0 +1,236 @@
+"""What an architecture is: frozen data with a digest, readable and writable as JSON (standard library only).
+
+A genotype says which operations are alive, cell by cell and node by node. It says nothing about width, image
+size or classes: those belong to the network that is built from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from search_spaces.errors import GenotypeError
+
+__all__ = ["NONE", "NUM_INPUTS", "SCHEMA_VERSION", "CellGenotype", "Edge", "Genotype"]
+
+SCHEMA_VERSION = 1
+NUM_INPUTS = 2  # states 0 and 1 of a cell: the outputs of the cell before the previous one, and of the previous one
+NONE = "none"  # the candidate that stands for "no connection"; it never reaches a derived network
+_KIND = "dnad-ray genotype"
+
+
+class Edge(NamedTuple):
+    """One operation that a node applies to one earlier state of its cell.
+
+    States are numbered as in DARTS: 0 and 1 are the cell's inputs (older first), ``NUM_INPUTS + k`` is node ``k``.
+    """
+
+    operation: str
+    source: int
+
+
+@dataclass(frozen=True)
+class CellGenotype:
+    """The alive edges of one cell.
+
+    Attributes:
+        reduction: Whether edges from the cell's inputs have stride 2 and the cell doubles the channels.
+        nodes: For each intermediate node, the edges that it sums.
+    """
+
+    reduction: bool
+    nodes: tuple[tuple[Edge, ...], ...]
+
+    @property
+    def num_operations(self) -> int:
+        """Number of alive edges."""
+        return sum(len(node) for node in self.nodes)
+
+    def reads(self, state: int) -> bool:
+        """Whether any node of the cell applies an operation other than ``none`` to ``state``."""
+        return any(edge.source == state and edge.operation != NONE for node in self.nodes for edge in node)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """An architecture: one topology per cell (DNAD, arXiv 2504.20080; cells share nothing).
+
+    Attributes:
+        cells: The cells in order from the stem to the classifier.
+
+    Raises:
+        GenotypeError: If there is no cell, cells differ in their number of nodes, or an edge reads a state that
+            does not exist yet.
+    """
+
+    cells: tuple[CellGenotype, ...]
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise GenotypeError("cells", [], "at least one cell")
+        for index, cell in enumerate(self.cells):
+            if len(cell.nodes) != len(self.cells[0].nodes) or not cell.nodes:
+                raise GenotypeError(
+                    f"cells[{index}].nodes", len(cell.nodes), "the same number of nodes, at least 1, in every cell"
+                )
+            for node, edges in enumerate(cell.nodes):
+                for edge in edges:
+                    if not 0 <= edge.source < NUM_INPUTS + node:
+                        raise GenotypeError(
+                            f"cells[{index}].nodes[{node}] source", edge.source, f"0 to {NUM_INPUTS + node - 1}"
+                        )
+                if len(set(edges)) != len(edges):
+                    raise GenotypeError(
+                        f"cells[{index}].nodes[{node}]", [list(edge) for edge in edges], "each edge once"
+                    )
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of intermediate nodes in each cell."""
+        return len(self.cells[0].nodes)
+
+    @property
+    def num_operations(self) -> int:
+        """Number of alive edges in the whole network."""
+        return sum(cell.num_operations for cell in self.cells)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the classifier sees anything of the image."""
+        return self.pruned().num_operations > 0
+
+    def live_cells(self) -> tuple[bool, ...]:
+        """Tell for each cell whether its output reaches the classifier.
+
+        The last cell is live. Another cell is live if the next cell is live and reads its input 1, or the one
+        after that is live and reads its input 0.
+        """
+        live = [False] * len(self.cells)
+        live[-1] = True
+        for index in range(len(self.cells) - 2, -1, -1):
+            follower = index + 1
+            live[index] = live[follower] and self.cells[follower].reads(1)
+            if index + 2 < len(self.cells):
+                live[index] = live[index] or (live[index + 2] and self.cells[index + 2].reads(0))
+        return tuple(live)
+
+    def pruned(self) -> Genotype:
+        """Return the canonical form: only the edges that carry the image to the classifier.
+
+        Gone are the operation ``none``, edges that read a state which is always zero (a node without inputs, a
+        cell all of whose nodes are empty), and all edges of cells that nothing reads. Edges are sorted, so two
+        genotypes that build the same network have equal canonical forms.
+        """
+        alive: list[CellGenotype] = []
+        carries = [True, True]  # whether the two states before each cell (stem, stem, cell 0, ...) can be non-zero
+        for cell in self.cells:
+            states = carries[-2:]
+            nodes: list[tuple[Edge, ...]] = []
+            for node in cell.nodes:
+                edges = (edge for edge in node if edge.operation != NONE and states[edge.source])
+                kept = tuple(sorted(edges, key=lambda edge: (edge.source, edge.operation)))
+                nodes.append(kept)
+                states.append(bool(kept))
+            alive.append(CellGenotype(cell.reduction, tuple(nodes)))
+            carries.append(any(nodes))
+        forward = Genotype(tuple(alive))
+        empty: tuple[tuple[Edge, ...], ...] = ((),) * self.num_nodes
+        return Genotype(
+            tuple(
+                cell if live else CellGenotype(cell.reduction, empty)
+                for cell, live in zip(forward.cells, forward.live_cells(), strict=True)
+            )
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical form: the architecture's name everywhere."""
+        return hashlib.sha256(json.dumps(_cells_to_json(self.pruned()), separators=(",", ":")).encode()).hexdigest()[
+            :16
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, with the schema's version."""
+        return {"kind": _KIND, "schema": SCHEMA_VERSION, "digest": self.digest, "cells": _cells_to_json(self)}
+
+    def to_json(self) -> str:
+        """Return the genotype as a JSON document that ends with a line break."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    @classmethod
+    def from_dict(cls, data: Any, origin: str = "genotype") -> Genotype:
+        """Build a genotype from what :meth:`to_dict` returned.
+
+        Args:
+            data: Plain data as read from JSON.
+            origin: Where the data came from, for error messages.
+
+        Raises:
+            GenotypeError: If the data are not a genotype, are of a newer schema, or do not match their digest.
+        """
+        if not isinstance(data, dict) or data.get("kind") != _KIND:
+            raise GenotypeError(origin, _short(data), f"an object with kind {_KIND!r}")
+        schema = data.get("schema")
+        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA_VERSION:
+            raise GenotypeError(f"{origin} schema", schema, f"1 to {SCHEMA_VERSION} (newer files need a newer dnad-ray)")
+        try:
+            cells = tuple(
+                CellGenotype(
+                    _boolean(cell["reduction"]),
+                    tuple(tuple(Edge(_text(op), _integer(source)) for op, source in node) for node in cell["nodes"]),
+                )
+                for cell in data["cells"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, GenotypeError):
+                raise
+            raise GenotypeError(
+                origin, _short(data), 'cells as [{"reduction": bool, "nodes": [[[operation, source], ...], ...]}, ...]'
+            ) from error
+        genotype = cls(cells)
+        if "digest" in data and data["digest"] != genotype.digest:
+            raise GenotypeError(f"{origin} digest", data["digest"], f"{genotype.digest}, the digest of its cells")
+        return genotype
+
+    @classmethod
+    def from_json(cls, text: str, origin: str = "genotype") -> Genotype:
+        """Parse what :meth:`to_json` returned; raises :class:`GenotypeError` as :meth:`from_dict` does."""
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise GenotypeError(origin, _short(text), "a JSON document") from error
+        return cls.from_dict(data, origin)
+
+
+def _cells_to_json(genotype: Genotype) -> list[dict[str, Any]]:
+    def nodes(cell: CellGenotype) -> Iterable[list[list[str | int]]]:
+        return ([[edge.operation, edge.source] for edge in node] for node in cell.nodes)
+
+    return [{"reduction": cell.reduction, "nodes": list(nodes(cell))} for cell in genotype.cells]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _short(data: object) -> str:
+    text = data if isinstance(data, str) else repr(data)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,67 @@
+"""What stands before and behind the cells: stems and classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search_spaces.ops import BatchNorm
+
+__all__ = ["STEMS", "CifarStem", "Classifier", "ImageNetStem"]
+
+
+class CifarStem(nn.Module):
+    """Convolution 3x3 to 3C channels at full resolution; both inputs of the first cell."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.out_channels = (3 * channels, 3 * channels)
+        self.older_is_larger = False
+        self.conv = nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False)
+        self.norm = BatchNorm(3 * channels)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, in_channels, H, W) to the two inputs of the first cell, both (N, 3C, H, W)."""
+        state = self.norm(self.conv(images))
+        return state, state
+
+
+class ImageNetStem(nn.Module):
+    """Two stems that together divide the resolution by 8 (224 to 28)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.out_channels = (channels, channels)
+        self.older_is_larger = True
+        self.first = nn.Sequential(
+            nn.Conv2d(in_channels, channels // 2, 3, 2, padding=1, bias=False),
+            BatchNorm(channels // 2),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 3, 2, padding=1, bias=False),
+            BatchNorm(channels),
+        )
+        self.second = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, 2, padding=1, bias=False), BatchNorm(channels)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, in_channels, H, W) to (N, C, H/4, W/4) and (N, C, H/8, W/8)."""
+        older = self.first(images)
+        return older, self.second(older)
+
+
+STEMS: dict[str, type[CifarStem] | type[ImageNetStem]] = {"cifar": CifarStem, "imagenet": ImageNetStem}
+"""Name -> ``stem(in_channels, channels)`` with ``out_channels`` (older, newer) and ``older_is_larger``."""
+
+
+class Classifier(nn.Module):
+    """Global average pooling and a linear layer."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(in_channels, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to logits (N, num_classes)."""
+        logits: Tensor = self.linear(self.pool(features).flatten(1))
+        return logits

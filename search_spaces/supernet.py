@@ -1,0 +1,105 @@
+"""The supernet: all candidates alive at first, then fewer; what is deleted is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import islice
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
+from search_spaces.network import Network, NetworkOutput
+from search_spaces.space import NetworkShape, SearchSpace
+
+__all__ = ["Candidate", "Supernet"]
+
+
+class Candidate(NamedTuple):
+    """One alive candidate of the supernet: an edge into a node of a cell."""
+
+    cell: int
+    node: int
+    edge: Edge
+
+
+class Supernet(nn.Module):
+    """Network of all candidates that are still alive.
+
+    Args:
+        space: The search space; all its candidates are alive at first.
+        shape: Width, classes and images.
+    """
+
+    def __init__(self, space: SearchSpace, shape: NetworkShape) -> None:
+        super().__init__()
+        self.network = Network(space.dense(), shape, searching=True)
+
+    @property
+    def genotype(self) -> Genotype:
+        """The alive candidates, ``none`` included."""
+        return self.network.genotype
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The alive candidates, cell by cell and node by node: the order of the architecture weights."""
+        return tuple(
+            Candidate(cell, node, edge)
+            for cell, topology in enumerate(self.genotype.cells)
+            for node, edges in enumerate(topology.nodes)
+            for edge in edges
+        )
+
+    def forward(self, images: Tensor, weights: Tensor) -> NetworkOutput:
+        """Classify images (N, in_channels, H, W) under architecture weights (num_alive,), see :attr:`candidates`."""
+        scalars = iter(weights.unbind(0))
+        per_cell = [list(islice(scalars, cell.num_operations)) for cell in self.genotype.cells]
+        output: NetworkOutput = self.network(images, per_cell)
+        return output
+
+    def remove(self, positions: Collection[int]) -> list[int]:
+        """Delete candidates for good, with all that thereby no longer carries the image to the classifier.
+
+        Edges out of a node that has lost all its inputs go too, and whole cells that nothing reads any more.
+
+        Args:
+            positions: Indices into :attr:`candidates`.
+
+        Returns:
+            The old positions of the candidates that are still alive.
+
+        Raises:
+            ValueError: If nothing would connect the image with the classifier.
+        """
+        before = self.candidates
+        gone = set(positions)
+        useful = _subset(self.genotype, [item for i, item in enumerate(before) if i not in gone]).pruned()
+        if useful.num_operations == 0:
+            raise ValueError("removing these candidates would cut the image off from the classifier")
+        kept = [i for i, item in enumerate(before) if i not in gone and _stays(item, useful)]
+        self.network.keep(_subset(self.genotype, [before[i] for i in kept]))
+        return kept
+
+    def keep_only(self, genotype: Genotype) -> None:
+        """Shrink to the candidates that ``genotype`` has, as a checkpoint recorded them."""
+        self.remove(
+            [i for i, item in enumerate(self.candidates) if item.edge not in genotype.cells[item.cell].nodes[item.node]]
+        )
+
+
+def _stays(candidate: Candidate, useful: Genotype) -> bool:
+    edges = useful.cells[candidate.cell].nodes[candidate.node]
+    # `none` computes nothing, but takes part in the normalisation of its node for as long as the node has an input.
+    return candidate.edge in edges or (candidate.edge.operation == NONE and bool(edges))
+
+
+def _subset(genotype: Genotype, candidates: Iterable[Candidate]) -> Genotype:
+    nodes: list[list[list[Edge]]] = [[[] for _ in cell.nodes] for cell in genotype.cells]
+    for candidate in candidates:
+        nodes[candidate.cell][candidate.node].append(candidate.edge)
+    return Genotype(
+        tuple(
+            CellGenotype(cell.reduction, tuple(map(tuple, lists)))
+            for cell, lists in zip(genotype.cells, nodes, strict=True)
+        )
+    )
