@@ -1,0 +1,372 @@
+"""The configuration of a run: frozen models with one line per field (meaning, unit, symbol in the paper).
+
+Everything that a user can change is a field here; unknown keys and impossible values are refused in words.
+"Paper" is DNAD, arXiv 2504.20080.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dnad_ray.errors import ConfigError
+
+__all__ = [
+    "DataConfig",
+    "DistillConfig",
+    "EvaluationConfig",
+    "FloorConfig",
+    "RunConfig",
+    "ShrinkConfig",
+    "SpaceConfig",
+    "SweepConfig",
+    "TeacherConfig",
+    "TrainConfig",
+    "config_from_dict",
+    "config_to_dict",
+    "parse_assignment",
+    "trial_configs",
+    "with_overrides",
+]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DataConfig(_Section):
+    """Which images."""
+
+    name: str = "digits"
+    """`digits` (embedded), `cifar10`, `cifar100`, `svhn`, `fashion_mnist`, or `imagefolder`."""
+    root: str | None = None
+    """Folder with the data; needed by every dataset but `digits`."""
+    download: bool = False
+    """Allow a torchvision dataset to be downloaded into `root`."""
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Side of the images in pixels; None takes the dataset's own."""
+    validation_share: Share = 0.2
+    """Share of each class's training images held out for the proxy accuracy."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of that split; the same for all trials, so that their scores compare."""
+    augment: Literal["auto", "none"] = "auto"
+    """`auto` takes what suits the dataset (crop, flip where mirror images keep their class), `none` nothing."""
+    cutout: Annotated[int, Field(ge=0)] = 0
+    """Side of the square that is blanked in each training image, in pixels; 0 for none."""
+
+
+class SpaceConfig(_Section):
+    """What can be built."""
+
+    name: str = "dnad"
+    """Named search space."""
+    operations: tuple[str, ...] | None = None
+    """Candidate operations; None takes those of the named space."""
+    num_cells: Annotated[int, Field(ge=1, le=100)] = 8
+    """Cells L; those at L//3 and 2L//3 halve the resolution."""
+    num_nodes: Annotated[int, Field(ge=1, le=16)] = 4
+    """Intermediate nodes per cell."""
+    init_channels: Annotated[int, Field(ge=2, le=1024)] = 16
+    """Width C of the supernet."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """`cifar` keeps the resolution, `imagenet` divides it by 8."""
+
+
+class TrainConfig(_Section):
+    """How supernet and architecture weights learn, both on training images only (one-level)."""
+
+    epochs: Count = 120
+    """Most passes over the training images."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs before the sparsity loss and deletions begin."""
+    batch_size: Count = 128
+    """Images per step."""
+    learning_rate: Positive = 5e-4
+    """Adam step size of the network weights."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    """Adam decay rates of the network weights."""
+    weight_decay: NonNegative = 3e-4
+    """Adam weight decay of the network weights."""
+    grad_clip: Positive = 5.0
+    """Largest gradient norm of the network weights."""
+    arch_learning_rate: Positive = 0.2
+    """SGD step size of the architecture weights a."""
+    arch_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """SGD momentum of the architecture weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where the trial has one."""
+
+
+class FloorConfig(_Section):
+    """Where shrinking ends: the first limit that is reached; None is no limit."""
+
+    macs: Count | None = None
+    """Stop below this many multiply-adds of the derived network (fvcore total)."""
+    operations: Count | None = None
+    """Stop at this many alive operations."""
+    sparsity: Positive | None = None
+    """Stop below this sparsity sum S (the release's criterion, 250 there)."""
+
+
+class ShrinkConfig(_Section):
+    """Search by deleting (SNPS). Rates are per epoch, so that they keep their meaning across data sizes."""
+
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.006
+    """Target shrink rate: share of the initial candidates deleted per epoch (n_target x steps / candidates)."""
+    baseline: Share = 0.01
+    """A candidate whose normalised weight falls below this is deleted for good."""
+    gamma_init: Positive = 1e-4
+    """First sparsity weight gamma."""
+    gamma_max: Positive = 0.1
+    """Level of gamma at and above which stalls count (not a cap)."""
+    gamma_growth: Annotated[float, Field(gt=1)] = 48.9
+    """Factor by which gamma grows in an epoch without deletions (1.01 per step at 391 steps); decays likewise."""
+    mu: NonNegative = 0.1
+    """Offset factor mu of the sparsity term."""
+    mu_growth: Annotated[float, Field(ge=1)] = 1.5
+    """Factor on mu after a Pareto snapshot."""
+    rate_factor: Positive = 1.0
+    """Factor xi on the target shrink rate after a Pareto snapshot."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay tau, per step, of the running mean of deletions."""
+    stall_epochs: Positive = 0.128
+    """Epochs of stalls in a row that make a Pareto snapshot (50 steps of 391)."""
+    floor: FloorConfig = FloorConfig(sparsity=250.0)
+    """Where to stop."""
+
+
+class TeacherConfig(_Section):
+    """The network that is imitated, trained once per run on the training images."""
+
+    init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
+    """Width C of the teacher."""
+    epochs: Count = 60
+    """Passes over the training images."""
+    learning_rate: Positive = 1e-3
+    """Peak Adam step size; cosine to zero."""
+    genotype: str | None = None
+    """Genotype JSON file to train; None takes sep_conv_3x3 from both inputs in every node."""
+
+
+class DistillConfig(_Section):
+    """Search by imitating (KD)."""
+
+    kind: Literal["none", "logits", "features", "logits+features"] = "features"
+    """`logits` (Hinton, with temperature), `features` (the three stage ends, the release's default), both, or none."""
+    weight: NonNegative = 1.0
+    """KD weight lambda."""
+    temperature: Positive | None = None
+    """KD temperature T of the logits; None takes 4 where the kind imitates logits."""
+    stage_ratios: tuple[NonNegative, NonNegative, NonNegative] = (0.2, 0.3, 0.5)
+    """Shares of the three stage ends in the feature loss."""
+    teacher: TeacherConfig = TeacherConfig()
+    """Who is imitated."""
+
+    @property
+    def uses_logits(self) -> bool:
+        """Whether the KD temperature has an effect."""
+        return "logits" in self.kind and self.weight > 0
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether the stage ends are imitated."""
+        return "features" in self.kind and self.weight > 0
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether a teacher is needed at all."""
+        return self.uses_logits or self.uses_features
+
+    @model_validator(mode="after")
+    def _temperature_has_an_effect(self) -> DistillConfig:
+        if self.temperature is not None and not self.uses_logits:
+            raise ValueError(
+                f"temperature: got {self.temperature:g}, which has no effect with kind {self.kind!r} and weight "
+                f"{self.weight:g}; allowed: a kind with logits and a weight above 0, or no temperature"
+            )
+        if self.temperature is None and self.uses_logits:
+            object.__setattr__(self, "temperature", 4.0)
+        if self.uses_features and not any(self.stage_ratios):
+            raise ValueError("stage_ratios: got (0, 0, 0); allowed: at least one above 0 when features are imitated")
+        return self
+
+
+class EvaluationConfig(_Section):
+    """How a shrunken network is scored and counted."""
+
+    init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
+    """Width C at which derived networks are counted and later retrained."""
+    interval_epochs: Count = 1
+    """Epochs between pruned snapshots."""
+    batch_size: Count = 512
+    """Images per step when scoring."""
+
+
+class SweepConfig(_Section):
+    """Many searches in parallel; ignored by `dnad-ray search`."""
+
+    grid: dict[str, tuple[Any, ...]] = {}
+    """Values for config keys, for example `shrink.rate: [0.05, 0.1]`; every combination is a trial."""
+    num_trials: Count | None = None
+    """Trials in all: the grid under `seed`, then under `seed + 1`, and so on; None takes the grid once."""
+    cpus_per_trial: Positive = 1.0
+    """CPUs of a trial; it uses that many threads."""
+    gpus_per_trial: NonNegative | None = None
+    """GPUs of a trial, fractions allowed; None takes one GPU each where the cluster has GPUs and else none."""
+    max_concurrent: Count | None = None
+    """Most trials at once; None takes as many as fit."""
+
+
+class RunConfig(_Section):
+    """A complete run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of initial weights, order of images and augmentation."""
+    data: DataConfig = DataConfig()
+    """Which images."""
+    space: SpaceConfig = SpaceConfig()
+    """What can be built."""
+    train: TrainConfig = TrainConfig()
+    """How it learns."""
+    shrink: ShrinkConfig = ShrinkConfig()
+    """Search by deleting."""
+    distill: DistillConfig = DistillConfig()
+    """Search by imitating."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How a shrunken network is scored and counted."""
+    sweep: SweepConfig = SweepConfig()
+    """Many searches in parallel."""
+
+    @model_validator(mode="after")
+    def _floor_and_warmup(self) -> RunConfig:
+        if self.train.warmup_epochs >= self.train.epochs:
+            raise ValueError(
+                f"train.warmup_epochs: got {self.train.warmup_epochs}; allowed: less than train.epochs "
+                f"({self.train.epochs}), or nothing is ever deleted"
+            )
+        return self
+
+
+def config_from_dict(data: Mapping[str, Any], origin: str = "config") -> RunConfig:
+    """Validate plain data.
+
+    Args:
+        data: Nested dictionaries, as read from YAML; what is missing takes its default.
+        origin: Where they came from, for error messages.
+
+    Raises:
+        ConfigError: On the first unknown key or impossible value, in one line.
+    """
+    try:
+        return RunConfig.model_validate(dict(data))
+    except ValidationError as error:
+        raise _in_words(error, origin) from None
+
+
+def config_to_dict(config: RunConfig) -> dict[str, Any]:
+    """Return plain data for YAML and JSON, every field written out."""
+    return config.model_dump(mode="json")
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split ``a.b=value`` as given to ``--set``; the value is read as YAML.
+
+    >>> parse_assignment("shrink.rate=0.05")
+    ('shrink.rate', 0.05)
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError("--set", text, "KEY=VALUE, for example shrink.rate=0.05")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}", value, "a YAML value, for example 0.05, [1, 2] or null") from None
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 (no dot) as a string; nobody who writes it means one
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return key.strip(), parsed
+
+
+def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str = "--set") -> RunConfig:
+    """Return a copy with some dotted keys replaced, validated as a whole.
+
+    Raises:
+        ConfigError: If a key does not exist or a value is impossible.
+    """
+    data = config_to_dict(config)
+    if not config.distill.model_fields_set & {"temperature"}:
+        # A temperature that followed from the kind must follow from the new kind too.
+        data["distill"]["temperature"] = None
+    for key, value in overrides.items():
+        section: Any = data
+        *parents, last = key.split(".")
+        for name in parents:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or (last not in section and not key.startswith("sweep.grid.")):
+            raise ConfigError(origin, key, f"one of {', '.join(_keys(config_to_dict(config)))}")
+        section[last] = value
+    return config_from_dict(data, origin)
+
+
+def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+    """Yield the trials of a sweep as (overrides, resolved config), seeds outermost.
+
+    Raises:
+        ConfigError: If the grid names an unknown key, an impossible value, or a value without effect.
+    """
+    keys = list(config.sweep.grid)
+    for key in keys:
+        if not config.sweep.grid[key]:
+            raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
+        if key == "seed" or key.startswith("sweep."):
+            raise ConfigError("sweep.grid", key, "any key but seed (set sweep.num_trials) and sweep.*")
+    settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
+    for index in range(config.sweep.num_trials or len(settings)):
+        values: Sequence[Any] = settings[index % len(settings)]
+        overrides = dict(zip(keys, values, strict=True)) | {"seed": config.seed + index // len(settings)}
+        yield overrides, with_overrides(config, overrides, "sweep.grid")
+
+
+def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _in_words(error: ValidationError, origin: str) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        parent: Any = RunConfig
+        for part in first["loc"][:-1]:
+            parent = parent.model_fields[str(part)].annotation
+        return ConfigError(f"{origin}: unknown key", key, "one of " + ", ".join(parent.model_fields))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        where, _, rest = message.partition(": got ")
+        given, _, allowed = rest.partition("; allowed: ")
+        prefix = f"{key}." if key and not where.startswith(key) else ""
+        return ConfigError(f"{origin}: {prefix}{where}", _Words(given), allowed)
+    return ConfigError(f"{origin}: {key}", first["input"], message[0].lower() + message[1:])
+
+
+class _Words(str):
+    """Text that an error message shows without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -1,0 +1,42 @@
+"""Errors of the search and of run folders; their root is shared with the search spaces."""
+
+from __future__ import annotations
+
+from search_spaces.errors import DnadRayError, GenotypeError, SpaceError, UserError
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DnadRayError",
+    "GenotypeError",
+    "IncompleteRunError",
+    "NonFiniteLossError",
+    "ResourceError",
+    "RunFolderError",
+    "SpaceError",
+    "UserError",
+]
+
+
+class ConfigError(UserError):
+    """A configuration has an unknown key or an impossible value."""
+
+
+class DataError(UserError):
+    """A dataset, an image folder or an image cannot be used."""
+
+
+class RunFolderError(UserError):
+    """A run folder is missing, foreign, occupied, or of a newer schema."""
+
+
+class ResourceError(UserError):
+    """The machine or the cluster cannot give what was asked for."""
+
+
+class NonFiniteLossError(DnadRayError):
+    """The training loss became NaN or infinite; the trial stops and its snapshots stand."""
+
+
+class IncompleteRunError(DnadRayError):
+    """Some trials of a sweep did not finish; the message says how to resume."""

@@ -1,0 +1,179 @@
+"""What a search finds: the snapshot record, and the one table of metrics (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+__all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "metric"]
+
+SnapshotKind = Literal["pruned", "pareto", "final"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a column is called, measured and compared.
+
+    Attributes:
+        name: Column name in frames, JSON and on the command line.
+        label: What an axis or a table header says.
+        unit: Unit in words, empty for shares and plain counts.
+        minimise: True if less is better, False if more is better, None if the number has no better side.
+        format: A :func:`format` specification for tables and hovers.
+    """
+
+    name: str
+    label: str
+    unit: str
+    minimise: bool | None
+    format: str
+
+    @property
+    def axis(self) -> str:
+        """Label with the unit, as an axis shows it."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+_METRICS = (
+    Metric("error", "Proxy error", "share of validation images", True, ".2%"),
+    Metric("proxy_accuracy", "Proxy accuracy", "share of validation images", False, ".2%"),
+    Metric("macs", "MACs", "multiply-adds per image", True, ",.0f"),
+    Metric("macs_conv_linear", "MACs of convolutions and classifier", "multiply-adds per image", True, ",.0f"),
+    Metric("params", "Parameters", "", True, ",.0f"),
+    Metric("num_operations", "Operations", "", True, ",.0f"),
+    Metric("device_seconds", "Compute", "seconds", True, ",.1f"),
+    Metric("train_loss", "Training loss", "nats", True, ".4f"),
+    Metric("train_accuracy", "Training accuracy", "share of training images", False, ".2%"),
+    Metric("hypervolume", "Hypervolume", "share of the reference box", False, ".4f"),
+    Metric("sparsity", "Sparsity sum S", "", None, ",.2f"),
+    Metric("gamma", "Sparsity weight gamma", "", None, ".3g"),
+    Metric("mu", "Sparsity offset mu", "", None, ".3g"),
+    Metric("shrink_rate", "Shrink rate", "share of candidates per epoch", None, ".3g"),
+    Metric("kd_temperature", "KD temperature", "", None, ".3g"),
+    Metric("kd_weight", "KD weight", "", None, ".3g"),
+    Metric("seed", "Seed", "", None, ".0f"),
+    Metric("epoch", "Epoch", "", None, ".0f"),
+    Metric("step", "Step", "", None, ",.0f"),
+)
+
+METRICS: dict[str, Metric] = {entry.name: entry for entry in _METRICS}
+"""Unit, label and direction of every number that is shown anywhere; every axis, column and table asks it."""
+
+
+def metric(name: str) -> Metric:
+    """Return the entry of ``name``, or a plain one without direction for a column the table does not know."""
+    return METRICS.get(name) or Metric(name, name, "", None, ".4g")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One network that a search left behind while it shrank; born complete, never changed.
+
+    Attributes:
+        run: Name of the run folder.
+        trial: Name of the trial in the run.
+        seed: Seed of the trial.
+        step: Optimisation steps taken when the network was recorded; with the trial it is the record's key.
+        epoch: Passes over the training data begun by then (1-based).
+        kind: ``pruned`` (operations were deleted since the last record), ``pareto`` (the controller stalled: no
+            further shrinking at no loss under that pressure), or ``final``.
+        digest: Digest of the genotype, see :class:`search_spaces.genotype.Genotype`.
+        num_operations: Operations alive in the derived network.
+        macs: fvcore's total for one image: convolutions, linear layers, batch norms and pools as fvcore counts them.
+        macs_conv_linear: The convolution and linear part of ``macs``: what papers call FLOPs.
+        params: Parameters of the derived network, without auxiliary head.
+        proxy_accuracy: Share of the held-out validation images that the supernet classifies correctly with its
+            shared weights; not the accuracy of a retrained network.
+        train_loss: Mean task loss of the steps since the last epoch report, in nats; None before the first step.
+        train_accuracy: Training accuracy over the same steps, on augmented images.
+        shrink_rate: Target share of the initial candidates deleted per epoch.
+        kd_kind: Imitation kind.
+        kd_temperature: KD temperature, None where the kind has none.
+        kd_weight: KD weight lambda.
+        gamma: Sparsity weight at that step.
+        mu: Offset factor of the sparsity term at that step.
+        sparsity: Sparsity sum S at that step.
+        device_seconds: Compute spent by the trial up to here: wall seconds of training, scoring and counting times
+            the devices used.
+        device: Kind of device the trial ran on.
+        dataset: Name of the dataset.
+        image_size: Side of the images in pixels, for which costs were counted.
+        num_classes: Classes of the derived network.
+        init_channels: Width C of the derived network (before the first doubling).
+        counter: Which counter and convention made ``macs``, for example ``fvcore-0.1.5 total, eval``.
+    """
+
+    run: str
+    trial: str
+    seed: int
+    step: int
+    epoch: int
+    kind: SnapshotKind
+    digest: str
+    num_operations: int
+    macs: int
+    macs_conv_linear: int
+    params: int
+    proxy_accuracy: float
+    train_loss: float | None
+    train_accuracy: float | None
+    shrink_rate: float
+    kd_kind: str
+    kd_temperature: float | None
+    kd_weight: float
+    gamma: float
+    mu: float
+    sparsity: float
+    device_seconds: float
+    device: str
+    dataset: str
+    image_size: int
+    num_classes: int
+    init_channels: int
+    counter: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Snapshot:
+        """Build a snapshot from :meth:`to_dict`; raises ``KeyError`` for a missing field, ignores unknown ones."""
+        return cls(**{field.name: data[field.name] for field in fields(cls)})
+
+
+SNAPSHOT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Snapshot))
+"""Columns of ``snapshots.parquet``, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """State of a search at the end of an epoch: what progress bars and trajectories show.
+
+    Attributes:
+        step: Optimisation steps taken.
+        epoch: Epochs completed.
+        num_operations: Candidates alive in the supernet.
+        train_loss: Mean task loss of the epoch, in nats.
+        train_accuracy: Training accuracy of the epoch, on augmented images.
+        kd_loss: Mean imitation loss of the epoch before its weight; None without imitation.
+        gamma: Sparsity weight.
+        mu: Offset factor of the sparsity term.
+        sparsity: Sparsity sum S.
+        device_seconds: Compute spent so far.
+    """
+
+    step: int
+    epoch: int
+    num_operations: int
+    train_loss: float
+    train_accuracy: float
+    kd_loss: float | None
+    gamma: float
+    mu: float
+    sparsity: float
+    device_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
