@@ -1,0 +1,201 @@
+"""Batches on the device: order and variations of the training images are a pure function of seed and step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dnad_ray.images import Augmentation, ImageData, Split
+
+__all__ = ["Augmentation", "EpochDraws", "TrainingBatches", "draw_epoch", "evaluation_batches"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EpochDraws:
+    """All chance of one epoch; every tensor but `order` has one row per image of the dataset, in its own order.
+
+    Attributes:
+        order: The images in the order in which they are served, shape (N,).
+        offset: Top left corner (y, x) of the crop in the padded image, shape (N, 2).
+        flip: Whether the crop is mirrored left to right, shape (N,).
+        centre: Pixel (y, x) of the crop, after mirroring, around which a square is blanked, shape (N, 2).
+    """
+
+    order: Tensor
+    offset: Tensor
+    flip: Tensor
+    centre: Tensor
+
+    def to(self, device: torch.device) -> EpochDraws:
+        """Return the same draws on a device."""
+        return EpochDraws(
+            order=self.order.to(device),
+            offset=self.offset.to(device),
+            flip=self.flip.to(device),
+            centre=self.centre.to(device),
+        )
+
+
+def draw_epoch(seed: int, epoch: int, num_images: int, image_size: int, augmentation: Augmentation) -> EpochDraws:
+    """Draw the order and the variations of an epoch on the CPU, the same ones for every device.
+
+    Args:
+        seed: Seed of the trial.
+        epoch: Pass over the training images, from 0.
+        num_images: Images N of the dataset.
+        image_size: Their side in pixels.
+        augmentation: What is varied; what is not is drawn all the same, so that the order depends on (seed, epoch)
+            and N alone.
+    """
+    # Seeds and epochs are small neighbouring numbers: a sum would give seed 1, epoch 0 the draws of seed 0, epoch 1.
+    mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(mixed[0]))
+    order = torch.randperm(num_images, generator=generator)
+    offset = torch.randint(2 * augmentation.pad + 1, (num_images, 2), generator=generator)
+    flip = torch.randint(2, (num_images,), generator=generator, dtype=torch.bool)
+    centre = torch.randint(image_size, (num_images, 2), generator=generator)
+    if not augmentation.flip:
+        flip = torch.zeros_like(flip)
+    return EpochDraws(order=order, offset=offset, flip=flip, centre=centre)
+
+
+@final
+class TrainingBatches:
+    """Serves the training images of a dataset, varied and normalised, from memory of the device.
+
+    Args:
+        data: The dataset; its arrays are shared, not copied, on the CPU, and may be read-only.
+        batch_size: Images per batch; an incomplete last batch is dropped. A dataset with fewer images is one batch.
+        seed: Seed of order and variations.
+        device: Where the batches are made.
+        memory_format: Layout of the images of a batch.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        self._images = _shared(data.train.images).to(device)
+        self._labels = _shared(data.train.labels).to(device)
+        self._normalise = _Normalisation(data, device)
+        self._augmentation = data.augmentation
+        self._batch_size = min(batch_size, len(data.train))
+        self._seed = seed
+        self._device = device
+        self._memory_format = memory_format
+        self._pixel = torch.arange(data.image_size, device=device)
+        self._epoch = -1
+        self._draws: EpochDraws | None = None
+
+    @property
+    def num_images(self) -> int:
+        """Training images in all."""
+        return int(self._images.shape[0])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in a pass over the training images."""
+        return self.num_images // self._batch_size
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return images of shape (B, C, H, W), float32, and labels of shape (B,) of a step, counted from 0.
+
+        The result depends on the seed and the step alone, not on the steps asked for before: a resumed search
+        continues with the images that it would have seen.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        draws = self._draws_of(epoch)
+        chosen = draws.order[position * self._batch_size : (position + 1) * self._batch_size]
+        images = self._normalise(self._crop(chosen, draws))
+        if self._augmentation.cutout:
+            images = images * self._kept_by_cutout(draws.centre[chosen])
+        return images.contiguous(memory_format=self._memory_format), self._labels[chosen]
+
+    def _draws_of(self, epoch: int) -> EpochDraws:
+        if self._draws is None or epoch != self._epoch:
+            drawn = draw_epoch(self._seed, epoch, self.num_images, len(self._pixel), self._augmentation)
+            self._draws, self._epoch = drawn.to(self._device), epoch
+        return self._draws
+
+    def _crop(self, chosen: Tensor, draws: EpochDraws) -> Tensor:
+        """Return bytes of shape (B, C, H, W): each image padded with zeros, cropped and perhaps mirrored."""
+        pad, flip = self._augmentation.pad, self._augmentation.flip
+        if not pad and not flip:
+            return self._images[chosen]
+        size = len(self._pixel)
+        offset = draws.offset[chosen] - pad
+        columns = self._pixel
+        if flip:
+            columns = torch.where(draws.flip[chosen, None], columns.flip(0), columns)
+        rows, columns = self._pixel + offset[:, :1], columns + offset[:, 1:]  # (B, H) and (B, W), in the image's pixels
+        inside = _within(rows, 0, size)[:, :, None] & _within(columns, 0, size)[:, None, :]
+        rows, columns = rows.clamp(0, size - 1), columns.clamp(0, size - 1)
+        pixels = self._images[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+        return (pixels * inside[..., None]).permute(0, 3, 1, 2)
+
+    def _kept_by_cutout(self, centre: Tensor) -> Tensor:
+        """Return 0 inside the squares and 1 elsewhere, shape (B, 1, H, W); squares may reach over the border."""
+        side = self._augmentation.cutout
+        start = centre - side // 2
+        rows = _within(self._pixel, start[:, :1], start[:, :1] + side)
+        columns = _within(self._pixel, start[:, 1:], start[:, 1:] + side)
+        return (~(rows[:, :, None] & columns[:, None, :]))[:, None].float()
+
+
+def evaluation_batches(
+    split: Split,
+    data: ImageData,
+    batch_size: int,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every image of a split once, in order, normalised as in training but not varied.
+
+    Args:
+        split: The images, for example ``data.validation``; may be read-only.
+        data: The dataset whose train images give mean and standard deviation.
+        batch_size: Images per batch; the last batch has what is left.
+        device: Where the batches are made.
+        memory_format: Layout of the images of a batch.
+    """
+    normalise = _Normalisation(data, device)
+    images, labels = _shared(split.images), _shared(split.labels)
+    for start in range(0, len(split), batch_size):
+        part = slice(start, start + batch_size)
+        batch = normalise(images[part].to(device)).contiguous(memory_format=memory_format)
+        yield batch, labels[part].to(device, copy=True)  # a view could be read-only memory, or the dataset's
+
+
+@final
+class _Normalisation:
+    """Bytes to float32 with mean 0 and standard deviation 1 in each channel, as on the train images."""
+
+    def __init__(self, data: ImageData, device: torch.device) -> None:
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (data.mean, data.std))
+        self._scale = (1 / (255 * std)).float().to(device)[:, None, None]
+        self._shift = (-mean / std).float().to(device)[:, None, None]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.float().mul_(self._scale).add_(self._shift)
+
+
+def _within(positions: Tensor, start: Tensor | int, stop: Tensor | int) -> Tensor:
+    return (positions >= start) & (positions < stop)
+
+
+def _shared(array: npt.NDArray[Any]) -> Tensor:
+    """Wrap an array without copying it; those from Ray's object store are read-only, and nothing here writes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

@@ -1,0 +1,53 @@
+"""The only door to torchvision, whose import is slow and fails beside a PyTorch built for other hardware.
+
+When torchvision's compiled operators cannot be loaded (for example its CUDA wheel beside a CPU-only PyTorch), its
+import ends with ``operator torchvision::nms does not exist``, although the datasets need no operator at all. Naming
+the two missing operators is enough for the import to pass; calling them still fails, as it should.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from types import ModuleType
+
+import torch
+
+__all__ = ["torchvision_datasets"]
+
+# What torchvision attaches Python kernels to at import, whether or not its library was loaded.
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def torchvision_datasets() -> ModuleType:
+    """Return the module ``torchvision.datasets``, imported on the first call.
+
+    A correct installation is imported as it is; missing operators are named only after an import has failed for
+    want of them, because a name taken too early would clash with torchvision's own library.
+
+    Raises:
+        ImportError: If torchvision is not installed.
+    """
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except RuntimeError as error:
+        if not any(f"torchvision::{name} does not exist" in str(error) for name in _SCHEMAS):
+            raise
+    # The failed import left submodules behind that would not run again.
+    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[module]
+    _name_missing_operators()
+    return importlib.import_module("torchvision.datasets")
+
+
+@functools.cache  # the names last as long as the Library object, so it must outlive the call
+def _name_missing_operators() -> torch.library.Library:
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name, schema in _SCHEMAS.items():
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(schema)  # type: ignore[no-untyped-call]
+    return library
