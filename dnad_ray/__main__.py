@@ -1,0 +1,8 @@
+"""``python -m dnad_ray``, the same as the console script."""
+
+from dnad_ray.cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Checkpoints that are whole or not used: fixed file names and a manifest that is written last.
+
+A torn checkpoint stays on disk, a retry may merge into the same folder, and flipped bits pass silently through
+torch: the loader reads only what the manifest lists, with the size and the SHA-256 that it lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnad_ray.store import write_bytes, write_json
+
+__all__ = ["load_newest", "prune_checkpoints", "random_states", "restore_random_states", "save_checkpoint"]
+
+SCHEMA = 1
+_STATE, _MANIFEST = "state.pt", "manifest.json"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
+    """Write ``state`` (plain data and tensors) into ``folder``.
+
+    Args:
+        folder: One checkpoint's own folder.
+        state: What :meth:`dnad_ray.search.SearchState.state_dict` returned.
+        step: Optimisation steps taken; among several checkpoints the highest is the newest.
+    """
+    (folder / _MANIFEST).unlink(missing_ok=True)  # while the files change, the folder is no checkpoint
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_bytes(folder / _STATE, content)
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(folder / _MANIFEST, {"schema": SCHEMA, "step": step, "files": {_STATE: entry}})
+
+
+def load_newest(folders: Iterable[Path]) -> dict[str, Any] | None:
+    """Return the state of the newest intact checkpoint among ``folders``, None if there is none.
+
+    What does not match its manifest is passed over in favour of the one before it.
+    """
+    steps = {folder: _step_of(folder) for folder in folders}
+    for folder in sorted((f for f, step in steps.items() if step >= 0), key=lambda f: steps[f], reverse=True):
+        content = (folder / _STATE).read_bytes() if (folder / _STATE).is_file() else b""
+        entry = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"][_STATE]
+        if len(content) == entry["size"] and hashlib.sha256(content).hexdigest() == entry["sha256"]:
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return state
+    return None
+
+
+def prune_checkpoints(folder: Path, keep: int = 2) -> None:
+    """Remove all but the newest ``keep`` checkpoints below ``folder``; two, so that a torn one is no loss."""
+    for old in sorted(path for path in folder.iterdir() if path.is_dir())[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def random_states() -> dict[str, Any]:
+    """Return the state of every global random number generator, as plain data and tensors."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set every global random number generator to what :func:`random_states` returned."""
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, numpy_keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(numpy_keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _step_of(folder: Path) -> int:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        entry = manifest["files"][_STATE]
+        valid = manifest["schema"] == SCHEMA and {"size", "sha256"} <= entry.keys()
+        return int(manifest["step"]) if valid else -1
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return -1

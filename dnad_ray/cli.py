@@ -1,0 +1,267 @@
+"""The command line: every user's mistake is one line on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dnad_ray import __version__
+from dnad_ray.errors import ConfigError, DnadRayError, UserError
+from dnad_ray.records import metric
+
+# Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dnad_ray.config import RunConfig
+
+__all__ = ["cli", "main"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "seed", "step", "kind", "digest")
+
+
+def main() -> None:
+    """Run the command line; exit code 0, 2 for a user's mistake, 1 for a run that did not finish, 130 for Ctrl-C."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except UserError as error:
+        _fail(str(error), 2)
+    except DnadRayError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; to continue: {_resume_command()}", 130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dnad-ray")
+def cli() -> None:
+    """Neural architecture search by deleting and imitating: one global Pareto front of networks.
+
+    Start with `dnad-ray sweep demo --out runs/demo`.
+    """
+
+
+def _run_options(command: _Command) -> _Command:
+    options = [
+        click.argument("config", metavar="CONFIG|RECIPE"),
+        click.option("--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable."),
+        click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images."),
+        click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
+        click.option("--epochs", type=int, metavar="N", help="Most epochs of a search (train.epochs)."),
+        click.option("--seed", type=int, metavar="N", help="First seed (seed)."),
+        click.option("--trials", type=int, metavar="N", help="Trials in all (sweep.num_trials)."),
+        click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/RECIPE]"),
+        click.option("--resume", is_flag=True, help="Continue the run in --out."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_run_options
+def search(**options: Any) -> None:
+    """Run one search in this process, without Ray.
+
+    CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists.
+    """
+    from dnad_ray.run import estimate_in_words, run_search
+    from dnad_ray.trial import TrialSpec
+
+    if options["trials"] not in (None, 1):
+        raise ConfigError("--trials", options["trials"], "1 for search; `dnad-ray sweep` runs more")
+    config = _resolved({**options, "trials": None})
+    spec = TrialSpec("t00", {"seed": config.seed}, config)
+
+    def work(prepared: Any, folder: Path, board: Any) -> None:
+        board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
+        run_search(spec, prepared, folder, board)
+
+    _carry_out(config, [spec], options, work)
+
+
+@cli.command()
+@_run_options
+@click.option("--address", metavar="ADDRESS", help="Ray cluster to join, for example auto or HOST:6379.")
+def sweep(address: str | None, **options: Any) -> None:
+    """Run many searches in parallel on Ray, and merge them into one global front.
+
+    CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists. Its section `sweep` says what is varied.
+    """
+    from dnad_ray.trial import trials_of
+
+    config = _resolved(options)
+    specs = trials_of(config)
+
+    def work(prepared: Any, folder: Path, board: Any) -> None:
+        from dnad_ray.launch import run_sweep
+
+        run_sweep(config, specs, prepared, folder, address, board)
+
+    _carry_out(config, specs, options, work)
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
+@click.option("--objectives", default=None, metavar="A,B", help="What is weighed.  [default: error,macs,params]")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+def front(folders: tuple[Path, ...], objectives: str | None, as_json: bool) -> None:
+    """Print the front of one or more run folders, merged."""
+    from analysis import OBJECTIVES, front_of, load_runs, to_records
+
+    names = OBJECTIVES if objectives is None else tuple(name.strip() for name in objectives.split(",") if name.strip())
+    chosen = front_of(load_runs(folders), names)
+    if as_json:
+        click.echo(json.dumps(to_records(chosen), indent=1, allow_nan=False))
+    else:
+        _print_front(chosen)
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="[default: DIR/report.html, or report.html]")
+def report(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Write one self-contained HTML report about one or more run folders."""
+    from analysis import write_report
+
+    default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
+    click.echo(f"report: {write_report(folders, out or default)}")
+
+
+@cli.command()
+def recipes() -> None:
+    """List the named configurations."""
+    from dnad_ray.recipes import RECIPES, summary_of
+
+    table = Table("recipe", "what it is", box=None)
+    for name in RECIPES:
+        table.add_row(name, summary_of(name))
+    Console().print(table)
+
+
+@cli.command("config")
+@click.argument("recipe")
+def config_command(recipe: str) -> None:
+    """Print a recipe as YAML, to start a configuration of one's own from."""
+    import yaml
+
+    from dnad_ray.config import config_to_dict
+    from dnad_ray.recipes import recipe_named
+
+    click.echo(yaml.safe_dump(config_to_dict(recipe_named(recipe)), sort_keys=False), nl=False)
+
+
+def _resolved(options: dict[str, Any]) -> RunConfig:
+    """Return the configuration that the options ask for."""
+    from dnad_ray.config import parse_assignment, with_overrides
+    from dnad_ray.data import resolve_data_argument
+    from dnad_ray.search import check_buildable
+
+    config = _read_config(options["config"])
+    overrides = {} if options["data"] is None else resolve_data_argument(options["data"])
+    short = {"image_size": "data.image_size", "epochs": "train.epochs", "seed": "seed", "trials": "sweep.num_trials"}
+    for name, key in short.items():
+        if options[name] is not None:
+            config = with_overrides(config, {key: options[name]}, f"--{name.replace('_', '-')}")
+    config = with_overrides(config, overrides | dict(map(parse_assignment, options["assignments"])))
+    check_buildable(config)
+    return config
+
+
+def _read_config(text: str) -> RunConfig:
+    import yaml
+
+    from dnad_ray.config import config_from_dict
+    from dnad_ray.recipes import RECIPES, recipe_named
+
+    path = Path(text)
+    if text in RECIPES or (path.suffix not in (".yaml", ".yml") and not path.is_file()):
+        return recipe_named(text)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("CONFIG", text, f"a readable YAML file ({type(error).__name__})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError("CONFIG", text, "YAML that parses: " + " ".join(str(error).split())) from None
+    if not isinstance(data, dict):
+        raise ConfigError("CONFIG", text, "a YAML file with sections such as data, space, train")
+    return config_from_dict(data, text)
+
+
+def _carry_out(config: RunConfig, specs: list[Any], options: dict[str, Any], work: Callable[..., None]) -> None:
+    """Open the run folder, do the work in it, and leave front and report behind also where it ended early."""
+    from dnad_ray.progress import progress_board
+    from dnad_ray.run import conclude, open_run, prepare
+
+    out = options["out"] or Path("runs") / Path(options["config"]).stem
+    folder = open_run(config, out, options["resume"])
+    console = Console()
+    problem: DnadRayError | KeyboardInterrupt | None = None
+    with progress_board(console) as board:
+        try:
+            work(prepare(config, specs, folder, board), folder, board)
+        except (DnadRayError, KeyboardInterrupt) as error:
+            problem = error
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Tune leaves its own handler behind
+        try:
+            conclude(specs, folder, board)
+        except DnadRayError as error:
+            problem = problem or error
+    _leave_results(folder, console)
+    if problem is not None:
+        if isinstance(problem, DnadRayError) and not isinstance(problem, UserError):
+            raise type(problem)(f"{problem}; to continue: {_resume_command()}") from problem
+        raise problem
+
+
+def _leave_results(folder: Path, console: Console) -> None:
+    from analysis import front_of, load_runs, to_records, write_report
+    from dnad_ray.store import write_json
+
+    frame = load_runs(folder)
+    chosen = front_of(frame)
+    write_json(folder / "front.json", to_records(chosen))
+    if len(frame):
+        path = write_report(folder, folder / "report.html")
+        _print_front(chosen)
+        console.print(f"report: {path}", markup=False, soft_wrap=True)
+
+
+def _print_front(front: pd.DataFrame) -> None:
+    table = Table(title=f"Pareto front: {len(front)} networks", title_justify="left", box=None)
+    columns = [name for name in _TABLE_COLUMNS if name in front]
+    for name in columns:
+        table.add_column(metric(name).label, justify="right" if name in front.select_dtypes("number") else "left")
+    for row in front[columns].to_dict("records"):
+        table.add_row(
+            *(format(value, metric(str(name)).format) if not isinstance(value, str) else value for name, value in row.items())
+        )
+    # Somebody who pipes the table wants whole rows, whatever the width that a pipe pretends to have.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _resume_command() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["dnad-ray", *arguments, "--resume"])
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"dnad-ray: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,108 @@
+"""Named complete configurations: where to start, and what the demo and the papers use.
+
+A recipe is a function that returns a :class:`RunConfig`; the first line of its docstring is what
+``dnad-ray recipes`` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dnad_ray.config import (
+    DataConfig,
+    DistillConfig,
+    EvaluationConfig,
+    FloorConfig,
+    RunConfig,
+    ShrinkConfig,
+    SpaceConfig,
+    SweepConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from dnad_ray.errors import ConfigError
+
+__all__ = ["RECIPES", "recipe_named", "summary_of"]
+
+
+def demo() -> RunConfig:
+    """Embedded digits, 6 searches of 108 candidates over shrink rate x KD temperature, some minutes on 2 cores."""
+    return RunConfig(
+        data=DataConfig(name="digits", validation_share=0.3),
+        space=SpaceConfig(
+            operations=("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect"),
+            num_cells=3,
+            num_nodes=3,
+            init_channels=8,
+        ),
+        train=TrainConfig(
+            epochs=25, warmup_epochs=3, batch_size=64, learning_rate=2e-3, betas=(0.9, 0.999), arch_learning_rate=0.5
+        ),
+        shrink=ShrinkConfig(
+            rate=0.05, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
+        ),
+        distill=DistillConfig(
+            kind="logits+features",
+            weight=0.3,
+            temperature=4.0,
+            teacher=TeacherConfig(init_channels=16, epochs=20),
+        ),
+        evaluation=EvaluationConfig(init_channels=16),
+        sweep=SweepConfig(grid={"shrink.rate": (0.05, 0.08), "distill.temperature": (2.0, 6.0)}, num_trials=6),
+    )
+
+
+def smoke() -> RunConfig:
+    """Embedded digits, 2 searches of 30 candidates in seconds: does everything work here?"""
+    return RunConfig(
+        data=DataConfig(name="digits"),
+        space=SpaceConfig(operations=("sep_conv_3x3", "skip_connect"), num_cells=3, num_nodes=2, init_channels=4),
+        train=TrainConfig(
+            epochs=4, warmup_epochs=1, batch_size=128, learning_rate=3e-3, betas=(0.9, 0.999), arch_learning_rate=0.5
+        ),
+        shrink=ShrinkConfig(
+            rate=0.25, gamma_init=0.1, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=8)
+        ),
+        distill=DistillConfig(kind="logits", weight=0.3, teacher=TeacherConfig(init_channels=4, epochs=2)),
+        evaluation=EvaluationConfig(init_channels=8),
+        sweep=SweepConfig(grid={"distill.temperature": (2.0, 6.0)}),
+    )
+
+
+def cifar10() -> RunConfig:
+    """CIFAR-10 with the settings of the authors' release, one search; needs a GPU and `--set data.root=FOLDER`."""
+    return RunConfig(data=DataConfig(name="cifar10"))
+
+
+def images() -> RunConfig:
+    """A small search to begin with on one's own images, `--data FOLDER`: 5 cells, 16 channels, 60 epochs."""
+    return RunConfig(
+        data=DataConfig(name="imagefolder"),
+        space=SpaceConfig(num_cells=5, num_nodes=3, init_channels=12),
+        train=TrainConfig(
+            epochs=60, warmup_epochs=5, batch_size=64, learning_rate=1e-3, betas=(0.9, 0.999), arch_learning_rate=0.5
+        ),
+        shrink=ShrinkConfig(
+            rate=0.02, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
+        ),
+        distill=DistillConfig(
+            kind="logits+features", weight=0.3, temperature=4.0, teacher=TeacherConfig(init_channels=24, epochs=30)
+        ),
+        sweep=SweepConfig(grid={"shrink.rate": (0.02, 0.04), "distill.temperature": (2.0, 6.0)}),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {recipe.__name__: recipe for recipe in (demo, smoke, images, cifar10)}
+"""Name -> function that returns a complete configuration."""
+
+
+def recipe_named(name: str) -> RunConfig:
+    """Return the configuration of a recipe; raises :class:`ConfigError` if there is none of that name."""
+    if name not in RECIPES:
+        raise ConfigError("recipe", name, f"{', '.join(RECIPES)}, or a YAML file")
+    return RECIPES[name]()
+
+
+def summary_of(name: str) -> str:
+    """Return the first line of a recipe's docstring."""
+    return (RECIPES[name].__doc__ or "").splitlines()[0]

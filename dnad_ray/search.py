@@ -1,0 +1,408 @@
+"""One search: a supernet shrinks while it imitates, and leaves a record of every smaller network behind.
+
+``search(state)`` is a generator of records, so a for-loop, a test, a notebook and Ray drive the same code::
+
+    state = SearchState.start(config, data, run="demo", trial="t00")
+    for event in search(state):
+        ...  # an EpochReport or a Snapshot; state.state_dict() taken here resumes exactly here
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dnad_ray.augment import TrainingBatches
+from dnad_ray.checkpoint import random_states, restore_random_states
+from dnad_ray.complexity import COUNTER, complexity_of
+from dnad_ray.config import RunConfig
+from dnad_ray.data import ImageData
+from dnad_ray.distill import Imitation
+from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.evaluate import accuracy_of
+from dnad_ray.losses import shrinking_loss, sparsity
+from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
+from dnad_ray.relaxation import Relaxation
+from dnad_ray.shrink import ShrinkController, schedule_for
+from dnad_ray.teacher import Teacher
+from search_spaces.genotype import Genotype
+from search_spaces.space import NetworkShape, space_named
+from search_spaces.supernet import Supernet
+
+__all__ = ["SearchState", "check_buildable", "device_for", "search", "seconds_per_step"]
+
+# Convolutions on CPUs and on tensor cores both prefer channels last (measured on CPU only).
+MEMORY_FORMAT = torch.channels_last
+
+
+def device_for(name: str) -> torch.device:
+    """Return the device of a ``train.device`` value; ``auto`` takes a GPU where there is one."""
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def check_buildable(config: RunConfig) -> None:
+    """Raise :class:`SpaceError` if the configured space, operations or stem do not exist; costs nothing."""
+    space = config.space
+    space_named(space.name, space.operations, space.num_cells, space.num_nodes)
+    if config.data.image_size is not None:
+        NetworkShape(in_channels=1, image_size=config.data.image_size, num_classes=2, init_channels=2, stem=space.stem)
+
+
+class SearchState:
+    """Everything that changes while a search runs, and what it needs to go on.
+
+    Build it by :meth:`start` or :meth:`resume`.
+
+    Args:
+        config: The trial's configuration.
+        data: Images.
+        teacher: Who is imitated; needed if ``config.distill.uses_teacher``.
+        run: Name of the run, for provenance.
+        trial: Name of the trial, for provenance.
+        alive: Candidates to begin with; None is all.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: ImageData,
+        teacher: Teacher | None,
+        run: str,
+        trial: str,
+        alive: Genotype | None = None,
+    ) -> None:
+        if config.distill.uses_teacher and teacher is None:
+            raise ValueError(f"distill.kind {config.distill.kind!r} needs a teacher")
+        self.config, self.data, self.run, self.trial = config, data, run, trial
+        self.teacher = teacher if config.distill.uses_teacher else None
+        self.device = device_for(config.train.device)
+        settings, space = config.train, config.space
+        self.space = space_named(space.name, space.operations, space.num_cells, space.num_nodes)
+        self.batches = TrainingBatches(data, settings.batch_size, config.seed, self.device, MEMORY_FORMAT)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.supernet = Supernet(self.space, self.shape(space.init_channels))
+            self.imitation = self._imitation()
+        if alive is not None:
+            self.supernet.keep_only(alive)
+        self.supernet.to(self.device, memory_format=MEMORY_FORMAT)
+        self.imitation.to(self.device)
+        self.relaxation = Relaxation(self.supernet.candidates).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            [*self.supernet.parameters(), *self.imitation.parameters()],
+            settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        self.arch_optimizer = torch.optim.SGD(
+            self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
+        )
+        schedule = schedule_for(config.shrink, self.space.num_candidates, self.batches.steps_per_epoch)
+        self.controller = ShrinkController.start(config.shrink, schedule)
+        self.step = 0
+        self.deleted_since_snapshot = 0
+        self.is_finished = False
+        self.device_seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.sums = _EpochSums()
+        self.sparsity = float(sparsity(self.relaxation.weights().detach()))
+
+    @classmethod
+    def start(
+        cls, config: RunConfig, data: ImageData, teacher: Teacher | None = None, *, run: str, trial: str
+    ) -> SearchState:
+        """Return the state before the first step."""
+        return cls(config, data, teacher, run, trial)
+
+    @classmethod
+    def resume(
+        cls,
+        saved: dict[str, Any],
+        config: RunConfig,
+        data: ImageData,
+        teacher: Teacher | None = None,
+        *,
+        run: str,
+        trial: str,
+    ) -> SearchState:
+        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped."""
+        state = cls(config, data, teacher, run, trial, Genotype.from_dict(saved["alive"], "checkpoint"))
+        state.supernet.load_state_dict(saved["supernet"])
+        state.imitation.load_state_dict(saved["imitation"])
+        state.relaxation.load_state_dict(saved["relaxation"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.arch_optimizer.load_state_dict(saved["arch_optimizer"])
+        state.controller.load_state_dict(saved["controller"])
+        state.sums.load_state_dict(saved["sums"])
+        for name in _PLAIN:
+            setattr(state, name, saved[name])
+        restore_random_states(saved["random"])
+        return state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data and tensors from which :meth:`resume` continues."""
+        return {
+            "alive": self.supernet.genotype.to_dict(),
+            "supernet": self.supernet.state_dict(),
+            "imitation": self.imitation.state_dict(),
+            "relaxation": self.relaxation.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "arch_optimizer": self.arch_optimizer.state_dict(),
+            "controller": self.controller.state_dict(),
+            "sums": self.sums.state_dict(),
+            "random": random_states(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimisation steps of an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def num_steps(self) -> int:
+        """Most steps that the search takes; the floor may end it earlier."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+    def shape(self, init_channels: int) -> NetworkShape:
+        """Return the shape of a network for the data at hand."""
+        return NetworkShape(
+            in_channels=self.data.in_channels,
+            image_size=self.data.image_size,
+            num_classes=self.data.num_classes,
+            init_channels=init_channels,
+            stem=self.config.space.stem,
+        )
+
+    def _imitation(self) -> nn.Module:
+        if self.teacher is None:
+            return nn.Identity()
+        ours, theirs = self.supernet.network.tap_channels, self.teacher.network.tap_channels
+        return Imitation(self.config.distill, ours, theirs)
+
+
+_PLAIN = ("step", "deleted_since_snapshot", "is_finished", "device_seconds", "history", "sparsity")
+
+
+def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
+    """Run a search to its floor or its last epoch.
+
+    Args:
+        state: Where to begin; changed in place, and complete at every event.
+
+    Yields:
+        A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
+        interval), the controller stalled, or the search ended; and an :class:`EpochReport` at the end of each
+        epoch, after the snapshot of the same step.
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+    """
+    interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
+    while not state.is_finished:
+        began = time.perf_counter()
+        before = len(state.supernet.candidates)
+        weights = _learn(state)
+        deleted = _delete(state, weights)
+        is_pareto = not _is_warming_up(state) and state.controller.observe(deleted)
+        state.step += 1
+        state.deleted_since_snapshot += deleted
+        state.is_finished = state.step >= state.num_steps or (deleted > 0 and _is_at_floor(state))
+        kind: SnapshotKind | None = None
+        if state.is_finished:
+            kind = "final"
+        elif is_pareto:
+            kind = "pareto"
+        elif state.step % interval == 0 and state.deleted_since_snapshot:
+            kind = "pruned"
+        assert len(state.supernet.candidates) == before - deleted
+        state.device_seconds += time.perf_counter() - began
+        # Both are made before either is handed out, so that a state saved at the first lacks nothing of the second.
+        snapshot = None if kind is None else _snapshot(state, kind)
+        is_epoch_end = state.step % state.steps_per_epoch == 0 or state.is_finished
+        report = _report(state) if is_epoch_end else None
+        if snapshot is not None:
+            yield snapshot
+        if report is not None:
+            yield report
+
+
+def _learn(state: SearchState) -> list[float]:
+    """Take one step of network weights and architecture weights on the same batch; returns the new weights."""
+    images, labels = state.batches.batch(state.step)
+    weights = state.relaxation.weights()
+    output = state.supernet(images, weights)
+    task_loss = F.cross_entropy(output.logits, labels)
+    loss, kd_loss = task_loss, None
+    if state.teacher is not None:
+        with torch.no_grad():
+            target = state.teacher.network(images)
+        kd_loss = state.imitation(output, target)
+        loss = loss + state.config.distill.weight * kd_loss
+    if not _is_warming_up(state):
+        loss = shrinking_loss(loss, weights, state.controller.gamma, state.controller.mu)
+    state.optimizer.zero_grad()
+    state.arch_optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.supernet.parameters(), state.config.train.grad_clip)
+    state.optimizer.step()
+    state.arch_optimizer.step()
+    with torch.no_grad():
+        weights = state.relaxation.weights()
+        correct = (output.logits.argmax(1) == labels).sum()
+        zero = task_loss.new_zeros(())
+        # One transfer to the host per step: everything that the step wants to know.
+        facts = torch.stack([loss, task_loss, zero if kd_loss is None else kd_loss, correct.float(), sparsity(weights)])
+        values = torch.cat([facts, weights]).tolist()
+    if not math.isfinite(values[0]):
+        raise NonFiniteLossError(
+            f"the loss became {values[0]} at step {state.step} (epoch {state.step // state.steps_per_epoch + 1}); lower "
+            "train.learning_rate or train.arch_learning_rate"
+        )
+    state.sums.add(values[1], values[2] if kd_loss is not None else None, values[3], len(labels))
+    state.sparsity = values[4]
+    return cast(list[float], values[5:])
+
+
+def _delete(state: SearchState, weights: list[float]) -> int:
+    """Delete every candidate below the baseline for good; returns how many are gone."""
+    if _is_warming_up(state):
+        return 0
+    dead = state.relaxation.weakest(weights, state.config.shrink.baseline)
+    if not dead:
+        return 0
+    kept = state.supernet.remove(dead)
+    state.relaxation.keep(kept, state.arch_optimizer)
+    alive = {id(parameter) for module in (state.supernet, state.imitation) for parameter in module.parameters()}
+    for group in state.optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in alive:
+                state.optimizer.state.pop(parameter, None)
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) in alive]
+    state.sparsity = float(sparsity(state.relaxation.weights().detach()))
+    return len(weights) - len(kept)
+
+
+def _is_warming_up(state: SearchState) -> bool:
+    return state.step < state.config.train.warmup_epochs * state.steps_per_epoch
+
+
+def _is_at_floor(state: SearchState) -> bool:
+    floor = state.config.shrink.floor
+    genotype = state.supernet.genotype
+    return (
+        (floor.sparsity is not None and state.sparsity < floor.sparsity)
+        or (floor.operations is not None and genotype.num_operations <= floor.operations)
+        or (floor.macs is not None and complexity_of(genotype, _derived_shape(state)).macs < floor.macs)
+    )
+
+
+def _derived_shape(state: SearchState) -> NetworkShape:
+    return state.shape(state.config.evaluation.init_channels)
+
+
+def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
+    began = time.perf_counter()
+    config = state.config
+    weights = state.relaxation.weights().detach()
+    accuracy = accuracy_of(
+        state.supernet,
+        lambda images: state.supernet(images, weights).logits,
+        state.data.validation,
+        state.data,
+        config.evaluation.batch_size,
+    )
+    genotype = state.supernet.genotype.pruned()
+    cost = complexity_of(genotype, _derived_shape(state))
+    state.deleted_since_snapshot = 0
+    state.device_seconds += time.perf_counter() - began
+    return Snapshot(
+        run=state.run,
+        trial=state.trial,
+        seed=config.seed,
+        step=state.step,
+        epoch=math.ceil(state.step / state.steps_per_epoch),
+        kind=kind,
+        digest=genotype.digest,
+        num_operations=genotype.num_operations,
+        macs=cost.macs,
+        macs_conv_linear=cost.macs_conv_linear,
+        params=cost.params,
+        proxy_accuracy=accuracy,
+        train_loss=state.sums.mean("task_loss"),
+        train_accuracy=state.sums.mean("correct"),
+        shrink_rate=config.shrink.rate,
+        kd_kind=config.distill.kind,
+        kd_temperature=config.distill.temperature,
+        kd_weight=config.distill.weight,
+        gamma=state.controller.gamma,
+        mu=state.controller.mu,
+        sparsity=state.sparsity,
+        device_seconds=state.device_seconds,
+        device=state.device.type,
+        dataset=state.data.name,
+        image_size=state.data.image_size,
+        num_classes=state.data.num_classes,
+        init_channels=config.evaluation.init_channels,
+        counter=COUNTER,
+    )
+
+
+def _report(state: SearchState) -> EpochReport:
+    report = EpochReport(
+        step=state.step,
+        epoch=math.ceil(state.step / state.steps_per_epoch),
+        num_operations=state.supernet.genotype.num_operations,
+        train_loss=cast(float, state.sums.mean("task_loss")),
+        train_accuracy=cast(float, state.sums.mean("correct")),
+        kd_loss=state.sums.mean("kd_loss"),
+        gamma=state.controller.gamma,
+        mu=state.controller.mu,
+        sparsity=state.sparsity,
+        device_seconds=state.device_seconds,
+    )
+    state.history.append(report.to_dict())
+    state.sums = _EpochSums()
+    return report
+
+
+class _EpochSums:
+    """Sums over the steps since the last epoch report."""
+
+    def __init__(self) -> None:
+        self.totals = {"task_loss": 0.0, "kd_loss": 0.0, "correct": 0.0}
+        self.images = 0
+        self.has_kd = False
+
+    def add(self, task_loss: float, kd_loss: float | None, correct: float, images: int) -> None:
+        self.totals["task_loss"] += task_loss * images
+        self.totals["kd_loss"] += (kd_loss or 0.0) * images
+        self.totals["correct"] += correct
+        self.images += images
+        self.has_kd = kd_loss is not None
+
+    def mean(self, name: str) -> float | None:
+        if not self.images or (name == "kd_loss" and not self.has_kd):
+            return None
+        return self.totals[name] / self.images
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"totals": dict(self.totals), "images": self.images, "has_kd": self.has_kd}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.totals, self.images, self.has_kd = dict(state["totals"]), state["images"], state["has_kd"]
+
+
+def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:
+    """Measure the wall seconds of a step of the dense supernet; the state is spent by it, so give it a fresh one."""
+    _learn(state)  # the first step pays for allocations and kernel choices
+    began = time.perf_counter()
+    for _ in range(num_steps):
+        _learn(state)
+    return (time.perf_counter() - began) / num_steps

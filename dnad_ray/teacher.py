@@ -1,0 +1,159 @@
+"""The network that is imitated: trained once per run, stored as safetensors and JSON, shared by all trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import nn
+
+from dnad_ray.augment import TrainingBatches
+from dnad_ray.config import RunConfig
+from dnad_ray.data import ImageData
+from dnad_ray.errors import NonFiniteLossError, RunFolderError
+from dnad_ray.evaluate import accuracy_of
+from dnad_ray.store import read_genotype, write_bytes, write_json
+from search_spaces.genotype import Genotype
+from search_spaces.network import Network, network_from
+from search_spaces.space import NetworkShape, space_named
+
+__all__ = ["Teacher", "TeacherFile", "load_teacher", "read_teacher", "save_teacher", "train_teacher"]
+
+_WEIGHTS, _DESCRIPTION = "teacher.safetensors", "teacher.json"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in evaluation mode.
+
+    Attributes:
+        network: Gives logits and the features at the three stage ends; needs no gradients.
+        genotype: Its topology.
+        shape: Its width, classes and images.
+        accuracy: Share of the validation images that it classifies correctly.
+    """
+
+    network: Network
+    genotype: Genotype
+    shape: NetworkShape
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """A teacher as bytes: what is put once into the object store, whatever the number of trials."""
+
+    description: str
+    weights: bytes
+
+
+def train_teacher(
+    config: RunConfig,
+    data: ImageData,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+) -> Teacher:
+    """Train the teacher on the training images; the validation images only measure it.
+
+    Args:
+        config: The run; ``distill.teacher`` says which network and how long.
+        data: Images.
+        device: Where to train.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+        RunFolderError: If the configured genotype file cannot be read.
+    """
+    settings = config.distill.teacher
+    genotype = teacher_genotype(config)
+    shape = NetworkShape(
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        init_channels=settings.init_channels,
+        stem=config.space.stem,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = network_from(genotype, shape).to(device, memory_format=torch.channels_last)
+    batches = TrainingBatches(data, config.train.batch_size, config.seed, device, torch.channels_last)
+    steps = settings.epochs * batches.steps_per_epoch
+    optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=config.train.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        images, labels = batches.batch(step)
+        loss = F.cross_entropy(network(images).logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.train.grad_clip)
+        optimizer.step()
+        schedule.step()
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"the teacher's loss became {loss.item()} at step {step}; lower its learning rate")
+        if progress is not None:
+            progress(step + 1, steps)
+    accuracy = accuracy_of(
+        network, lambda images: network(images).logits, data.validation, data, config.evaluation.batch_size
+    )
+    return Teacher(_frozen(network), genotype, shape, accuracy)
+
+
+def teacher_genotype(config: RunConfig) -> Genotype:
+    """Return the topology of the teacher: the configured file's, or separable convolutions on both inputs everywhere."""
+    if config.distill.teacher.genotype is not None:
+        return read_genotype(config.distill.teacher.genotype)
+    space = space_named(config.space.name, config.space.operations, config.space.num_cells, config.space.num_nodes)
+    return space.uniform(("sep_conv_3x3",), only_inputs=True)
+
+
+def save_teacher(folder: Path, teacher: Teacher) -> TeacherFile:
+    """Write the teacher into ``folder`` and return the same as bytes."""
+    # Strides are kept by safetensors only for contiguous tensors; the memory format is the loader's own business.
+    weights = {name: tensor.cpu().contiguous() for name, tensor in teacher.network.state_dict().items()}
+    file = TeacherFile(
+        json.dumps(
+            {"genotype": teacher.genotype.to_dict(), "shape": asdict(teacher.shape), "accuracy": teacher.accuracy}
+        ),
+        safetensors.torch.save(weights),
+    )
+    write_bytes(folder / _WEIGHTS, file.weights)
+    write_json(folder / _DESCRIPTION, json.loads(file.description))  # last: where it stands, the weights do too
+    return file
+
+
+def read_teacher(folder: Path) -> TeacherFile | None:
+    """Return what :func:`save_teacher` wrote, or None if it never came to that."""
+    try:
+        return TeacherFile((folder / _DESCRIPTION).read_text(encoding="utf-8"), (folder / _WEIGHTS).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
+    """Rebuild a teacher from its bytes.
+
+    Raises:
+        RunFolderError: If description and weights do not fit each other.
+    """
+    try:
+        description = json.loads(file.description)
+        genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
+        shape = NetworkShape(**description["shape"])
+        with torch.random.fork_rng():
+            network = network_from(genotype, shape)
+        network.load_state_dict(safetensors.torch.load(file.weights))
+        accuracy = float(description["accuracy"])
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise RunFolderError("teacher", str(error).splitlines()[0], "an intact teacher.json and .safetensors") from error
+    return Teacher(_frozen(network.to(device, memory_format=torch.channels_last)), genotype, shape, accuracy)
+
+
+def _frozen(network: Network) -> Network:
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,88 @@
+"""One trial on disk: a search whose snapshots, history and status are in the run folder before anyone hears of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnad_ray.config import RunConfig, trial_configs
+from dnad_ray.data import ImageData
+from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.search import SearchState, search
+from dnad_ray.store import read_status, write_history, write_snapshot, write_status
+from dnad_ray.teacher import Teacher
+
+__all__ = ["DONE", "TrialSpec", "run_trial", "trials_of"]
+
+DONE = frozenset({"finished", "stopped"})
+"""States of a trial that a resume leaves alone: at its end, or stopped by a loss that would diverge again."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial of a run.
+
+    Attributes:
+        name: Name of its folder.
+        overrides: What it changes in the run's configuration.
+        config: Its complete configuration.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    config: RunConfig
+
+    @property
+    def label(self) -> str:
+        """The overrides in words, short enough for a progress line."""
+        return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides.items())
+
+
+def trials_of(config: RunConfig) -> list[TrialSpec]:
+    """Return the trials of a sweep, in the order in which they start.
+
+    Raises:
+        ConfigError: If a combination of the grid is impossible or has no effect.
+    """
+    pairs = list(trial_configs(config))
+    digits = max(2, len(str(len(pairs) - 1)))
+    return [TrialSpec(f"t{i:0{digits}d}", overrides, trial) for i, (overrides, trial) in enumerate(pairs)]
+
+
+def run_trial(
+    spec: TrialSpec, data: ImageData, teacher: Teacher | None, folder: Path, saved: dict[str, Any] | None
+) -> Iterator[tuple[EpochReport | Snapshot, SearchState]]:
+    """Run or continue a trial, writing into the run folder.
+
+    Args:
+        spec: The trial.
+        data: Images.
+        teacher: Who is imitated, None where the configuration imitates nobody.
+        folder: The run folder.
+        saved: A state to continue from, None to begin.
+
+    Yields:
+        Every event with the state to checkpoint; a snapshot is stored already. Where the loss diverges the trial's
+        status says so and the generator ends.
+    """
+    if saved is None:
+        state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name)
+    else:
+        state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name)
+    attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
+    facts = {"attempt": attempt, "overrides": dict(spec.overrides), "device": state.device.type}
+    write_status(folder, spec.name, "running", **facts)
+    try:
+        for event in search(state):
+            if isinstance(event, Snapshot):
+                write_snapshot(folder, event, state.supernet.genotype)
+            write_history(folder, spec.name, state.history)
+            yield event, state
+    except NonFiniteLossError as error:
+        write_status(folder, spec.name, "stopped", reason=str(error), **facts)
+        return
+    write_status(folder, spec.name, "finished", device_seconds=state.device_seconds, **facts)
+
