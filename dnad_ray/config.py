@@ -209,6 +209,8 @@ class EvaluationConfig(_Section):
     """Epochs between pruned snapshots."""
     batch_size: Count = 512
     """Images per step when scoring."""
+    recalibration_images: Annotated[int, Field(ge=0)] = 1024
+    """Training images on which batch-norm statistics are re-estimated before scoring; 0 keeps the running ones."""
 
 
 class SweepConfig(_Section):

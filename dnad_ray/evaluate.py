@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dnad_ray.augment import evaluation_batches
 from dnad_ray.data import ImageData, Split
 
-__all__ = ["accuracy_of"]
+__all__ = ["accuracy_of", "recalibrate"]
 
 
 @torch.no_grad()
@@ -33,4 +34,34 @@ def accuracy_of(
     for images, labels in evaluation_batches(split, data, batch_size, device, torch.channels_last):
         correct += (logits(images).argmax(1) == labels).sum()
     network.train(was_training)
-    return int(correct) / len(split.labels)
+    return int(correct) / len(split)
+
+
+@torch.no_grad()
+def recalibrate(
+    network: nn.Module, logits: Callable[[Tensor], Tensor], data: ImageData, num_images: int, batch_size: int
+) -> None:
+    """Re-estimate the running batch statistics on training images, without augmentation.
+
+    Running means lag behind weights that change fast and behind deletions, so that equal networks would score
+    differently; statistics of the moment make scores compare. Training never reads them.
+
+    Args:
+        network: The module, in training mode.
+        logits: Maps normalised images (N, C, H, W) to logits (N, num_classes).
+        data: The dataset; its validation images are not used.
+        num_images: How many images, the same ones each time; 0 changes nothing.
+        batch_size: Images per step.
+    """
+    # Folders come class by class: a fixed shuffle makes any part of them stand for all classes.
+    order = np.random.RandomState(0).permutation(len(data.train))[:num_images]
+    some = Split(images=data.train.images[order], labels=data.train.labels[order])
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    device = next(network.parameters()).device
+    for index, (images, _) in enumerate(evaluation_batches(some, data, batch_size, device, torch.channels_last)):
+        for norm in norms:
+            norm.momentum = 1 / (index + 1)  # the mean over the batches seen so far
+        logits(images)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum

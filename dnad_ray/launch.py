@@ -91,6 +91,7 @@ def run_sweep(
 def _ray(address: str | None) -> Iterator[None]:
     # Tune's own files beside ours (CSV, TensorBoard) would only cost time; trials write to absolute paths.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None and "RAY_ADDRESS" not in os.environ:
@@ -174,6 +175,10 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self._specs, self._board = {spec.name: spec for spec in specs}, board
         self._errors: dict[str, float] = {}
         self._ended: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
+        return {}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         with contextlib.suppress(Exception):

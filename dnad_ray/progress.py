@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 __all__ = ["Board", "duration_in_words", "progress_board"]
 
 _LINE_SECONDS = 5.0
+_ENDED = float("inf")
 
 
 class Board:
@@ -36,8 +37,10 @@ class Board:
             self._bars.update(self._tasks[name], completed=done, total=total, text=text)
             return
         now = time.monotonic()
+        if self._printed.get(name, 0.0) == _ENDED:
+            return
         if done >= total or now - self._printed.get(name, 0.0) >= _LINE_SECONDS:
-            self._printed[name] = now
+            self._printed[name] = now if done < total else _ENDED
             self._console.print(
                 f"[{now - self._began:5.0f} s] {name}: {done / max(total, 1):4.0%}  {text}", markup=False, soft_wrap=True
             )

@@ -47,7 +47,7 @@ def demo() -> RunConfig:
             temperature=4.0,
             teacher=TeacherConfig(init_channels=16, epochs=20),
         ),
-        evaluation=EvaluationConfig(init_channels=16),
+        evaluation=EvaluationConfig(init_channels=16, recalibration_images=512),
         sweep=SweepConfig(grid={"shrink.rate": (0.05, 0.08), "distill.temperature": (2.0, 6.0)}, num_trials=6),
     )
 
@@ -63,8 +63,8 @@ def smoke() -> RunConfig:
         shrink=ShrinkConfig(
             rate=0.25, gamma_init=0.1, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=8)
         ),
-        distill=DistillConfig(kind="logits", weight=0.3, teacher=TeacherConfig(init_channels=4, epochs=2)),
-        evaluation=EvaluationConfig(init_channels=8),
+        distill=DistillConfig(kind="logits", weight=0.3, teacher=TeacherConfig(init_channels=4, epochs=4)),
+        evaluation=EvaluationConfig(init_channels=8, recalibration_images=512),
         sweep=SweepConfig(grid={"distill.temperature": (2.0, 6.0)}),
     )
 

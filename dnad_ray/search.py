@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from dnad_ray.augment import TrainingBatches
 from dnad_ray.checkpoint import random_states, restore_random_states
@@ -25,7 +25,7 @@ from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.distill import Imitation
 from dnad_ray.errors import NonFiniteLossError
-from dnad_ray.evaluate import accuracy_of
+from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.losses import shrinking_loss, sparsity
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.relaxation import Relaxation
@@ -311,13 +311,13 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     began = time.perf_counter()
     config = state.config
     weights = state.relaxation.weights().detach()
-    accuracy = accuracy_of(
-        state.supernet,
-        lambda images: state.supernet(images, weights).logits,
-        state.data.validation,
-        state.data,
-        config.evaluation.batch_size,
-    )
+
+    def logits(images: Tensor) -> Tensor:
+        return cast(Tensor, state.supernet(images, weights).logits)
+
+    scoring = config.evaluation
+    recalibrate(state.supernet, logits, state.data, scoring.recalibration_images, config.train.batch_size)
+    accuracy = accuracy_of(state.supernet, logits, state.data.validation, state.data, scoring.batch_size)
     genotype = state.supernet.genotype.pruned()
     cost = complexity_of(genotype, _derived_shape(state))
     state.deleted_since_snapshot = 0
@@ -349,7 +349,7 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
         dataset=state.data.name,
         image_size=state.data.image_size,
         num_classes=state.data.num_classes,
-        init_channels=config.evaluation.init_channels,
+        init_channels=scoring.init_channels,
         counter=COUNTER,
     )
 
