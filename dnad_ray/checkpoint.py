@@ -66,7 +66,7 @@ def prune_checkpoints(folder: Path, keep: int = 2) -> None:
 
 def random_states() -> dict[str, Any]:
     """Return the state of every global random number generator, as plain data and tensors."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the global stream, as it is
     return {
         "python": random.getstate(),
         "numpy": [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
@@ -80,7 +80,9 @@ def restore_random_states(states: dict[str, Any]) -> None:
     version, keys, gauss = states["python"]
     random.setstate((version, tuple(keys), gauss))
     name, numpy_keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, np.array(numpy_keys, dtype=np.uint32), position, has_gauss, cached))
+    np.random.set_state(  # noqa: NPY002
+        (name, np.array(numpy_keys, dtype=np.uint32), position, has_gauss, cached)
+    )
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -61,13 +61,17 @@ def cli() -> None:
 def _run_options(command: _Command) -> _Command:
     options = [
         click.argument("config", metavar="CONFIG|RECIPE"),
-        click.option("--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable."
+        ),
         click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images."),
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
         click.option("--epochs", type=int, metavar="N", help="Most epochs of a search (train.epochs)."),
         click.option("--seed", type=int, metavar="N", help="First seed (seed)."),
         click.option("--trials", type=int, metavar="N", help="Trials in all (sweep.num_trials)."),
-        click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/RECIPE]"),
+        click.option(
+            "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/RECIPE]"
+        ),
         click.option("--resume", is_flag=True, help="Continue the run in --out."),
     ]
     for option in reversed(options):
@@ -113,7 +117,7 @@ def sweep(address: str | None, **options: Any) -> None:
     def work(prepared: Any, folder: Path, board: Any) -> None:
         from dnad_ray.launch import run_sweep
 
-        run_sweep(config, specs, prepared, folder, address, board)
+        run_sweep(config, specs, prepared, folder, address=address, board=board)
 
     _carry_out(config, specs, options, work)
 
@@ -136,7 +140,9 @@ def front(folders: tuple[Path, ...], objectives: str | None, as_json: bool) -> N
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="[default: DIR/report.html, or report.html]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="[default: DIR/report.html, or report.html]"
+)
 def report(folders: tuple[Path, ...], out: Path | None) -> None:
     """Write one self-contained HTML report about one or more run folders."""
     from analysis import write_report
@@ -251,7 +257,10 @@ def _print_front(front: pd.DataFrame) -> None:
         table.add_column(metric(name).label, justify="right" if name in front.select_dtypes("number") else "left")
     for row in front[columns].to_dict("records"):
         table.add_row(
-            *(format(value, metric(str(name)).format) if not isinstance(value, str) else value for name, value in row.items())
+            *(
+                format(value, metric(str(name)).format) if not isinstance(value, str) else value
+                for name, value in row.items()
+            )
         )
     # Somebody who pipes the table wants whole rows, whatever the width that a pipe pretends to have.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

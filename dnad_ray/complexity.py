@@ -62,7 +62,7 @@ def complexity_of(genotype: Genotype, shape: NetworkShape) -> Complexity:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             # Shapes become constants of the trace: right for the one size that is counted.
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             by_operator = analysis.by_operator()
         return Complexity(
             macs=int(analysis.total()),

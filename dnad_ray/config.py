@@ -6,6 +6,7 @@ Everything that a user can change is a field here; unknown keys and impossible v
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -37,6 +38,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+
+_GRID = "sweep.grid."
+_SHARED = ("seed", "sweep", "data", "distill.teacher")  # set once per run: varied, they would have no effect
 
 
 class _Section(BaseModel):
@@ -195,6 +199,8 @@ class DistillConfig(_Section):
             )
         if self.temperature is None and self.uses_logits:
             object.__setattr__(self, "temperature", 4.0)
+            # Nobody set it, also where somebody wrote null: it follows from the kind, and from a new kind anew.
+            self.model_fields_set.discard("temperature")
         if self.uses_features and not any(self.stage_ratios):
             raise ValueError("stage_ratios: got (0, 0, 0); allowed: at least one above 0 when features are imitated")
         return self
@@ -293,10 +299,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     except yaml.YAMLError:
         raise ConfigError(f"--set {key}", value, "a YAML value, for example 0.05, [1, 2] or null") from None
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 (no dot) as a string; nobody who writes it means one
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     return key.strip(), parsed
 
 
@@ -312,10 +316,12 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str 
         data["distill"]["temperature"] = None
     for key, value in overrides.items():
         section: Any = data
-        *parents, last = key.split(".")
+        is_grid = key.startswith(_GRID)
+        # What is varied is a config key itself, with dots of its own, and need not stand in the grid yet.
+        *parents, last = ("sweep", "grid", key.removeprefix(_GRID)) if is_grid else key.split(".")
         for name in parents:
             section = section.get(name) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or (last not in section and not key.startswith("sweep.grid.")):
+        if not isinstance(section, dict) or not (is_grid or last in section):
             raise ConfigError(origin, key, f"one of {', '.join(_keys(config_to_dict(config)))}")
         section[last] = value
     return config_from_dict(data, origin)
@@ -331,8 +337,12 @@ def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig
     for key in keys:
         if not config.sweep.grid[key]:
             raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
-        if key == "seed" or key.startswith("sweep."):
-            raise ConfigError("sweep.grid", key, "any key but seed (set sweep.num_trials) and sweep.*")
+        if any(f"{key}.".startswith(f"{shared}.") for shared in _SHARED):
+            raise ConfigError(
+                "sweep.grid",
+                key,
+                "any key but seed (set sweep.num_trials), sweep.*, and what all trials share: data.*, distill.teacher.*",
+            )
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):
         values: Sequence[Any] = settings[index % len(settings)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,12 +57,11 @@ class FeatureImitation(nn.Module):
 
     def forward(self, student: Sequence[Tensor | None], teacher: Sequence[Tensor | None]) -> Tensor:
         """Return the weighted mean squared error over taps (N, C, H, W); a tap that either side lost counts nothing."""
-        losses = [
-            ratio * F.mse_loss(_normalised(adapter(ours)), _normalised(theirs))
-            for adapter, ours, theirs, ratio in zip(self.adapters, student, teacher, self.ratios, strict=True)
-            if ours is not None and theirs is not None
-        ]
-        return torch.stack(losses).sum()
+        total = cast(Tensor, self.adapters[0].weight).new_zeros(())
+        for adapter, ours, theirs, ratio in zip(self.adapters, student, teacher, self.ratios, strict=True):
+            if ours is not None and theirs is not None:
+                total = total + ratio * F.mse_loss(_normalised(adapter(ours)), _normalised(theirs))
+        return total
 
 
 class Imitation(nn.Module):
@@ -75,9 +73,7 @@ class Imitation(nn.Module):
         teacher_channels: Channels of the teacher's taps.
     """
 
-    def __init__(
-        self, config: DistillConfig, student_channels: Sequence[int], teacher_channels: Sequence[int]
-    ) -> None:
+    def __init__(self, config: DistillConfig, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
         super().__init__()
         self.temperature = config.temperature if config.uses_logits else None
         self.features = (

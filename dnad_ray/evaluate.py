@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dnad_ray.augment import evaluation_batches
 from dnad_ray.data import ImageData, Split
+from dnad_ray.devices import MEMORY_FORMAT
 
 __all__ = ["accuracy_of", "recalibrate"]
 
@@ -31,7 +32,7 @@ def accuracy_of(
     was_training = network.training
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in evaluation_batches(split, data, batch_size, device, torch.channels_last):
+    for images, labels in evaluation_batches(split, data, batch_size, device, MEMORY_FORMAT):
         correct += (logits(images).argmax(1) == labels).sum()
     network.train(was_training)
     return int(correct) / len(split)
@@ -50,16 +51,19 @@ def recalibrate(
         network: The module, in training mode.
         logits: Maps normalised images (N, C, H, W) to logits (N, num_classes).
         data: The dataset; its validation images are not used.
-        num_images: How many images, the same ones each time; 0 changes nothing.
+        num_images: How many images, the same ones each time, in whole batches; 0 changes nothing.
         batch_size: Images per step.
     """
     # Folders come class by class: a fixed shuffle makes any part of them stand for all classes.
     order = np.random.RandomState(0).permutation(len(data.train))[:num_images]
+    if len(order) > batch_size:
+        # A last batch of few images would count as much as the others, and one image may be too few to normalise.
+        order = order[: len(order) // batch_size * batch_size]
     some = Split(images=data.train.images[order], labels=data.train.labels[order])
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     usual = [norm.momentum for norm in norms]
     device = next(network.parameters()).device
-    for index, (images, _) in enumerate(evaluation_batches(some, data, batch_size, device, torch.channels_last)):
+    for index, (images, _) in enumerate(evaluation_batches(some, data, batch_size, device, MEMORY_FORMAT)):
         for norm in norms:
             norm.momentum = 1 / (index + 1)  # the mean over the batches seen so far
         logits(images)

@@ -30,7 +30,13 @@ _MAX_FAILURES = 2
 
 
 def run_sweep(
-    config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Path, address: str | None, board: Board
+    config: RunConfig,
+    specs: Sequence[TrialSpec],
+    prepared: Prepared,
+    folder: Path,
+    *,
+    address: str | None,
+    board: Board,
 ) -> None:
     """Run or continue the trials that are not at their end.
 
@@ -83,8 +89,9 @@ def run_sweep(
                 verbose=0,
             ),
         )
-        for result in tuner.fit():
-            _note_failure(folder, result)
+        results = tuner.fit()
+        for index in range(len(results)):
+            _note_failure(folder, results[index])
 
 
 @contextlib.contextmanager
@@ -126,10 +133,14 @@ def _preflight(resources: Mapping[str, float], folder: Path) -> None:
         # The largest node counts, not the sum: a trial lives on one node, and asking for more waits for ever.
         most = max(node["Resources"].get(available, 0.0) for node in ray.nodes() if node["Alive"])
         if resources[name] > most:
-            raise ResourceError(f"sweep.{name}s_per_trial", resources[name], f"at most {most:g}, what the largest node has")
+            raise ResourceError(
+                f"sweep.{name}s_per_trial", resources[name], f"at most {most:g}, what the largest node has"
+            )
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:
-        raise ResourceError(f"free space at {folder}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB")
+        raise ResourceError(
+            f"free space at {folder}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB"
+        )
     marker = folder / f".visible-{uuid4().hex}"
     write_bytes(marker, b"")
     try:
@@ -168,7 +179,7 @@ def _note_failure(folder: Path, result: Any) -> None:
         write_status(folder, name, "failed", reason=reason, **details)
 
 
-class _Watcher(tune.Callback):  # type: ignore[misc]
+class _Watcher(tune.Callback):
     """Shows what trials report; whatever goes wrong in showing must not end the experiment."""
 
     def __init__(self, specs: Sequence[TrialSpec], board: Board) -> None:
@@ -180,7 +191,9 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
         return {}
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         with contextlib.suppress(Exception):
             spec = self._specs[trial.config["trial"]]
             if "error" in result:
@@ -189,7 +202,9 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
             if spec.name in self._errors:
                 text += f", proxy error {self._errors[spec.name]:.2%}"
             ended = result.get("kind") == "final"
-            self._board.update(spec.name, spec.config.train.epochs if ended else result["epoch"], spec.config.train.epochs, text)
+            self._board.update(
+                spec.name, spec.config.train.epochs if ended else result["epoch"], spec.config.train.epochs, text
+            )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         with contextlib.suppress(Exception):

@@ -42,7 +42,9 @@ class Board:
         if done >= total or now - self._printed.get(name, 0.0) >= _LINE_SECONDS:
             self._printed[name] = now if done < total else _ENDED
             self._console.print(
-                f"[{now - self._began:5.0f} s] {name}: {done / max(total, 1):4.0%}  {text}", markup=False, soft_wrap=True
+                f"[{now - self._began:5.0f} s] {name}: {done / max(total, 1):4.0%}  {text}",
+                markup=False,
+                soft_wrap=True,
             )
 
     def say(self, text: str) -> None:

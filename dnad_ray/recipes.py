@@ -28,7 +28,7 @@ __all__ = ["RECIPES", "recipe_named", "summary_of"]
 def demo() -> RunConfig:
     """Embedded digits, 6 searches of 108 candidates over shrink rate x KD temperature, some minutes on 2 cores."""
     return RunConfig(
-        data=DataConfig(name="digits", validation_share=0.3),
+        data=DataConfig(name="digits", validation_share=0.3, augment="none"),
         space=SpaceConfig(
             operations=("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect"),
             num_cells=3,
@@ -45,10 +45,10 @@ def demo() -> RunConfig:
             kind="logits+features",
             weight=0.3,
             temperature=4.0,
-            teacher=TeacherConfig(init_channels=16, epochs=20),
+            teacher=TeacherConfig(init_channels=12, epochs=12),
         ),
         evaluation=EvaluationConfig(init_channels=16, recalibration_images=512),
-        sweep=SweepConfig(grid={"shrink.rate": (0.05, 0.08), "distill.temperature": (2.0, 6.0)}, num_trials=6),
+        sweep=SweepConfig(grid={"shrink.rate": (0.06, 0.1), "distill.temperature": (2.0, 6.0)}, num_trials=6),
     )
 
 
@@ -75,7 +75,7 @@ def cifar10() -> RunConfig:
 
 
 def images() -> RunConfig:
-    """A small search to begin with on one's own images, `--data FOLDER`: 5 cells, 16 channels, 60 epochs."""
+    """A small search to begin with on one's own images, `--data FOLDER`: 5 cells, 12 channels, 60 epochs."""
     return RunConfig(
         data=DataConfig(name="imagefolder"),
         space=SpaceConfig(num_cells=5, num_nodes=3, init_channels=12),

@@ -37,7 +37,7 @@ class Relaxation(nn.Module):
         return positive / total[self.node].clamp_min(torch.finfo(positive.dtype).tiny)
 
     def keep(self, positions: Sequence[int], optimizer: torch.optim.Optimizer) -> None:
-        """Cut the parameter, its gradient and its optimizer state down to the candidates that are alive still.
+        """Cut the parameter and its optimizer state down to the candidates that are alive still; gradients start anew.
 
         Args:
             positions: Their positions before, ascending.

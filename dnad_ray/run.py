@@ -1,4 +1,4 @@
-"""What `search` and `sweep` have in common: the run folder, the images, the teacher, the estimate; and `search` itself."""
+"""What `search` and `sweep` share (run folder, images, teacher, estimate), and `search` itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dnad_ray import __version__
 from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
+from dnad_ray.devices import device_for
 from dnad_ray.errors import ConfigError, IncompleteRunError, ResourceError, RunFolderError
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
-from dnad_ray.search import SearchState, device_for, seconds_per_step
+from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.store import create_run, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
 from dnad_ray.trial import DONE, TrialSpec, run_trial
@@ -57,7 +58,9 @@ def open_run(config: RunConfig, out: Path, resume: bool) -> Path:
     if not resume:
         return create_run(out, config_to_dict(config), __version__)
     if not is_run(out):
-        raise RunFolderError("--resume with --out", str(out), "a folder that holds a run; leave --resume out to start one")
+        raise RunFolderError(
+            "--resume with --out", str(out), "a folder that holds a run; leave --resume out to start one"
+        )
     stored = config_from_dict(read_run(out).config, f"{out / 'config.yaml'}")
     if stored != config:
         raise ConfigError("--resume", _differences(stored, config), f"the configuration in {out / 'config.yaml'}")
@@ -106,8 +109,8 @@ def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_
     rounds = -(-num_trials // max(1, num_parallel))
     return (
         f"about {duration_in_words(longest * rounds / 2)}, at most {duration_in_words(longest * rounds)}: "
-        f"{num_trials} trial{'s' * (num_trials != 1)} of up to {spec.config.train.epochs} epochs, {num_parallel} at a time, "
-        f"each {duration_in_words(longest)} if nothing were deleted"
+        f"{num_trials} trial{'s' * (num_trials != 1)} of up to {spec.config.train.epochs} epochs, "
+        f"{num_parallel} at a time, each {duration_in_words(longest)} if nothing were deleted"
     )
 
 

@@ -23,6 +23,7 @@ from dnad_ray.checkpoint import random_states, restore_random_states
 from dnad_ray.complexity import COUNTER, complexity_of
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
+from dnad_ray.devices import MEMORY_FORMAT, device_for, placed
 from dnad_ray.distill import Imitation
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.evaluate import accuracy_of, recalibrate
@@ -35,16 +36,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.space import NetworkShape, space_named
 from search_spaces.supernet import Supernet
 
-__all__ = ["SearchState", "check_buildable", "device_for", "search", "seconds_per_step"]
-
-# Convolutions on CPUs and on tensor cores both prefer channels last (measured on CPU only).
-MEMORY_FORMAT = torch.channels_last
-
-
-def device_for(name: str) -> torch.device:
-    """Return the device of a ``train.device`` value; ``auto`` takes a GPU where there is one."""
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
+__all__ = ["SearchState", "check_buildable", "search", "seconds_per_step"]
 
 def check_buildable(config: RunConfig) -> None:
     """Raise :class:`SpaceError` if the configured space, operations or stem do not exist; costs nothing."""
@@ -73,6 +65,7 @@ class SearchState:
         config: RunConfig,
         data: ImageData,
         teacher: Teacher | None,
+        *,
         run: str,
         trial: str,
         alive: Genotype | None = None,
@@ -91,7 +84,7 @@ class SearchState:
             self.imitation = self._imitation()
         if alive is not None:
             self.supernet.keep_only(alive)
-        self.supernet.to(self.device, memory_format=MEMORY_FORMAT)
+        placed(self.supernet, self.device)
         self.imitation.to(self.device)
         self.relaxation = Relaxation(self.supernet.candidates).to(self.device)
         self.optimizer = torch.optim.Adam(
@@ -118,7 +111,7 @@ class SearchState:
         cls, config: RunConfig, data: ImageData, teacher: Teacher | None = None, *, run: str, trial: str
     ) -> SearchState:
         """Return the state before the first step."""
-        return cls(config, data, teacher, run, trial)
+        return cls(config, data, teacher, run=run, trial=trial)
 
     @classmethod
     def resume(
@@ -132,7 +125,8 @@ class SearchState:
         trial: str,
     ) -> SearchState:
         """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped."""
-        state = cls(config, data, teacher, run, trial, Genotype.from_dict(saved["alive"], "checkpoint"))
+        alive = Genotype.from_dict(saved["alive"], "checkpoint")
+        state = cls(config, data, teacher, run=run, trial=trial, alive=alive)
         state.supernet.load_state_dict(saved["supernet"])
         state.imitation.load_state_dict(saved["imitation"])
         state.relaxation.load_state_dict(saved["relaxation"])
@@ -256,14 +250,13 @@ def _learn(state: SearchState) -> list[float]:
     with torch.no_grad():
         weights = state.relaxation.weights()
         correct = (output.logits.argmax(1) == labels).sum()
-        zero = task_loss.new_zeros(())
-        # One transfer to the host per step: everything that the step wants to know.
-        facts = torch.stack([loss, task_loss, zero if kd_loss is None else kd_loss, correct.float(), sparsity(weights)])
-        values = torch.cat([facts, weights]).tolist()
+        imitated = task_loss.new_zeros(()) if kd_loss is None else kd_loss
+        facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype), sparsity(weights)])
+        values = torch.cat([facts, weights]).tolist()  # one transfer to the host for all that the step wants to know
     if not math.isfinite(values[0]):
         raise NonFiniteLossError(
-            f"the loss became {values[0]} at step {state.step} (epoch {state.step // state.steps_per_epoch + 1}); lower "
-            "train.learning_rate or train.arch_learning_rate"
+            f"the loss became {values[0]} at step {state.step} (epoch {state.step // state.steps_per_epoch + 1}); "
+            "lower train.learning_rate or train.arch_learning_rate"
         )
     state.sums.add(values[1], values[2] if kd_loss is not None else None, values[3], len(labels))
     state.sparsity = values[4]

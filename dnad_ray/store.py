@@ -292,13 +292,15 @@ def write_bytes(file: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a shared storage path is read by others
-        os.replace(temporary, file)
+        Path(temporary).chmod(0o644)  # mkstemp makes it private; a shared storage path is read by others
+        Path(temporary).replace(file)
     except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError("space on the disk of", str(file.parent), "enough room; nothing was half-written") from error
+            raise ResourceError(
+                "space on the disk of", str(file.parent), "enough room; nothing was half-written"
+            ) from error
         raise
 
 
@@ -309,6 +311,4 @@ def _safe(name: str, what: str) -> str:
 
 
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-_ARROW = pa.schema(
-    [(name, _TYPES.get(str(Snapshot.__annotations__[name]), pa.string())) for name in SNAPSHOT_COLUMNS]
-)
+_ARROW = pa.schema([(name, _TYPES.get(str(Snapshot.__annotations__[name]), pa.string())) for name in SNAPSHOT_COLUMNS])

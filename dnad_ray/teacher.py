@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,12 +17,13 @@ from torch import nn
 from dnad_ray.augment import TrainingBatches
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
-from dnad_ray.errors import NonFiniteLossError, RunFolderError
+from dnad_ray.devices import MEMORY_FORMAT, placed
+from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.evaluate import accuracy_of
 from dnad_ray.store import read_genotype, write_bytes, write_json
 from search_spaces.genotype import Genotype
 from search_spaces.network import Network, network_from
-from search_spaces.space import NetworkShape, space_named
+from search_spaces.space import NetworkShape, space_named, stages
 
 __all__ = ["Teacher", "TeacherFile", "load_teacher", "read_teacher", "save_teacher", "train_teacher"]
 
@@ -70,6 +72,7 @@ def train_teacher(
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
         RunFolderError: If the configured genotype file cannot be read.
+        ConfigError: If its features are to be imitated and it has another number of stages.
     """
     settings = config.distill.teacher
     genotype = teacher_genotype(config)
@@ -82,8 +85,8 @@ def train_teacher(
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network = network_from(genotype, shape).to(device, memory_format=torch.channels_last)
-    batches = TrainingBatches(data, config.train.batch_size, config.seed, device, torch.channels_last)
+        network = placed(network_from(genotype, shape), device)
+    batches = TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT)
     steps = settings.epochs * batches.steps_per_epoch
     optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=config.train.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -106,9 +109,20 @@ def train_teacher(
 
 
 def teacher_genotype(config: RunConfig) -> Genotype:
-    """Return the topology of the teacher: the configured file's, or separable convolutions on both inputs everywhere."""
-    if config.distill.teacher.genotype is not None:
-        return read_genotype(config.distill.teacher.genotype)
+    """Return the topology of the teacher: the configured file's, or separable convolutions on both inputs.
+
+    Raises:
+        RunFolderError: If the file cannot be read.
+        ConfigError: If features are to be imitated and the file's network has another number of stages.
+    """
+    file = config.distill.teacher.genotype
+    if file is not None:
+        genotype = read_genotype(file)
+        needed = len(config.distill.stage_ratios)
+        if config.distill.uses_features and stages(genotype)[-1] + 1 != needed:
+            allowed = f"a network of {needed} stages, that is with {needed - 1} reduction cells"
+            raise ConfigError("distill.teacher.genotype", file, allowed)
+        return genotype
     space = space_named(config.space.name, config.space.operations, config.space.num_cells, config.space.num_nodes)
     return space.uniform(("sep_conv_3x3",), only_inputs=True)
 
@@ -117,12 +131,14 @@ def save_teacher(folder: Path, teacher: Teacher) -> TeacherFile:
     """Write the teacher into ``folder`` and return the same as bytes."""
     # Strides are kept by safetensors only for contiguous tensors; the memory format is the loader's own business.
     weights = {name: tensor.cpu().contiguous() for name, tensor in teacher.network.state_dict().items()}
-    file = TeacherFile(
-        json.dumps(
-            {"genotype": teacher.genotype.to_dict(), "shape": asdict(teacher.shape), "accuracy": teacher.accuracy}
-        ),
-        safetensors.torch.save(weights),
-    )
+    content = safetensors.torch.save(weights)
+    description = {
+        "genotype": teacher.genotype.to_dict(),
+        "shape": asdict(teacher.shape),
+        "accuracy": teacher.accuracy,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    file = TeacherFile(json.dumps(description), content)
     write_bytes(folder / _WEIGHTS, file.weights)
     write_json(folder / _DESCRIPTION, json.loads(file.description))  # last: where it stands, the weights do too
     return file
@@ -131,7 +147,9 @@ def save_teacher(folder: Path, teacher: Teacher) -> TeacherFile:
 def read_teacher(folder: Path) -> TeacherFile | None:
     """Return what :func:`save_teacher` wrote, or None if it never came to that."""
     try:
-        return TeacherFile((folder / _DESCRIPTION).read_text(encoding="utf-8"), (folder / _WEIGHTS).read_bytes())
+        # Bytes that are no text are refused in words by load_teacher, as all other damage is.
+        description = (folder / _DESCRIPTION).read_text(encoding="utf-8", errors="replace")
+        return TeacherFile(description, (folder / _WEIGHTS).read_bytes())
     except FileNotFoundError:
         return None
 
@@ -144,6 +162,8 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
     """
     try:
         description = json.loads(file.description)
+        if hashlib.sha256(file.weights).hexdigest() != description["sha256"]:
+            raise ValueError("the weights are not those that were described")
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
         shape = NetworkShape(**description["shape"])
         with torch.random.fork_rng():
@@ -151,8 +171,10 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         network.load_state_dict(safetensors.torch.load(file.weights))
         accuracy = float(description["accuracy"])
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RunFolderError("teacher", str(error).splitlines()[0], "an intact teacher.json and .safetensors") from error
-    return Teacher(_frozen(network.to(device, memory_format=torch.channels_last)), genotype, shape, accuracy)
+        raise RunFolderError(
+            "teacher", str(error).splitlines()[0], "an intact teacher.json and .safetensors"
+        ) from error
+    return Teacher(_frozen(placed(network, device)), genotype, shape, accuracy)
 
 
 def _frozen(network: Network) -> Network:

@@ -13,8 +13,8 @@ from ray import tune
 
 from dnad_ray.checkpoint import load_newest, save_checkpoint
 from dnad_ray.data import ImageData
+from dnad_ray.devices import device_for
 from dnad_ray.records import Snapshot
-from dnad_ray.search import device_for
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trial import TrialSpec, run_trial
 

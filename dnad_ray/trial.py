@@ -85,4 +85,3 @@ def run_trial(
         write_status(folder, spec.name, "stopped", reason=str(error), **facts)
         return
     write_status(folder, spec.name, "finished", device_seconds=state.device_seconds, **facts)
-

@@ -77,7 +77,7 @@ class Cell(nn.Module):
         if "0" in self.preprocess:
             # FactorizedReduce expects ReLU of its input, as every operation with weights; ReluConvNorm does its own.
             module = self.preprocess["0"]
-            states[0] = module(F.relu(older)) if isinstance(module, FactorizedReduce) else module(older)
+            states[0] = module(F.relu(cast(Tensor, older)) if isinstance(module, FactorizedReduce) else older)
         if "1" in self.preprocess:
             states[1] = self.preprocess["1"](newer)
         rectified: dict[int, Tensor] = {}

@@ -176,7 +176,9 @@ class Genotype:
             raise GenotypeError(origin, _short(data), f"an object with kind {_KIND!r}")
         schema = data.get("schema")
         if not isinstance(schema, int) or not 1 <= schema <= SCHEMA_VERSION:
-            raise GenotypeError(f"{origin} schema", schema, f"1 to {SCHEMA_VERSION} (newer files need a newer dnad-ray)")
+            raise GenotypeError(
+                f"{origin} schema", schema, f"1 to {SCHEMA_VERSION} (newer files need a newer dnad-ray)"
+            )
         try:
             cells = tuple(
                 CellGenotype(
@@ -201,7 +203,7 @@ class Genotype:
         """Parse what :meth:`to_json` returned; raises :class:`GenotypeError` as :meth:`from_dict` does."""
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError also where a number has too many digits
             raise GenotypeError(origin, _short(text), "a JSON document") from error
         return cls.from_dict(data, origin)
 

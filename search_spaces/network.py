@@ -62,7 +62,7 @@ class Network(nn.Module):
         self.cells = nn.ModuleDict()
         older, newer = stem.out_channels
         older_is_larger = stem.older_is_larger
-        live = genotype.live_cells()
+        live = self.genotype.live_cells()
         for index, cell in enumerate(self.genotype.cells):
             channels = shape.init_channels * 2 ** self.stages[index]
             if live[index]:

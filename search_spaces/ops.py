@@ -36,7 +36,14 @@ class BatchNorm(nn.BatchNorm2d):
         # contiguous(): torch's channels-last backward on CPU reads an expanded weight as if it had a stride (2.13).
         weight = self.weight if scale is None else scale.expand(self.num_features).contiguous()
         return F.batch_norm(
-            x, self.running_mean, self.running_var, weight, self.bias, self.training, cast(float, self.momentum), self.eps
+            x,
+            self.running_mean,
+            self.running_var,
+            weight,
+            self.bias,
+            self.training,
+            cast(float, self.momentum),
+            self.eps,
         )
 
 
@@ -149,6 +156,7 @@ class FactorizedReduce(Operation):
         self.norm = BatchNorm(out_channels, affine=not searching)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Map (N, channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
         shifted = x[:, :, 1:, 1:]
         if x.shape[2] % 2 or x.shape[3] % 2:
             # An odd side is padded by one, so that both halves have ceil(side / 2) pixels.

@@ -95,7 +95,7 @@ class SearchSpace:
         return self.uniform(self.operations)
 
     def uniform(self, operations: tuple[str, ...], only_inputs: bool = False) -> Genotype:
-        """Return the genotype in which every node applies ``operations`` to all states, or only to the cell's inputs."""
+        """Return the genotype whose nodes apply ``operations`` to all earlier states, or to the cell's inputs only."""
         nodes = tuple(
             tuple(
                 Edge(operation, source)
