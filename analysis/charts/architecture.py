@@ -1,0 +1,188 @@
+"""Drawing of an architecture: every cell with its inputs, nodes and output, every operation as an edge of its own.
+
+Our own SVG and not a plotly figure: hundreds of curves stay small and sharp, and the cells flow into as many columns
+as the page has room for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from typing import NamedTuple
+
+from analysis.charts.layout import Arc, CellLayout, NetworkLayout, layout_of
+from analysis.charts.template import COLOURS, FAINT, FONT, INK
+from search_spaces.genotype import Genotype
+
+__all__ = ["Drawing", "draw_architecture"]
+
+_BLUE, _VERMILLION, _GREEN, _PURPLE, _ORANGE, _SKY, _GREY = COLOURS
+# Colour and dashes both tell operations apart: convolutions solid, dilated ones dashed, pools dotted.
+_STYLES = {
+    "sep_conv_3x3": (_BLUE, ""),
+    "sep_conv_5x5": (_SKY, ""),
+    "sep_conv_7x7": ("#1b2a6b", ""),
+    "conv_7x1_1x7": ("#000000", "9 3 2 3"),
+    "dil_conv_3x3": (_VERMILLION, "7 3"),
+    "dil_conv_5x5": (_ORANGE, "7 3"),
+    "max_pool_3x3": (_GREEN, "2 3"),
+    "avg_pool_3x3": (_PURPLE, "2 3"),
+    "skip_connect": (_GREY, ""),
+}
+_AMBER, _PALE, _BORDER = "#b36b00", "#fff4e0", "#c3cad1"
+_HEADER, _BOX = 30, 26  # heights of a cell's title and of a state, in pixels
+
+
+class Drawing(NamedTuple):
+    """A drawn architecture that a notebook shows by itself.
+
+    Attributes:
+        html: Self-contained HTML: a legend, then one SVG per cell.
+    """
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+class _Style(NamedTuple):
+    """How one operation is drawn, and how often it occurs."""
+
+    operation: str
+    colour: str
+    dashes: str
+    num_edges: int
+
+
+class _ArchitectureInfo(NamedTuple):
+    """Exactly what is drawn."""
+
+    styles: tuple[_Style, ...]
+    layout: NetworkLayout
+
+
+def draw_architecture(genotype: Genotype) -> Drawing:
+    """Draw the network that is derived from a genotype: edges that carry nothing and dead cells are gone.
+
+    Within a cell everything flows from left to right. Edges from the cell's inputs run below the states, edges
+    between nodes above them. Cells and nodes are numbered from 0, as in the genotype's JSON.
+
+    Args:
+        genotype: Any genotype; what is drawn is its canonical form.
+    """
+    return Drawing(_html(_architecture_info(genotype)))
+
+
+def _architecture_info(genotype: Genotype) -> _ArchitectureInfo:
+    network = genotype.pruned()
+    counts = Counter(edge.operation for cell in network.cells for node in cell.nodes for edge in node)
+    others = sorted(set(counts) - set(_STYLES))
+    styles = _STYLES | {name: (COLOURS[i % len(COLOURS)], "10 3 2 3 2 3") for i, name in enumerate(others)}
+    return _ArchitectureInfo(
+        styles=tuple(_Style(name, *look, counts[name]) for name, look in styles.items() if counts[name]),
+        layout=layout_of(network, operations=tuple(styles)),
+    )
+
+
+def _html(info: _ArchitectureInfo) -> str:
+    layout = info.layout
+    columns = f"repeat(auto-fill,minmax(min(100%,{0.8 * layout.width:.0f}px),1fr))"
+    cells = "".join(_cell(cell, info) for cell in layout.cells)
+    return (
+        f'<div style="font:13px {escape(FONT)};color:{INK}">{_legend(info)}'
+        f'<div style="display:grid;gap:12px;grid-template-columns:{columns}">{cells}</div></div>'
+    )
+
+
+def _legend(info: _ArchitectureInfo) -> str:
+    entries = "".join(
+        '<span style="white-space:nowrap"><svg width="34" height="10" aria-hidden="true">'
+        f'<path d="M1 5H33" {_stroke(style)}/></svg> {escape(style.operation)} '
+        f'<span style="color:#5c6670">x {style.num_edges}</span></span>'
+        for style in info.styles
+    )
+    band = (
+        '<span style="white-space:nowrap"><svg width="34" height="12" aria-hidden="true"><rect width="34" height="12" '
+        'rx="4" fill="#dfe4e9"/></svg> concatenated to the cell\'s output</span>'
+    )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 12px">{entries}{band}</div>'
+
+
+def _cell(cell: CellLayout, info: _ArchitectureInfo) -> str:
+    layout = info.layout
+    height = _HEADER + layout.above + _BOX + layout.below
+    colour = FAINT if cell.gone else _AMBER if cell.reduction else _BORDER
+    words = f"Cell {cell.number}" + (", reduction" if cell.reduction else "")
+    count = "gone" if cell.gone else f"{len(cell.arcs)} operation{'' if len(cell.arcs) == 1 else 's'}"
+    frame = (
+        f'<rect x="1" y="1" width="{layout.width - 2:g}" height="{height - 2:g}" rx="8" fill="white" stroke="{colour}" '
+        + ('stroke-dasharray="5 5" opacity=".55"/>' if cell.gone else f'stroke-width="{2 if cell.reduction else 1}"/>')
+    )
+    title = (
+        f'<text x="12" y="21" font-weight="600" fill="{FAINT if cell.gone else INK}">Cell {cell.number}</text>'
+        f'<text x="{layout.width - 12:g}" y="21" text-anchor="end" fill="#5c6670">{"" if cell.gone else count}</text>'
+    )
+    if cell.reduction:
+        title += (
+            f'<g opacity="{0.5 if cell.gone else 1}"><rect x="62" y="7" width="72" height="20" rx="10" fill="{_PALE}" '
+            f'stroke="{_AMBER}"/><text x="98" y="21" text-anchor="middle" fill="{_AMBER}">reduction</text></g>'
+        )
+    body = (
+        f'<text x="{layout.width / 2:g}" y="{height / 2 + 8:g}" text-anchor="middle" fill="{FAINT}">gone</text>'
+        if cell.gone
+        else f'<g transform="translate(0 {_HEADER + layout.above:g})">{_states(cell, layout)}{_arcs(cell, info)}</g>'
+    )
+    return (
+        f'<svg viewBox="0 0 {layout.width:g} {height:g}" role="img" aria-label="{words}, {count}" '
+        f'style="width:100%;max-width:{1.5 * layout.width:.0f}px;display:block" font-size="13">'
+        f"{frame}{title}{body}</svg>"
+    )
+
+
+def _states(cell: CellLayout, layout: NetworkLayout) -> str:
+    nodes = [state for state in cell.states if not state.is_input]
+    left, right = nodes[0].x - nodes[0].width / 2 - 5, layout.output_x + layout.output_width / 2
+    boxes = [
+        f'<rect x="{left:g}" y="-4" width="{right - left:g}" height="{_BOX + 8}" rx="8" fill="#dfe4e9"/>',
+        f'<text x="{layout.output_x:g}" y="17" text-anchor="middle">out</text>',
+    ]
+    for state in cell.states:
+        look = f'fill="{"#eef1f4" if state.is_input else "white"}" stroke="{INK}"'
+        if not state.used:
+            look = f'fill="white" stroke="{FAINT}" stroke-dasharray="3 3"'
+        boxes.append(
+            f'<rect x="{state.x - state.width / 2:g}" width="{state.width:g}" height="{_BOX}" '
+            f'rx="{4 if state.is_input else 13}" {look}/><text x="{state.x:g}" y="17" text-anchor="middle" '
+            f'fill="{INK if state.used else FAINT}">{escape(state.label)}</text>'
+        )
+    return "".join(boxes)
+
+
+def _arcs(cell: CellLayout, info: _ArchitectureInfo) -> str:
+    groups = []
+    for style in info.styles:
+        paths = "".join(_path(arc, cell) for arc in cell.arcs if arc.operation == style.operation)
+        if paths:
+            groups.append(f"<g {_stroke(style)}>{paths}</g>")
+    return "".join(groups)
+
+
+def _path(arc: Arc, cell: CellLayout) -> str:
+    start = _BOX if arc.below else 0
+    reach = start + (arc.height if arc.below else -arc.height) * 4 / 3  # a cubic curve reaches 3/4 of its handles
+    ends = f"{_name(cell, arc.source)} to {_name(cell, arc.target)}"
+    return (
+        f'<path d="M{arc.x1:g} {start}C{arc.x1:g} {reach:.4g} {arc.x2:g} {reach:.4g} {arc.x2:g} {start}">'
+        f"<title>{escape(arc.operation)}: {escape(ends)}</title></path>"
+    )
+
+
+def _name(cell: CellLayout, state: int) -> str:
+    entry = cell.states[state]
+    return entry.label if entry.is_input else f"node {entry.label}"
+
+
+def _stroke(style: _Style) -> str:
+    dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
+    return f'fill="none" stroke="{style.colour}" stroke-width="2"{dashes}'

@@ -1,0 +1,118 @@
+"""How every chart looks: one light template, colours that colour-blind readers tell apart, axes from METRICS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+import plotly.colors
+import plotly.graph_objects as go
+
+from dnad_ray.records import Metric
+
+__all__ = ["COLOURS", "FAINT", "FONT", "INK", "TEMPLATE", "add_legend", "axis", "colours_of", "height_for", "text_of"]
+
+INK = "#22272e"
+FAINT = "#8a9199"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b5b5b")
+"""Okabe and Ito's palette (2008) in an order of falling contrast on white; its yellow is left out as too pale."""
+
+_AXIS = {
+    "automargin": True,
+    "gridcolor": "#e6e9ec",
+    "linecolor": "#b4bbc2",
+    "rangemode": "nonnegative",
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": "#b4bbc2",
+    "title": {"standoff": 12},
+    "zeroline": False,
+}
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "colorway": COLOURS,
+        "font": {"family": FONT, "size": 14, "color": INK},
+        "hoverlabel": {
+            "align": "left",
+            "bgcolor": "white",
+            "bordercolor": "#b4bbc2",
+            "font": {"size": 13, "color": INK},
+        },
+        "hovermode": "closest",
+        # Below the chart, from edge to edge: names of settings are long and a phone is narrow.
+        "legend": {
+            "orientation": "h",
+            "xref": "container",
+            "x": 0,
+            "xanchor": "left",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+        },
+        "margin": {"l": 64, "r": 16, "t": 36, "b": 56},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+"""Template of every figure; it is never made plotly's default."""
+
+
+def axis(entry: Metric, *, log: bool = False) -> dict[str, Any]:
+    """Return the layout of an axis that shows the metric: label, unit and tick format.
+
+    Args:
+        entry: The metric, see :data:`dnad_ray.records.METRICS`.
+        log: Whether the axis is logarithmic.
+    """
+    # d3's trimmed formats: 4.5% instead of 4.50%, 1.2M instead of 1,200,000.
+    tick_format = "~%" if entry.format.endswith("%") else "~s" if entry.format.startswith(",") else ""
+    unit = f'<br><span style="font-size:12px">{text_of(entry.unit)}</span>' if entry.unit else ""
+    layout: dict[str, Any] = {"title": {"text": text_of(entry.label) + unit}, "tickformat": tick_format}
+    if log:
+        # Asked for few ticks, plotly writes 1, 2 and 5 of each decade; more of them would overlap on a phone.
+        layout |= {"type": "log", "nticks": 3, "minor": {"showgrid": True, "gridcolor": "#f3f5f6"}}
+    return layout
+
+
+def add_legend(figure: go.Figure, colours: Mapping[str, str]) -> None:
+    """Add a legend entry for each name, in order, that shows and hides all traces whose ``legendgroup`` is the name."""
+    for name, colour in colours.items():
+        marker = {"color": colour, "size": 10, "symbol": "square"}
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=text_of(name),
+            legendgroup=text_of(name),
+            showlegend=True,
+            marker=marker,
+        )
+
+
+def height_for(height: int, legend: Sized) -> int:
+    """Return the height in pixels of a chart with a legend below it, which is a long column on a phone."""
+    return height + 20 * len(legend)
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """Give each name a colour of its own.
+
+    Args:
+        names: Names in order; a long list gets shades of one scale, so neighbours should be alike.
+    """
+    if len(names) <= len(COLOURS):
+        return dict(zip(names, COLOURS, strict=False))
+    # Viridis keeps its order in grey and to colour-blind readers; its yellow end is too pale on white.
+    places = [0.9 * index / (len(names) - 1) for index in range(len(names))]
+    return dict(zip(names, plotly.colors.sample_colorscale("Viridis", places), strict=True))
+
+
+def text_of(value: object) -> str:
+    """Return text that plotly shows as it is: it would read tags such as ``<b>`` in names from files."""
+    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,143 @@
+"""How searches shrank: operations alive epoch by epoch, and the way of each trial through error and cost."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.charts.template import FAINT, TEMPLATE, add_legend, axis, colours_of, height_for, text_of
+from analysis.charts.words import hover_of, shown
+from analysis.frame import setting_of
+from dnad_ray.records import METRICS, Metric
+
+__all__ = ["plot_paths", "plot_shrinking"]
+
+_UNKNOWN = "no snapshot yet"
+
+
+class _Trial(NamedTuple):
+    """The line of one trial; the tuples run in parallel."""
+
+    setting: str
+    colour: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    hovers: tuple[str, ...]
+
+
+class _TrajectoriesInfo(NamedTuple):
+    """Exactly what is drawn."""
+
+    height: int
+    x: Metric
+    y: Metric
+    log_x: bool
+    steps: bool
+    trials: tuple[_Trial, ...]
+    colours: dict[str, str]
+
+
+def plot_shrinking(history: pd.DataFrame, frame: pd.DataFrame) -> go.Figure:
+    """Draw how many operations are alive in each trial's supernet after each epoch.
+
+    Args:
+        history: Epochs as :func:`analysis.frame.load_history` returns them.
+        frame: Snapshots of the same runs: they say which setting a trial has.
+    """
+    return _figure(_shrinking_info(history, frame))
+
+
+def plot_paths(frame: pd.DataFrame) -> go.Figure:
+    """Draw the way of each trial from its densest network to its sparsest, by error and MACs.
+
+    Args:
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+    """
+    return _figure(_paths_info(frame))
+
+
+def _shrinking_info(history: pd.DataFrame, frame: pd.DataFrame) -> _TrajectoriesInfo:
+    settings, colours = _settings(frame)
+    trials: list[_Trial] = []
+    for key, part in history.groupby(["run", "trial"], sort=False):
+        setting = settings.get(key, _UNKNOWN)
+        hovers = (
+            f"{text_of(row['run'])} / {text_of(row['trial'])}<br>Epoch {row['epoch']}: "
+            f"{shown('num_operations', row['num_operations'])} operations, "
+            f"training loss {shown('train_loss', row['train_loss'])}"
+            for row in part.to_dict("records")
+        )
+        trials.append(
+            _Trial(
+                setting=setting,
+                colour=colours.get(setting, FAINT),
+                x=tuple(part["epoch"].tolist()),
+                y=tuple(part["num_operations"].tolist()),
+                hovers=tuple(hovers),
+            )
+        )
+    if any(trial.setting == _UNKNOWN for trial in trials):
+        colours[_UNKNOWN] = FAINT
+    return _TrajectoriesInfo(
+        height=height_for(420, colours),
+        x=METRICS["epoch"],
+        y=METRICS["num_operations"],
+        log_x=False,
+        steps=True,
+        trials=tuple(trials),
+        colours=colours,
+    )
+
+
+def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
+    settings, colours = _settings(frame)
+    trials: list[_Trial] = []
+    for key, part in frame.groupby(["run", "trial"], sort=False):
+        setting = settings[key]
+        trials.append(
+            _Trial(
+                setting=setting,
+                colour=colours[setting],
+                x=tuple(part["macs"].tolist()),
+                y=tuple(part["error"].tolist()),
+                hovers=tuple(hover_of(row) for row in part.to_dict("records")),
+            )
+        )
+    return _TrajectoriesInfo(
+        height=height_for(420, colours),
+        x=METRICS["macs"],
+        y=METRICS["error"],
+        log_x=bool((frame["macs"] > 0).all()),
+        steps=False,
+        trials=tuple(trials),
+        colours=colours,
+    )
+
+
+def _settings(frame: pd.DataFrame) -> tuple[dict[Any, str], dict[str, str]]:
+    settings = setting_of(frame)
+    by_trial = dict(zip(zip(frame["run"], frame["trial"], strict=True), settings, strict=True))
+    return by_trial, colours_of(list(settings.cat.categories))
+
+
+def _figure(info: _TrajectoriesInfo) -> go.Figure:
+    axes = {"xaxis": axis(info.x, log=info.log_x), "yaxis": axis(info.y)}
+    figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, **axes})
+    add_legend(figure, info.colours)
+    for trial in info.trials:
+        figure.add_scatter(
+            x=trial.x,
+            y=trial.y,
+            mode="lines+markers",
+            legendgroup=text_of(trial.setting),
+            showlegend=False,
+            line={"color": trial.colour, "width": 1.5, "shape": "hv" if info.steps else "linear"},
+            marker={"size": 5},
+            hovertext=trial.hovers,
+            hoverinfo="text",
+        )
+    if info.steps:
+        figure.update_yaxes(rangemode="tozero")
+    return figure

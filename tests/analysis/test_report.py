@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from analysis.frame import RunWarning, load_runs
+from analysis.pareto import front_of
+from analysis.report import write_report
+from dnad_ray.config import RunConfig, config_to_dict
+from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.store import create_run, write_config, write_status
+from search_spaces.genotype import Genotype
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+TRIALS = ({"seed": 0, "shrink.rate": 0.1}, {"seed": 1, "shrink.rate": 0.1}, {"seed": 0, "shrink.rate": 0.05})
+
+
+class Page(HTMLParser):
+    """The parts of a page that tests ask for, as a browser would split it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.text, self.attributes = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+        else:
+            self.text.append(data)
+
+    @property
+    def data(self):
+        return json.loads(self.scripts[0])
+
+
+def read(file):
+    return Page(file.read_text(encoding="utf-8"))
+
+
+def test_write_report_is_one_file_that_loads_nothing(make_run, tmp_path):
+    out = tmp_path / "report.html"
+    assert write_report(make_run(trials=TRIALS), out) == out
+    page = read(out)
+    assert not {name for name, _ in page.attributes} & {"src", "srcset"}
+    assert "link" not in page.tags or all(
+        value == "data:," for name, value in page.attributes if name == "href" and value
+    )
+    assert "default-src 'none'" in out.read_text(encoding="utf-8")
+    assert out.stat().st_size < 7_000_000
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_write_report_embeds_front_networks_and_numbers_of_all(make_run, tmp_path):
+    folder = make_run(trials=TRIALS, epochs=6)
+    frame = load_runs(folder)
+    front = front_of(frame)
+    page = read(write_report(folder, tmp_path / "report.html"))
+    data = page.data
+    assert len(data["points"]) == len(frame)
+    assert set(data["genotypes"]) == set(front["digest"])
+    assert len(data["genotypes"]) < frame["digest"].nunique()
+    assert all(Genotype.from_dict(genotype).digest == digest for digest, genotype in data["genotypes"].items())
+    assert {value for _, value in page.attributes if str(value).startswith("drawing-")} == {
+        f"drawing-{digest}" for digest in front["digest"]
+    }
+    assert set(data["figures"]) == {"front", "hypervolume", "paths", "shrinking"}
+    assert data["labels"][0] == "Proxy error (share of validation images)"
+    assert [row[-1] for row in data["points"]] == frame["digest"].tolist()
+    assert data["first"] == front["error"].idxmin()
+
+
+def test_write_report_lists_the_front_as_a_table(make_run, tmp_path):
+    folder = make_run(trials=TRIALS, epochs=5)
+    front = front_of(load_runs(folder))
+    text = (write_report(folder, tmp_path / "report.html")).read_text(encoding="utf-8")
+    rows = re.findall(r'<tr data-row="(\d+)"', text)
+    assert [int(row) for row in rows] == front.index.tolist()
+
+
+def test_write_report_says_that_errors_are_proxy_errors(make_run, tmp_path):
+    text = " ".join(" ".join(read(write_report(make_run(), tmp_path / "r.html")).text).split())
+    assert "Proxy errors" in text
+    assert "shared weights" in text
+    assert "The test set was not touched." in text
+
+
+def test_write_report_text_from_files_stays_text(make_run, tmp_path):
+    folder = make_run(trials=TRIALS, epochs=2)
+    write_status(folder, "t1", "failed", reason=HOSTILE)
+    config = config_to_dict(RunConfig())
+    config["data"]["root"] = HOSTILE
+    write_config(folder, config)
+    for file in folder.glob("trials/t2/snapshots/*.json"):
+        file.write_text(
+            json.dumps(json.loads(file.read_text()) | {"trial": HOSTILE, "kd_kind": HOSTILE, "counter": HOSTILE})
+        )
+    marker = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(marker | {"name": HOSTILE}))
+    page = read(write_report(folder, tmp_path / "report.html"))
+    assert page.tags.count("script") == 3
+    assert "img" not in page.tags
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    text = "".join(page.text)
+    assert f"failed: {HOSTILE}" in text
+    assert f"root: {HOSTILE}" in text
+    assert "<" not in page.scripts[0]
+    assert any(HOSTILE in row for row in page.data["points"])
+    plotted = json.dumps(page.data["figures"])
+    assert "<script" not in plotted
+    assert "<img" not in plotted
+
+
+def test_write_report_of_a_run_that_is_still_going_on(make_run, tmp_path):
+    folder = make_run(
+        trials=TRIALS, epochs=4, states={1: {"state": "running"}, 2: {"state": "failed", "reason": "NaN"}}
+    )
+    text = "".join(read(write_report(folder, tmp_path / "report.html")).text)
+    assert "Trials that did not finish" in text
+    assert "demo / t1: still running or interrupted" in text
+    assert "demo / t2: failed: NaN" in text
+
+
+def test_write_report_without_snapshots(tmp_path):
+    folder = create_run(tmp_path / "new", config_to_dict(RunConfig()), "0.0.0")
+    page = read(write_report(folder, folder / "report.html"))
+    assert "1 run with 0 trials left no snapshot yet." in page.text
+    assert page.data["figures"] == page.data["genotypes"] == {}
+
+
+def test_write_report_lost_genotype_is_said_and_the_rest_stands(make_run, tmp_path):
+    folder = make_run(epochs=3)
+    digest = front_of(load_runs(folder))["digest"].iloc[0]
+    (folder / "genotypes" / f"{digest}.json").unlink()
+    with pytest.warns(RunWarning, match=f"architecture {digest} cannot be drawn"):
+        page = read(write_report(folder, tmp_path / "report.html"))
+    assert digest not in page.data["genotypes"]
+    assert "Read with care" in page.text
+
+
+def test_write_report_of_several_runs_shows_all_configurations(make_run, tmp_path):
+    folders = [make_run("a/demo", epochs=2), make_run("b/demo", epochs=2)]
+    page = read(write_report(folders, tmp_path / "report.html"))
+    assert page.tags.count("details") == 2
+    assert {"demo (a/demo)", "demo (b/demo)"} <= set(page.text)
+
+
+def test_write_report_same_runs_give_the_same_file(make_run, tmp_path):
+    folder = make_run(trials=TRIALS)
+    first, second = (write_report(folder, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+def test_write_report_replaces_as_a_whole_or_not_at_all(make_run, tmp_path):
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    with pytest.raises(RunFolderError):
+        write_report(tmp_path / "missing", out)
+    assert out.read_text() == "old"
+    folder = make_run()
+    shutil.copytree(folder, tmp_path / "copy")
+    write_report([folder, tmp_path / "copy"], out)
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("out", [".", "missing/report.html"])
+def test_write_report_refuses_what_is_no_file(make_run, tmp_path, monkeypatch, out):
+    folder = make_run()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="an HTML file in an existing folder"):
+        write_report(folder, out)
