@@ -337,12 +337,9 @@ def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig
     for key in keys:
         if not config.sweep.grid[key]:
             raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
-        if any(f"{key}.".startswith(f"{shared}.") for shared in _SHARED):
-            raise ConfigError(
-                "sweep.grid",
-                key,
-                "any key but seed (set sweep.num_trials), sweep.*, and what all trials share: data.*, distill.teacher.*",
-            )
+        if any(f"{key}.".startswith(f"{name}.") for name in _SHARED):
+            shared = "what all trials share (data.*, distill.teacher.*)"
+            raise ConfigError("sweep.grid", key, f"any key but seed (set sweep.num_trials), sweep.*, and {shared}")
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):
         values: Sequence[Any] = settings[index % len(settings)]

@@ -1,0 +1,219 @@
+"""Candidate operations against plain functions of torch, and the batch norm whose scale is an architecture weight."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from search_spaces.errors import SpaceError
+from search_spaces.genotype import NONE
+from search_spaces.ops import OPERATIONS, BatchNorm, FactorizedReduce, ReluConvNorm, check_operations
+
+NAMES = [name for name in OPERATIONS if name != NONE]
+FORMATS = [torch.contiguous_format, torch.channels_last]
+SHRINK = 1 / math.sqrt(1 + 1e-5)  # what a fresh batch norm does in evaluation: running mean 0, variance 1
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def _build(name, stride, searching, channels=4):
+    return OPERATIONS[name](channels, stride, searching).double()
+
+
+def _normalised(x):
+    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
+    return (x - mean) / (var + 1e-5).sqrt()
+
+
+def test_table_has_the_operations_of_the_paper():
+    assert set(OPERATIONS) == {
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "sep_conv_7x7",
+        "dil_conv_3x3",
+        "dil_conv_5x5",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "conv_7x1_1x7",
+        "none",
+    }
+    assert OPERATIONS[NONE] is None
+
+
+def test_check_operations_names_the_unknown_one():
+    check_operations(["skip_connect", "none"], "here")
+    with pytest.raises(SpaceError, match=r"here: got 'conv_9x9'; allowed: sep_conv_3x3, .*none"):
+        check_operations(["skip_connect", "conv_9x9"], "here")
+
+
+@pytest.mark.parametrize("searching", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_output_size_is_rounded_up(name, stride, searching):
+    operation = _build(name, stride, searching)
+    for height, width in ((4, 4), (5, 5), (7, 7), (8, 8), (4, 7), (5, 8), (1, 1), (2, 1)):
+        x = torch.randn(2, 4, height, width, dtype=torch.float64)
+        before = x.clone()
+        assert operation(x).shape == (2, 4, math.ceil(height / stride), math.ceil(width / stride))
+        assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_norm_is_affine_only_in_derived_networks(name, stride):
+    searched = [module for module in _build(name, stride, True).modules() if isinstance(module, BatchNorm)]
+    derived = [module for module in _build(name, stride, False).modules() if isinstance(module, BatchNorm)]
+    assert all(norm.weight is None and norm.bias is None for norm in searched)
+    assert all(norm.weight is not None and norm.bias is not None for norm in derived)
+    is_pool, is_identity = "pool" in name, name == "skip_connect" and stride == 1
+    assert bool(searched) == (not is_identity)
+    assert bool(derived) == (not is_identity and not is_pool)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_only_operations_without_parameters_are_shared(name, stride):
+    operation = _build(name, stride, True)
+    has_parameters = bool(list(operation.parameters()))
+    assert (operation.is_shared, operation.reads_relu) == (not has_parameters, has_parameters)
+
+
+@pytest.mark.parametrize("size", [4, 5, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_separable_conv_is_two_depthwise_and_pointwise_convolutions(kernel, stride, size):
+    operation = _build(f"sep_conv_{kernel}x{kernel}", stride, True)
+    x = torch.randn(2, 4, size, size, dtype=torch.float64)
+    depthwise1, pointwise1, depthwise2, pointwise2 = (parameter for _, parameter in operation.named_parameters())
+    expected = F.conv2d(x, depthwise1, stride=stride, padding=kernel // 2, groups=4)
+    expected = F.relu(_normalised(F.conv2d(expected, pointwise1)))
+    expected = _normalised(F.conv2d(F.conv2d(expected, depthwise2, padding=kernel // 2, groups=4), pointwise2))
+    torch.testing.assert_close(operation(x), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_dilated_conv_is_a_dilated_convolution_with_the_same_weights(kernel, stride, size):
+    operation = _build(f"dil_conv_{kernel}x{kernel}", stride, True)
+    x = torch.randn(2, 4, size, size, dtype=torch.float64)
+    depthwise, pointwise = (parameter for _, parameter in operation.named_parameters())
+    pad = kernel // 2 * 2
+    expected = F.conv2d(x, depthwise, stride=stride, padding=pad, dilation=2, groups=4)
+    torch.testing.assert_close(operation(x), _normalised(F.conv2d(expected, pointwise)), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_factorized_conv_is_a_row_then_a_column(stride):
+    operation = _build("conv_7x1_1x7", stride, True)
+    x = torch.randn(2, 4, 8, 5, dtype=torch.float64)
+    row, column = (parameter for _, parameter in operation.named_parameters())
+    assert (row.shape, column.shape) == ((4, 4, 1, 7), (4, 4, 7, 1))
+    expected = F.conv2d(F.pad(x, (3, 3, 0, 0)), row)[:, :, :, ::stride]
+    expected = F.conv2d(F.pad(expected, (0, 0, 3, 3)), column)[:, :, ::stride]
+    torch.testing.assert_close(operation(x), _normalised(expected), rtol=0, atol=1e-10)
+
+
+def _factorized_reduce():
+    reduce = FactorizedReduce(1, 2, searching=True).double().eval()
+    torch.nn.init.constant_(reduce.even.weight, 1.0)
+    torch.nn.init.constant_(reduce.odd.weight, 10.0)
+    return reduce
+
+
+def test_factorized_reduce_even_side():
+    x = torch.arange(16.0, dtype=torch.float64).reshape(1, 1, 4, 4)
+    expected = torch.tensor([[[[0.0, 2], [8, 10]], [[50, 70], [130, 150]]]], dtype=torch.float64)
+    torch.testing.assert_close(_factorized_reduce()(x), expected * SHRINK)
+
+
+def test_factorized_reduce_odd_side():
+    x = torch.arange(9.0, dtype=torch.float64).reshape(1, 1, 3, 3)
+    expected = torch.tensor([[[[0.0, 2], [6, 8]], [[40, 0], [0, 0]]]], dtype=torch.float64)
+    torch.testing.assert_close(_factorized_reduce()(x), expected * SHRINK)
+
+
+def test_factorized_reduce_only_one_odd_side():
+    x = torch.arange(6.0, dtype=torch.float64).reshape(1, 1, 2, 3)
+    torch.testing.assert_close(
+        _factorized_reduce()(x), torch.tensor([[[[0.0, 2]], [[40, 0]]]], dtype=torch.float64) * SHRINK
+    )
+
+
+def test_factorized_reduce_odd_width():
+    assert FactorizedReduce(3, 5, searching=False)(torch.randn(2, 3, 6, 6)).shape == (2, 5, 3, 3)
+
+
+def test_avg_pool_leaves_the_padding_out():
+    x = torch.arange(9.0, dtype=torch.float64).reshape(1, 1, 3, 3)
+    # The mean of the up to nine pixels around each; at the corner of four, at the edge of six.
+    expected = torch.tensor([[2.0, 2.5, 3], [3.5, 4, 4.5], [5, 5.5, 6]], dtype=torch.float64).reshape(1, 1, 3, 3)
+    torch.testing.assert_close(_build("avg_pool_3x3", 1, False, 1)(x), expected)
+    torch.testing.assert_close(_build("avg_pool_3x3", 2, False, 1)(x), expected[:, :, ::2, ::2])
+
+
+def test_max_pool_of_negative_pixels_ignores_the_padding():
+    x = -torch.arange(1.0, 10, dtype=torch.float64).reshape(1, 1, 3, 3)
+    expected = -torch.tensor([[1.0, 1, 2], [1, 1, 2], [4, 4, 5]], dtype=torch.float64).reshape(1, 1, 3, 3)
+    torch.testing.assert_close(_build("max_pool_3x3", 1, False, 1)(x), expected)
+    torch.testing.assert_close(_build("max_pool_3x3", 2, False, 1)(x), expected[:, :, ::2, ::2])
+
+
+def test_pool_is_normalised_while_searching():
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    pooled = F.max_pool2d(x, 3, 1, 1)
+    torch.testing.assert_close(_build("max_pool_3x3", 1, True)(x), _normalised(pooled), rtol=0, atol=1e-10)
+
+
+def test_relu_conv_norm_rectifies_first():
+    module = ReluConvNorm(3, 2, searching=True).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    expected = _normalised(F.conv2d(x.clamp_min(0), module.conv.weight))
+    torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_batch_norm_scale_equals_explicit_multiplication(memory_format, is_training):
+    folded, plain = (BatchNorm(6, affine=False).double().train(is_training) for _ in range(2))
+    x = torch.randn(4, 6, 5, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    upstream = torch.randn(4, 6, 5, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    results = []
+    for norm, is_folded in ((folded, True), (plain, False)):
+        image, scale = x.clone().requires_grad_(), torch.tensor(0.37, dtype=torch.float64, requires_grad=True)
+        output = norm(image, scale) if is_folded else norm(image) * scale
+        (output * upstream).sum().backward()
+        results.append((output, image.grad, scale.grad, norm.running_mean, norm.running_var))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_scale_of_operation_equals_explicit_multiplication(name, stride, memory_format):
+    operation = _build(name, stride, True).to(memory_format=memory_format)
+    x = torch.randn(3, 4, 7, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
+    results = []
+    for is_folded in (True, False):
+        image, scale = x.clone().requires_grad_(), torch.tensor(0.37, dtype=torch.float64, requires_grad=True)
+        output = operation(image, scale) if is_folded else operation(image) * scale
+        upstream = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)
+        operation.zero_grad()
+        (output * upstream).sum().backward()
+        results.append([output, image.grad, scale.grad, *(parameter.grad for parameter in operation.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_scale_of_bare_pool_multiplies():
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    pool = _build("avg_pool_3x3", 1, False, 2)
+    torch.testing.assert_close(pool(x, torch.tensor(0.5, dtype=torch.float64)), 0.5 * pool(x))
