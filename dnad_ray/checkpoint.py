@@ -48,12 +48,10 @@ def load_newest(folders: Iterable[Path]) -> dict[str, Any] | None:
 
     What does not match its manifest is passed over in favour of the one before it.
     """
-    steps = {folder: _step_of(folder) for folder in folders}
-    for folder in sorted((f for f, step in steps.items() if step >= 0), key=lambda f: steps[f], reverse=True):
-        content = (folder / _STATE).read_bytes() if (folder / _STATE).is_file() else b""
-        entry = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"][_STATE]
-        if len(content) == entry["size"] and hashlib.sha256(content).hexdigest() == entry["sha256"]:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    manifests = [(folder, manifest) for folder in folders if (manifest := _manifest_of(folder)) is not None]
+    for folder, manifest in sorted(manifests, key=lambda pair: pair[1]["step"], reverse=True):
+        state = _state_of(folder / _STATE, manifest["files"][_STATE])
+        if state is not None:
             return state
     return None
 
@@ -88,11 +86,24 @@ def restore_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def _step_of(folder: Path) -> int:
+def _manifest_of(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         entry = manifest["files"][_STATE]
-        valid = manifest["schema"] == SCHEMA and {"size", "sha256"} <= entry.keys()
-        return int(manifest["step"]) if valid else -1
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return -1
+        is_ours = (
+            manifest["schema"] == SCHEMA and isinstance(manifest["step"], int) and {"size", "sha256"} <= entry.keys()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return manifest if is_ours else None
+
+
+def _state_of(file: Path, entry: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        content = file.read_bytes()
+        if len(content) != entry["size"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            return None
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # noqa: BLE001 - a file that was made up makes torch raise nearly anything
+        return None
+    return state if isinstance(state, dict) else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dnad_ray import __version__
-from dnad_ray.errors import ConfigError, DnadRayError, UserError
-from dnad_ray.records import metric
+from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError
+from dnad_ray.records import SNAPSHOT_COLUMNS, metric
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ def main() -> None:
     """Run the command line; exit code 0, 2 for a user's mistake, 1 for a run that did not finish, 130 for Ctrl-C."""
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+    except click.exceptions.Abort:  # what click makes of Ctrl-C
+        _fail("interrupted", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -45,8 +47,8 @@ def main() -> None:
         _fail(str(error), 2)
     except DnadRayError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail(f"interrupted; to continue: {_resume_command()}", 130)
+    except OSError as error:  # with a name, it is a path that is too long or forbidden; else a disk that failed
+        _fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,7 +100,7 @@ def search(**options: Any) -> None:
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
         run_search(spec, prepared, folder, board)
 
-    _carry_out(config, [spec], options, work)
+    _carry_out(config, [spec], options, contextlib.nullcontext, work)
 
 
 @cli.command()
@@ -109,17 +111,25 @@ def sweep(address: str | None, **options: Any) -> None:
 
     CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists. Its section `sweep` says what is varied.
     """
+    from dnad_ray.search import check_buildable
     from dnad_ray.trial import trials_of
 
     config = _resolved(options)
     specs = trials_of(config)
+    for spec in specs:
+        check_buildable(spec.config)
+
+    def session() -> AbstractContextManager[None]:
+        from dnad_ray.launch import cluster
+
+        return cluster(config, address)
 
     def work(prepared: Any, folder: Path, board: Any) -> None:
         from dnad_ray.launch import run_sweep
 
-        run_sweep(config, specs, prepared, folder, address=address, board=board)
+        run_sweep(config, specs, prepared, folder, board)
 
-    _carry_out(config, specs, options, work)
+    _carry_out(config, specs, options, session, work)
 
 
 @cli.command()
@@ -180,13 +190,14 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
     from dnad_ray.data import resolve_data_argument
     from dnad_ray.search import check_buildable
 
-    config = _read_config(options["config"])
-    overrides = {} if options["data"] is None else resolve_data_argument(options["data"])
     short = {"image_size": "data.image_size", "epochs": "train.epochs", "seed": "seed", "trials": "sweep.num_trials"}
-    for name, key in short.items():
-        if options[name] is not None:
-            config = with_overrides(config, {key: options[name]}, f"--{name.replace('_', '-')}")
-    config = with_overrides(config, overrides | dict(map(parse_assignment, options["assignments"])))
+    given = [name for name in short if options[name] is not None]
+    overrides = {} if options["data"] is None else resolve_data_argument(options["data"])
+    overrides |= {short[name]: options[name] for name in given}
+    overrides |= dict(map(parse_assignment, options["assignments"]))
+    # All at once: one option may be what makes another possible.
+    origin = ", ".join([f"--{name.replace('_', '-')}" for name in given] + ["--set"] * bool(options["assignments"]))
+    config = with_overrides(_read_config(options["config"]), overrides, origin or "CONFIG")
     check_buildable(config)
     return config
 
@@ -204,36 +215,54 @@ def _read_config(text: str) -> RunConfig:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("CONFIG", text, f"a readable YAML file ({type(error).__name__})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError("CONFIG", text, "YAML that parses: " + " ".join(str(error).split())) from None
     if not isinstance(data, dict):
         raise ConfigError("CONFIG", text, "a YAML file with sections such as data, space, train")
     return config_from_dict(data, text)
 
 
-def _carry_out(config: RunConfig, specs: list[Any], options: dict[str, Any], work: Callable[..., None]) -> None:
-    """Open the run folder, do the work in it, and leave front and report behind also where it ended early."""
-    from dnad_ray.progress import progress_board
-    from dnad_ray.run import conclude, open_run, prepare
+def _carry_out(
+    config: RunConfig,
+    specs: list[Any],
+    options: dict[str, Any],
+    session: Callable[[], AbstractContextManager[None]],
+    work: Callable[..., None],
+) -> None:
+    """Do the work in the run folder, and leave front and report behind also where it ended early.
 
-    out = options["out"] or Path("runs") / Path(options["config"]).stem
-    folder = open_run(config, out, options["resume"])
+    What can be known to fail is tried first; a mistake leaves no folder behind.
+    """
+    from dnad_ray.progress import progress_board
+    from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder
+
+    out, resume = options["out"] or Path("runs") / Path(options["config"]).stem, options["resume"]
+    folder = check_out(config, specs, out, resume)
     console = Console()
     problem: DnadRayError | KeyboardInterrupt | None = None
     with progress_board(console) as board:
-        try:
-            work(prepare(config, specs, folder, board), folder, board)
-        except (DnadRayError, KeyboardInterrupt) as error:
-            problem = error
+        if resume and is_complete(specs, folder):
+            board.say("nothing left to do: all trials are at their end")
+        else:
+            data = load_images(config, board)
+            with session(), run_folder(config, folder, resume):
+                try:
+                    work(prepare(config, data, specs, folder, board), folder, board)
+                except (DnadRayError, KeyboardInterrupt) as error:
+                    problem = error
+                    if not (folder / "trials").exists() and isinstance(error, DnadRayError):
+                        raise
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Tune leaves its own handler behind
         try:
             conclude(specs, folder, board)
         except DnadRayError as error:
             problem = problem or error
     _leave_results(folder, console)
+    if isinstance(problem, KeyboardInterrupt):
+        _fail(f"interrupted; to continue: {_resume_command()}", 130)
+    if isinstance(problem, IncompleteRunError):
+        raise IncompleteRunError(f"{problem}; to continue: {_resume_command()}") from problem
     if problem is not None:
-        if isinstance(problem, DnadRayError) and not isinstance(problem, UserError):
-            raise type(problem)(f"{problem}; to continue: {_resume_command()}") from problem
         raise problem
 
 
@@ -243,7 +272,8 @@ def _leave_results(folder: Path, console: Console) -> None:
 
     frame = load_runs(folder)
     chosen = front_of(frame)
-    write_json(folder / "front.json", to_records(chosen))
+    # Only what was recorded, and the error that was weighed: no path of the machine that ran it.
+    write_json(folder / "front.json", to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]))
     if len(frame):
         path = write_report(folder, folder / "report.html")
         _print_front(chosen)

@@ -40,7 +40,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _GRID = "sweep.grid."
-_SHARED = ("seed", "sweep", "data", "distill.teacher")  # set once per run: varied, they would have no effect
+# Set once per run: varied, they would have no effect, or would not fit the one teacher.
+_SHARED = ("seed", "sweep", "data", "space.stem", "distill.teacher")
 
 
 class _Section(BaseModel):
@@ -338,7 +339,7 @@ def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig
         if not config.sweep.grid[key]:
             raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
         if any(f"{key}.".startswith(f"{name}.") for name in _SHARED):
-            shared = "what all trials share (data.*, distill.teacher.*)"
+            shared = "what all trials share (data.*, space.stem, distill.teacher.*)"
             raise ConfigError("sweep.grid", key, f"any key but seed (set sweep.num_trials), sweep.*, and {shared}")
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
-__all__ = ["SPARSITY_SLOPE", "shrinking_loss", "sparsity"]
+from search_spaces.space import SearchSpace
+
+__all__ = ["SPARSITY_SLOPE", "dense_sparsity", "shrinking_loss", "sparsity"]
 
 SPARSITY_SLOPE = 50.0
 
@@ -22,6 +26,12 @@ def sparsity(weights: Tensor) -> Tensor:
         A scalar, at least 0.
     """
     return (SPARSITY_SLOPE * weights).log1p().sum()
+
+
+def dense_sparsity(space: SearchSpace) -> float:
+    """Return the sparsity sum S of a dense supernet whose candidates all weigh the same."""
+    counts = [len(edges) for cell in space.dense().cells for edges in cell.nodes]
+    return sum(count * math.log1p(SPARSITY_SLOPE / count) for count in counts)
 
 
 def shrinking_loss(loss: Tensor, weights: Tensor, gamma: float, mu: float) -> Tensor:

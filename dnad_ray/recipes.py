@@ -36,10 +36,10 @@ def demo() -> RunConfig:
             init_channels=8,
         ),
         train=TrainConfig(
-            epochs=25, warmup_epochs=3, batch_size=64, learning_rate=2e-3, betas=(0.9, 0.999), arch_learning_rate=0.5
+            epochs=25, warmup_epochs=2, batch_size=64, learning_rate=2e-3, betas=(0.9, 0.999), arch_learning_rate=0.5
         ),
         shrink=ShrinkConfig(
-            rate=0.05, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
+            rate=0.08, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
         ),
         distill=DistillConfig(
             kind="logits+features",
@@ -48,7 +48,7 @@ def demo() -> RunConfig:
             teacher=TeacherConfig(init_channels=12, epochs=12),
         ),
         evaluation=EvaluationConfig(init_channels=16, recalibration_images=512),
-        sweep=SweepConfig(grid={"shrink.rate": (0.06, 0.1), "distill.temperature": (2.0, 6.0)}, num_trials=6),
+        sweep=SweepConfig(grid={"shrink.rate": (0.08, 0.12), "distill.temperature": (2.0, 6.0)}, num_trials=6),
     )
 
 

@@ -9,6 +9,9 @@ __all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "
 
 SnapshotKind = Literal["pruned", "pareto", "final"]
 
+# Annotations that are not those of text, and what plain data has in their place.
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -138,8 +141,17 @@ class Snapshot:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Snapshot:
-        """Build a snapshot from :meth:`to_dict`; raises ``KeyError`` for a missing field, ignores unknown ones."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        """Build a snapshot from :meth:`to_dict`; ignores unknown fields.
+
+        Raises:
+            KeyError: If a field is missing.
+            TypeError: If a field is of another type.
+        """
+        values = {field.name: data[field.name] for field in fields(cls)}
+        for field in fields(cls):
+            if not isinstance(values[field.name], _TYPES.get(str(field.type), (str,))):
+                raise TypeError(f"{field.name} is {values[field.name]!r}, not of type {field.type}")
+        return cls(**values)
 
 
 SNAPSHOT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Snapshot))
@@ -153,7 +165,7 @@ class EpochReport:
     Attributes:
         step: Optimisation steps taken.
         epoch: Epochs completed.
-        num_operations: Candidates alive in the supernet.
+        num_operations: Operations alive, as the derived network has them.
         train_loss: Mean task loss of the epoch, in nats.
         train_accuracy: Training accuracy of the epoch, on augmented images.
         kd_loss: Mean imitation loss of the epoch before its weight; None without imitation.

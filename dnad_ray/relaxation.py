@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from search_spaces.genotype import NONE
 from search_spaces.supernet import Candidate
 
 __all__ = ["Relaxation"]
@@ -29,6 +30,7 @@ class Relaxation(nn.Module):
         self.register_buffer("node", _node_of(candidates), persistent=False)
         self.node: Tensor
         self.num_nodes = int(self.node.max()) + 1
+        self.computes = [item.edge.operation != NONE for item in candidates]
 
     def weights(self) -> Tensor:
         """Return the weights (num_alive,), each in [0, 1]; those of a node sum to 1."""
@@ -56,11 +58,13 @@ class Relaxation(nn.Module):
             }
         self.node = self.node[index].unique(return_inverse=True)[1]
         self.num_nodes = int(self.node.max()) + 1
+        self.computes = [self.computes[position] for position in positions]
 
     def weakest(self, weights: Sequence[float], baseline: float) -> list[int]:
         """Return the positions of the candidates to delete: weight below ``baseline``.
 
-        A node keeps its strongest candidate whatever its weight: without it the node would be dead, not smaller.
+        A node keeps its strongest candidate besides ``none`` whatever its weight: without it the node would be dead,
+        not smaller.
 
         Args:
             weights: What :meth:`weights` returned, on the host.
@@ -69,12 +73,12 @@ class Relaxation(nn.Module):
         strongest: dict[int, int] = {}
         nodes = self.node.tolist()
         for position, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
-            if node not in strongest or weight > weights[strongest[node]]:
+            if self.computes[position] and (node not in strongest or weight > weights[strongest[node]]):
                 strongest[node] = position
         return [
             position
             for position, (node, weight) in enumerate(zip(nodes, weights, strict=True))
-            if weight < baseline and strongest[node] != position
+            if weight < baseline and strongest.get(node) != position
         ]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +17,33 @@ from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
 from dnad_ray.devices import device_for
-from dnad_ray.errors import ConfigError, IncompleteRunError, ResourceError, RunFolderError
+from dnad_ray.errors import (
+    ConfigError,
+    DnadRayError,
+    IncompleteRunError,
+    NonFiniteLossError,
+    ResourceError,
+    RunFolderError,
+)
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
-from dnad_ray.store import create_run, is_run, read_run, read_status, write_parquet
+from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
 from dnad_ray.trial import DONE, TrialSpec, run_trial
 
-__all__ = ["Prepared", "conclude", "estimate_in_words", "event_text", "open_run", "prepare", "run_search"]
+__all__ = [
+    "Prepared",
+    "check_out",
+    "conclude",
+    "estimate_in_words",
+    "event_text",
+    "is_complete",
+    "load_images",
+    "prepare",
+    "run_folder",
+    "run_search",
+]
 
 _CHECKPOINT_SECONDS = 30.0
 
@@ -40,11 +61,12 @@ class Prepared:
     teacher_file: TeacherFile | None
 
 
-def open_run(config: RunConfig, out: Path, resume: bool) -> Path:
-    """Make the run folder, or check that the one at hand is that run.
+def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Path, resume: bool) -> Path:
+    """Check that a run may go into a folder, or that the folder holds that run; nothing is made yet.
 
     Args:
         config: What is asked for now.
+        specs: Its trials.
         out: The folder.
         resume: Whether to continue the run that the folder holds.
 
@@ -56,38 +78,86 @@ def open_run(config: RunConfig, out: Path, resume: bool) -> Path:
         ConfigError: If a resumed run was made with another configuration.
     """
     if not resume:
-        return create_run(out, config_to_dict(config), __version__)
+        return free_folder(out)
     if not is_run(out):
         raise RunFolderError(
             "--resume with --out", str(out), "a folder that holds a run; leave --resume out to start one"
         )
-    stored = config_from_dict(read_run(out).config, f"{out / 'config.yaml'}")
-    if stored != config:
+    contents = read_run(out)
+    if not contents.config:
+        raise RunFolderError("--resume with --out", str(out), "a run whose config.yaml can be read")
+    stored = config_from_dict(contents.config, f"{out / 'config.yaml'}")
+    if config_to_dict(stored) != config_to_dict(config):
         raise ConfigError("--resume", _differences(stored, config), f"the configuration in {out / 'config.yaml'}")
+    for spec in specs:
+        overrides = contents.status.get(spec.name, {}).get("overrides")
+        if overrides not in (None, json.loads(json.dumps(dict(spec.overrides)))):
+            # One file of snapshots must not get records of two settings.
+            raise RunFolderError(
+                "--resume with --out", str(out), f"the command that made it, search or sweep ({spec.name} differs)"
+            )
     return out.resolve()
 
 
-def prepare(config: RunConfig, specs: Sequence[TrialSpec], folder: Path, board: Board) -> Prepared:
-    """Load the images, and train the teacher unless the run folder has it.
+def is_complete(specs: Sequence[TrialSpec], folder: Path) -> bool:
+    """Whether all trials of a run are at their end."""
+    return all(read_status(folder, spec.name)["state"] in DONE for spec in specs)
+
+
+def load_images(config: RunConfig, board: Board) -> ImageData:
+    """Load the images and say what they are.
+
+    Raises:
+        DataError: If the images cannot be used.
+        ResourceError: If a GPU is asked for and there is none.
+    """
+    if config.train.device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("train.device", "cuda", "auto or cpu; torch finds no GPU here")
+    data = load_data(config.data, board.update)
+    board.say(
+        f"{data.name}: {len(data.train):,} training and {len(data.validation):,} validation images of "
+        f"{data.image_size}x{data.image_size} pixels in {data.num_classes} classes"
+    )
+    return data
+
+
+@contextlib.contextmanager
+def run_folder(config: RunConfig, folder: Path, resume: bool) -> Iterator[None]:
+    """Make the run folder; take it away again if an error comes before any trial has begun.
+
+    The corrected command must not find the folder occupied by a run in which there is nothing.
 
     Args:
         config: The run.
+        folder: As :func:`check_out` returned it.
+        resume: Whether the folder stands already; it is then left as it is.
+    """
+    if resume:
+        yield
+        return
+    create_run(folder, config_to_dict(config), __version__)
+    try:
+        yield
+    except (DnadRayError, OSError):
+        if not (folder / "trials").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], folder: Path, board: Board) -> Prepared:
+    """Train the teacher, unless the run folder has it or nobody is imitated.
+
+    Args:
+        config: The run.
+        data: Images.
         specs: The trials; a teacher is trained if one of them imitates.
         folder: The run folder, where the teacher is kept.
         board: Where to show progress.
 
     Raises:
-        DataError: If the images cannot be used.
-        ResourceError: If a GPU is asked for and there is none.
         NonFiniteLossError: If the teacher's loss diverges.
+        GenotypeError: If the configured teacher is not a genotype.
     """
-    if config.train.device == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("train.device", "cuda", "auto or cpu; torch finds no GPU here")
-    data = load_data(config.data, lambda message, done, total: board.update("images", done, total, message))
-    board.say(
-        f"{data.name}: {len(data.train):,} training and {len(data.validation):,} validation images of "
-        f"{data.image_size}x{data.image_size} pixels in {data.num_classes} classes"
-    )
     if not any(spec.config.distill.uses_teacher for spec in specs):
         return Prepared(data, None)
     file = read_teacher(folder / "teacher")
@@ -120,16 +190,14 @@ def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) 
     Raises:
         KeyboardInterrupt: As it comes; what was recorded stands and the run can be resumed.
     """
-    if read_status(folder, spec.name)["state"] in DONE:
-        board.say("nothing left to do: this search is at its end")
-        return
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
     checkpoints = folder / "trials" / spec.name / "checkpoints"
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
-        board.update(spec.name, event.epoch, spec.config.train.epochs, event_text(event))
+        total = spec.config.train.epochs
+        board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
         if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > _CHECKPOINT_SECONDS:
             save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
             prune_checkpoints(checkpoints)
@@ -146,13 +214,16 @@ def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:
     """Gather the snapshots and compute, rather than believe, that all trials came to their end.
 
     Raises:
-        IncompleteRunError: If some did not, with the command that resumes.
+        IncompleteRunError: If some did not.
+        NonFiniteLossError: If all did, but some because their loss diverged.
     """
     num_snapshots = write_parquet(folder)
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
-    for name, entry in status.items():
-        if entry["state"] == "stopped":
-            board.say(f"{name} stopped early: {entry.get('reason', 'no reason recorded')}; its snapshots stand")
+    stopped = {
+        name: entry.get("reason", "no reason recorded") for name, entry in status.items() if entry["state"] == "stopped"
+    }
+    for name, reason in stopped.items():
+        board.say(f"{name} stopped early: {reason}; its snapshots stand")
     board.say(f"{num_snapshots} snapshots in {folder / 'snapshots.parquet'}")
     unfinished = [name for name, entry in status.items() if entry["state"] not in DONE]
     if unfinished:
@@ -160,6 +231,11 @@ def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:
         raise IncompleteRunError(
             f"{len(unfinished)} of {len(specs)} trials did not finish ({', '.join(unfinished)})"
             + "".join(f"; {reason}" for reason in sorted(reasons))
+        )
+    if stopped:
+        raise NonFiniteLossError(
+            f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
+            + "; ".join(f"{name}: {reason}" for name, reason in stopped.items())
         )
 
 

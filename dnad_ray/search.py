@@ -4,11 +4,12 @@
 
     state = SearchState.start(config, data, run="demo", trial="t00")
     for event in search(state):
-        ...  # an EpochReport or a Snapshot; state.state_dict() taken here resumes exactly here
+        ...  # an EpochReport or a Snapshot; state.state_dict() saved here resumes exactly here
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -25,9 +26,9 @@ from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import MEMORY_FORMAT, device_for, placed
 from dnad_ray.distill import Imitation
-from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.errors import ConfigError, NonFiniteLossError
 from dnad_ray.evaluate import accuracy_of, recalibrate
-from dnad_ray.losses import shrinking_loss, sparsity
+from dnad_ray.losses import dense_sparsity, shrinking_loss, sparsity
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.relaxation import Relaxation
 from dnad_ray.shrink import ShrinkController, schedule_for
@@ -38,12 +39,26 @@ from search_spaces.supernet import Supernet
 
 __all__ = ["SearchState", "check_buildable", "search", "seconds_per_step"]
 
+
 def check_buildable(config: RunConfig) -> None:
-    """Raise :class:`SpaceError` if the configured space, operations or stem do not exist; costs nothing."""
-    space = config.space
-    space_named(space.name, space.operations, space.num_cells, space.num_nodes)
+    """Check what only the space can tell; costs nothing.
+
+    Raises:
+        SpaceError: If the configured space, operations or stem do not exist.
+        ConfigError: If the dense supernet is below its floor already, so that nothing would ever be deleted.
+    """
+    named = config.space
+    space = space_named(named.name, named.operations, named.num_cells, named.num_nodes)
+    floor = config.shrink.floor
+    if floor.operations is not None and floor.operations >= space.num_candidates:
+        raise ConfigError(
+            "shrink.floor.operations", floor.operations, f"less than the {space.num_candidates} candidates"
+        )
+    dense = dense_sparsity(space)
+    if floor.sparsity is not None and floor.sparsity >= dense:
+        raise ConfigError("shrink.floor.sparsity", floor.sparsity, f"less than {dense:.1f}, that of the dense supernet")
     if config.data.image_size is not None:
-        NetworkShape(in_channels=1, image_size=config.data.image_size, num_classes=2, init_channels=2, stem=space.stem)
+        NetworkShape(in_channels=1, image_size=config.data.image_size, num_classes=2, init_channels=2, stem=named.stem)
 
 
 class SearchState:
@@ -140,7 +155,10 @@ class SearchState:
         return state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain data and tensors from which :meth:`resume` continues."""
+        """Return plain data and tensors from which :meth:`resume` continues.
+
+        The tensors are those that the search works on: save them, or copy them, before it goes on.
+        """
         return {
             "alive": self.supernet.genotype.to_dict(),
             "supernet": self.supernet.state_dict(),
@@ -207,7 +225,7 @@ def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
         is_pareto = not _is_warming_up(state) and state.controller.observe(deleted)
         state.step += 1
         state.deleted_since_snapshot += deleted
-        state.is_finished = state.step >= state.num_steps or (deleted > 0 and _is_at_floor(state))
+        state.is_finished = state.step >= state.num_steps or _cannot_go_on(state) or _is_at_floor(state, deleted)
         kind: SnapshotKind | None = None
         if state.is_finished:
             kind = "final"
@@ -253,11 +271,13 @@ def _learn(state: SearchState) -> list[float]:
         imitated = task_loss.new_zeros(()) if kd_loss is None else kd_loss
         facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype), sparsity(weights)])
         values = torch.cat([facts, weights]).tolist()  # one transfer to the host for all that the step wants to know
-    if not math.isfinite(values[0]):
-        raise NonFiniteLossError(
-            f"the loss became {values[0]} at step {state.step} (epoch {state.step // state.steps_per_epoch + 1}); "
-            "lower train.learning_rate or train.arch_learning_rate"
-        )
+    # The loss is of the weights before this step; the sparsity sum tells whether those after it are numbers still.
+    for name, value in (("loss", values[0]), ("sparsity sum", values[4])):
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the {name} became {value} at step {state.step} (epoch {state.step // state.steps_per_epoch + 1}); "
+                "lower train.learning_rate or train.arch_learning_rate"
+            )
     state.sums.add(values[1], values[2] if kd_loss is not None else None, values[3], len(labels))
     state.sparsity = values[4]
     return cast(list[float], values[5:])
@@ -286,13 +306,21 @@ def _is_warming_up(state: SearchState) -> bool:
     return state.step < state.config.train.warmup_epochs * state.steps_per_epoch
 
 
-def _is_at_floor(state: SearchState) -> bool:
+def _cannot_go_on(state: SearchState) -> bool:
+    # With one candidate in every node nothing is left to delete, and gamma would grow until it drowns the task.
+    return not _is_warming_up(state) and len(state.supernet.candidates) == state.relaxation.num_nodes
+
+
+def _is_at_floor(state: SearchState, deleted: int) -> bool:
+    """Whether a limit is reached; the sparsity sum can fall in every step, the other two by deletions only."""
     floor = state.config.shrink.floor
-    genotype = state.supernet.genotype
-    return (
-        (floor.sparsity is not None and state.sparsity < floor.sparsity)
-        or (floor.operations is not None and genotype.num_operations <= floor.operations)
-        or (floor.macs is not None and complexity_of(genotype, _derived_shape(state)).macs < floor.macs)
+    if floor.sparsity is not None and state.sparsity < floor.sparsity and not _is_warming_up(state):
+        return True
+    if not deleted:
+        return False
+    genotype = state.supernet.genotype.pruned()  # as it is recorded, so that it is counted only once
+    return (floor.operations is not None and genotype.num_operations <= floor.operations) or (
+        floor.macs is not None and complexity_of(genotype, _derived_shape(state)).macs < floor.macs
     )
 
 
@@ -351,7 +379,7 @@ def _report(state: SearchState) -> EpochReport:
     report = EpochReport(
         step=state.step,
         epoch=math.ceil(state.step / state.steps_per_epoch),
-        num_operations=state.supernet.genotype.num_operations,
+        num_operations=state.supernet.genotype.pruned().num_operations,
         train_loss=cast(float, state.sums.mean("task_loss")),
         train_accuracy=cast(float, state.sums.mean("correct")),
         kd_loss=state.sums.mean("kd_loss"),
@@ -394,8 +422,11 @@ class _EpochSums:
 
 def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:
     """Measure the wall seconds of a step of the dense supernet; the state is spent by it, so give it a fresh one."""
-    _learn(state)  # the first step pays for allocations and kernel choices
-    began = time.perf_counter()
-    for _ in range(num_steps):
-        _learn(state)
+    began = 0.0
+    for index in range(num_steps + 1):
+        if index == 1:  # the first step pays for allocations and kernel choices
+            began = time.perf_counter()
+        # A loss that diverges takes no longer; that it does is for the trial to find, and to write down.
+        with contextlib.suppress(NonFiniteLossError):
+            _learn(state)
     return (time.perf_counter() - began) / num_steps

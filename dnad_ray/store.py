@@ -37,6 +37,7 @@ from search_spaces.genotype import Genotype
 __all__ = [
     "RunContents",
     "create_run",
+    "free_folder",
     "is_run",
     "read_genotype",
     "read_run",
@@ -110,7 +111,7 @@ def read_run(path: str | Path) -> RunContents:
             if row is not None:
                 rows[(row["trial"], row["step"])] = row
         history[trial.name] = _read_json(trial / "history.json", list, [], problems)
-        status[trial.name] = _read_json(trial / "status.json", dict, {"state": "unknown"}, problems)
+        status[trial.name] = {"state": "unknown"} | _read_json(trial / "status.json", dict, {}, problems)
     return RunContents(
         path=folder,
         name=str(marker.get("name", folder.name)),
@@ -124,7 +125,8 @@ def read_run(path: str | Path) -> RunContents:
 
 def read_status(folder: Path, trial: str) -> dict[str, Any]:
     """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
-    return _read_json(folder / "trials" / trial / "status.json", dict, {"state": "unknown"}, [])
+    status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
+    return {"state": "unknown"} | status
 
 
 def read_genotype(path: str | Path, digest: str | None = None) -> Genotype:
@@ -143,11 +145,13 @@ def read_genotype(path: str | Path, digest: str | None = None) -> Genotype:
 
 
 def _read_marker(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise RunFolderError("run folder", str(folder), "an existing run folder")
     try:
+        if not folder.is_dir():
+            raise RunFolderError("run folder", str(folder), "an existing run folder")
         marker = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except RunFolderError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(
             "run folder", str(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
         ) from error
@@ -188,7 +192,7 @@ def _read_json(file: Path, kind: type, default: Any, problems: list[str]) -> Any
         problems.append(f"{file.name} holds a {type(data).__name__}, not a {kind.__name__}")
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{file} cannot be read: {_first_line(error)}")
     return default
 
@@ -198,6 +202,26 @@ def _first_line(error: BaseException) -> str:
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
+
+
+def free_folder(path: str | Path) -> Path:
+    """Return the absolute folder of a run that is to be made; nothing is made yet.
+
+    Raises:
+        RunFolderError: If the folder holds a run or anything else, or its name is not a safe one.
+    """
+    try:
+        folder = Path(path).resolve()
+        _safe(folder.name, "run name (last part of --out)")
+        holds_run = is_run(folder)
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise RunFolderError("--out", str(path), f"a folder that can be read ({error.strerror})") from error
+    if holds_run:
+        raise RunFolderError("--out", str(path), "a folder without a run; add --resume to continue that one")
+    if not is_free:
+        raise RunFolderError("--out", str(path), "a new or empty folder")
+    return folder
 
 
 def create_run(path: str | Path, config: Mapping[str, Any], version: str) -> Path:
@@ -212,21 +236,16 @@ def create_run(path: str | Path, config: Mapping[str, Any], version: str) -> Pat
         The absolute folder.
 
     Raises:
-        RunFolderError: If the folder holds a run or anything else, or its name is not a safe one.
+        RunFolderError: If the folder holds a run or anything else, cannot be written, or its name is not a safe one.
     """
-    folder = Path(path).resolve()
-    _safe(folder.name, "run name (last part of --out)")
-    if is_run(folder):
-        raise RunFolderError("--out", str(path), "a folder without a run; add --resume to continue that one")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError("--out", str(path), "a new or empty folder")
+    folder = free_folder(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_config(folder, config)
+        # The marker comes last: a folder that has it has a configuration too.
+        write_json(folder / "run.json", {"kind": _KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version})
     except OSError as error:
-        raise RunFolderError("--out", str(path), "a folder that can be made") from error
-    write_config(folder, config)
-    # The marker comes last: a folder that has it has a configuration too.
-    write_json(folder / "run.json", {"kind": _KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version})
+        raise RunFolderError("--out", str(path), f"a folder that can be made and written ({error.strerror})") from error
     return folder
 
 
@@ -294,10 +313,10 @@ def write_bytes(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)  # mkstemp makes it private; a shared storage path is read by others
         Path(temporary).replace(file)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too leaves no temporary file behind
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
                 "space on the disk of", str(file.parent), "enough room; nothing was half-written"
             ) from error

@@ -56,6 +56,7 @@ def tune_trial(
             "step": event.step,
             "num_operations": event.num_operations,
             "device_seconds": event.device_seconds,
+            "at_end": state.is_finished,
         }
         if isinstance(event, Snapshot):
             metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dnad_ray.config import RunConfig, trial_configs
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
@@ -73,7 +75,12 @@ def run_trial(
     else:
         state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name)
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
-    facts = {"attempt": attempt, "overrides": dict(spec.overrides), "device": state.device.type}
+    facts = {
+        "attempt": attempt,
+        "overrides": dict(spec.overrides),
+        "device": state.device.type,
+        "threads": torch.get_num_threads(),  # another number gives other bits
+    }
     write_status(folder, spec.name, "running", **facts)
     try:
         for event in search(state):

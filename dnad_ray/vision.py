@@ -46,8 +46,8 @@ def torchvision_datasets() -> ModuleType:
 
 @functools.cache  # the names last as long as the Library object, so it must outlive the call
 def _name_missing_operators() -> torch.library.Library:
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)  # type: ignore[no-untyped-call]
+            library.define(schema)
     return library

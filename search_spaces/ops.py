@@ -31,7 +31,7 @@ class BatchNorm(nn.BatchNorm2d):
     the candidate, it costs no pass over the tensor and receives the same gradient.
     """
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """Normalise ``x`` (N, C, H, W); ``scale``, a scalar tensor, multiplies the result of an affine-free norm."""
         # contiguous(): torch's channels-last backward on CPU reads an expanded weight as if it had a stride (2.13).
         weight = self.weight if scale is None else scale.expand(self.num_features).contiguous()

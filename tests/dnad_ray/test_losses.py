@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from dnad_ray.losses import shrinking_loss, sparsity
+from dnad_ray.losses import dense_sparsity, shrinking_loss, sparsity
+from search_spaces.space import SearchSpace
 
 
 def _tensor(*values):
@@ -64,3 +65,10 @@ def test_gradients_against_finite_differences():
     weights = _tensor(0.01, 0.3, 0.69, 0.0)
     assert torch.autograd.gradcheck(sparsity, [weights])
     assert torch.autograd.gradcheck(lambda loss, w: shrinking_loss(loss[0], w, 0.3, 0.7), [_tensor(1.3), weights])
+
+
+def test_dense_sparsity_by_hand():
+    # 3 cells of 2 nodes: 2 sources x 2 operations = 4 candidates at 1/4, and 3 x 2 = 6 at 1/6.
+    space = SearchSpace(operations=("sep_conv_3x3", "skip_connect"), num_cells=3, num_nodes=2)
+    expected = 3 * (4 * math.log(1 + 50 / 4) + 6 * math.log(1 + 50 / 6))
+    assert dense_sparsity(space) == pytest.approx(expected, rel=1e-12)

@@ -148,3 +148,13 @@ def test_weakest_never_empties_a_node():
     relaxation = _relaxation(3, 1, 2)
     assert relaxation.weakest([0.1, 0.3, 0.2, 1.0, 0.4, 0.4], 0.9) == [0, 2, 5], "of equals the first one stays"
     assert relaxation.weakest([0.0] * 6, 0.9) == [1, 2, 5]
+
+
+def test_weakest_keeps_the_best_candidate_that_computes_even_where_none_wins():
+    candidates = [Candidate(0, 0, Edge(name, 0)) for name in ("none", "sep_conv_3x3", "skip_connect")]
+    relaxation = Relaxation(candidates)
+    assert relaxation.weakest([0.990, 0.006, 0.004], 0.01) == [2]
+    # Once something has gone, positions move and `none` is still known for what it is.
+    optimizer = torch.optim.SGD(relaxation.parameters(), 0.1)
+    relaxation.keep([1, 2], optimizer)
+    assert relaxation.weakest([0.004, 0.996], 0.01) == [0]

@@ -1,0 +1,201 @@
+"""A search that is real in everything but size: few digits, 45 candidates, some two dozen steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dnad_ray import cli
+from dnad_ray.config import (
+    DataConfig,
+    DistillConfig,
+    EvaluationConfig,
+    FloorConfig,
+    RunConfig,
+    ShrinkConfig,
+    SpaceConfig,
+    TeacherConfig,
+    TrainConfig,
+    config_to_dict,
+    with_overrides,
+)
+from dnad_ray.data import ImageData, Split, load_data
+from dnad_ray.records import Snapshot
+from dnad_ray.teacher import Teacher, train_teacher
+
+TinyConfig = Callable[..., RunConfig]
+Result = tuple[int, str, str]
+
+
+def part_of(split: Split, size: int) -> Split:
+    """The first images, read-only as those from Ray's object store."""
+    images, labels = split.images[:size].copy(), split.labels[:size].copy()
+    images.flags.writeable = labels.flags.writeable = False
+    return Split(images=images, labels=labels)
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    """192 training and 128 validation images: 3 steps per epoch."""
+    full = load_data(DataConfig())
+    return dataclasses.replace(full, train=part_of(full.train, 192), validation=part_of(full.validation, 128))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TinyConfig:
+    """Configurations whose search goes from 45 candidates to 8, with all three kinds of snapshots on the way."""
+    base = RunConfig(
+        space=SpaceConfig(
+            operations=("sep_conv_3x3", "max_pool_3x3", "skip_connect"), num_cells=3, num_nodes=2, init_channels=4
+        ),
+        train=TrainConfig(
+            epochs=6,
+            warmup_epochs=1,
+            batch_size=64,
+            learning_rate=3e-3,
+            betas=(0.9, 0.999),
+            arch_learning_rate=0.5,
+            arch_momentum=0.5,
+            device="cpu",
+        ),
+        shrink=ShrinkConfig(
+            rate=0.3,
+            gamma_init=0.3,
+            gamma_max=0.5,
+            gamma_growth=4,
+            mu=1.0,
+            stall_epochs=0.6,
+            floor=FloorConfig(operations=8),
+        ),
+        distill=DistillConfig(kind="none", teacher=TeacherConfig(init_channels=4, epochs=2)),
+        evaluation=EvaluationConfig(init_channels=4, recalibration_images=64),
+    )
+
+    def config(overrides: Mapping[str, Any] | None = None) -> RunConfig:
+        return with_overrides(base, overrides or {})
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def small_teacher(tiny: TinyConfig, digits: ImageData) -> Teacher:
+    return train_teacher(tiny(), digits, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def a_snapshot() -> Snapshot:
+    """A record to make others from by ``dataclasses.replace``; the genotype it names is none."""
+    return Snapshot(
+        run="demo",
+        trial="t00",
+        seed=3,
+        step=24,
+        epoch=2,
+        kind="pruned",
+        digest="0123456789abcdef",
+        num_operations=9,
+        macs=1000,
+        macs_conv_linear=900,
+        params=100,
+        proxy_accuracy=0.5,
+        train_loss=1.25,
+        train_accuracy=0.4,
+        shrink_rate=0.25,
+        kd_kind="logits",
+        kd_temperature=4.0,
+        kd_weight=0.3,
+        gamma=0.2,
+        mu=1.0,
+        sparsity=30.0,
+        device_seconds=1.5,
+        device="cpu",
+        dataset="digits",
+        image_size=8,
+        num_classes=10,
+        init_channels=8,
+        counter="fvcore",
+    )
+
+
+def without_seconds(record: Snapshot | Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal when a search is repeated: all but the time it took."""
+    data = record.to_dict() if isinstance(record, Snapshot) else dict(record)
+    return {key: value for key, value in data.items() if key != "device_seconds"}
+
+
+@pytest.fixture(scope="session")
+def timeless() -> Callable[[Any], list[dict[str, Any]]]:
+    """Records without the time they took; epoch reports, which have no kind, are left out."""
+
+    def records(events: Any) -> list[dict[str, Any]]:
+        return [without_seconds(event) for event in events if isinstance(event, Snapshot | Mapping)]
+
+    return records
+
+
+@pytest.fixture(scope="session")
+def save_digits(digits: ImageData) -> Callable[..., None]:
+    """Writes ``size`` digits of each class as PNG files into class folders below ``root``."""
+
+    def save(root: Path, size: int, first: int = 0) -> None:
+        for label in range(10):
+            (root / str(label)).mkdir(parents=True)
+            (members,) = np.nonzero(digits.train.labels == label)
+            for index in members[first : first + size]:
+                Image.fromarray(digits.train.images[index, 0]).save(root / str(label) / f"{index}.png")
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def pictures(save_digits: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One hundred digits as an image folder."""
+    root = tmp_path_factory.mktemp("pictures") / "digits"
+    save_digits(root, 10)
+    return root
+
+
+@pytest.fixture(scope="session")
+def config_file(tiny: TinyConfig, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of one's own, for images of one's own."""
+    config = tiny({"data.name": "imagefolder", "data.root": str(pictures), "train.batch_size": 24})
+    path = tmp_path_factory.mktemp("config") / "mine.yaml"
+    path.write_text(yaml.safe_dump(config_to_dict(config)))
+    return path
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run the command in this process; returns exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["dnad-ray", *map(str, arguments)])
+        handler = signal.getsignal(signal.SIGINT)
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default such as ``runs/`` must never land in the checkout."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,243 @@
+"""Sweeps on a real local Ray, each in a process of its own, and what happens when parts of them are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from dnad_ray.config import config_from_dict, config_to_dict
+from dnad_ray.data import load_data
+from dnad_ray.search import SearchState, search
+from dnad_ray.store import read_genotype, read_run
+from dnad_ray.teacher import load_teacher, read_teacher
+from dnad_ray.trial import trials_of
+
+pytestmark = pytest.mark.ray
+
+SECONDS = 240  # after which a sweep of seconds hangs
+LONGER = {"train.epochs": 16, "shrink.rate": 0.1, "shrink.floor.operations": 4}
+
+
+class Sweep:
+    """A sweep as its user starts it, and all processes that it ever started."""
+
+    def __init__(self, *arguments, out):
+        self.out = out
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self.driver = subprocess.Popen(
+            [sys.executable, "-m", "dnad_ray", "sweep", *map(str, arguments), "--out", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.began = time.monotonic()
+        self.processes = {}
+
+    def watch(self):
+        """Remember the descendants of the driver: those of a killed one are nobody's children."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.driver.pid).children(recursive=True):
+                self.processes[process.pid] = process
+
+    def wait_for(self, found):
+        while not (result := found()):
+            self.watch()
+            assert self.driver.poll() is None, self.driver.communicate()
+            assert time.monotonic() - self.began < SECONDS
+            time.sleep(0.02)
+        self.watch()
+        return result
+
+    def wait(self):
+        """Wait for the end; returns exit code, standard output, standard error and seconds."""
+        while self.driver.poll() is None:
+            self.watch()
+            assert time.monotonic() - self.began < SECONDS
+            time.sleep(0.1)
+        said, err = self.driver.communicate(timeout=30)
+        return self.driver.returncode, said, err, time.monotonic() - self.began
+
+    def trial_process(self):
+        """The process of a running trial, None while there is none."""
+        for process in self.processes.values():
+            with contextlib.suppress(psutil.Error):
+                if process.is_running() and process.cmdline()[:1] == ["ray::ImplicitFunc.train"]:
+                    return process
+        return None
+
+    def clean_up(self):
+        """End what is left, by its id: others on this machine may have a Ray of their own."""
+        self.watch()
+        if self.driver.poll() is None:
+            self.driver.kill()
+        for process in self.processes.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()  # psutil makes sure that the id is still that process's
+        psutil.wait_procs(list(self.processes.values()), timeout=20)
+        self.driver.communicate()
+
+
+@pytest.fixture
+def sweep():
+    started = []
+
+    def start(*arguments, out):
+        started.append(Sweep(*arguments, out=out))
+        return started[-1]
+
+    yield start
+    for entry in started:
+        entry.clean_up()
+
+
+@pytest.fixture
+def config_file(tiny, tmp_path):
+    def write(overrides):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(config_to_dict(tiny({"train.batch_size": 384, **overrides}))))
+        return path
+
+    return write
+
+
+def undisturbed(out, timeless):
+    """The records of the same trials, searched in this process; those of a trial that diverges are none."""
+    contents = read_run(out)
+    config = config_from_dict(contents.config)
+    data, file = load_data(config.data), read_teacher(out / "teacher")
+    teacher = None if file is None else load_teacher(file, torch.device("cpu"))
+    records = []
+    for spec in trials_of(config):
+        if contents.status[spec.name]["state"] == "finished":
+            records += timeless(search(SearchState.start(spec.config, data, teacher, run=out.name, trial=spec.name)))
+    return records
+
+
+def snapshot_files(out, trial):
+    return sorted((out / "trials" / trial / "snapshots").glob("*.json"))
+
+
+def test_sweep_end_to_end_though_a_trial_diverges_and_a_worker_is_killed(sweep, config_file, timeless, tmp_path):
+    out = tmp_path / "demo"
+    grid = {"train.learning_rate": [3e-3, 1e30], "distill.temperature": [2.0]}
+    running = sweep(
+        config_file({**LONGER, "distill.kind": "logits", "sweep.grid": grid, "sweep.num_trials": 3}), out=out
+    )
+    running.wait_for(lambda: snapshot_files(out, "t00") or snapshot_files(out, "t02"))
+    running.wait_for(running.trial_process).kill()
+    code, said, err, _ = running.wait()
+
+    contents = read_run(out)
+    states = {name: status["state"] for name, status in contents.status.items()}
+    assert states == {"t00": "finished", "t01": "stopped", "t02": "finished"}, (said, err)
+    assert sorted(contents.status[name]["attempt"] for name in ("t00", "t02")) == [1, 2]
+    assert code == 1
+    assert err.count("\n") == 1
+    assert err.startswith("dnad-ray: error: 1 of 3 trials stopped early, their snapshots stand: t01: the loss became")
+    assert "--resume" not in err
+    assert "t01 stopped early: the loss became" in said
+    (details,) = (line for line in said.splitlines() if "the worker failed; Ray tries again" in line)
+    assert Path(details.partition("(")[2].rstrip(")")).is_file()
+    assert "sweep: about " in said
+    assert "teacher: 100%" in said
+
+    assert config_to_dict(config_from_dict(contents.config)) == contents.config  # complete
+    assert contents.problems == ()
+    assert timeless(contents.snapshots) == undisturbed(out, timeless)
+    assert {(row["trial"], row["seed"]) for row in contents.snapshots} == {("t00", 0), ("t02", 1)}
+    for name in ("t00", "t02"):
+        epochs = [entry["epoch"] for entry in contents.history[name]]
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert contents.status[name]["threads"] == 1
+    assert pq.read_table(out / "snapshots.parquet").to_pylist() == contents.snapshots
+    front = json.loads((out / "front.json").read_text())
+    assert front
+    for record in front:
+        assert read_genotype(out, record["digest"]).digest == record["digest"]
+    assert (out / "report.html").stat().st_size > 10_000
+    assert not list(out.glob(".visible-*"))
+
+
+def test_sweep_driver_killed_is_resumed_with_the_same_result(sweep, config_file, timeless, tmp_path):
+    out = tmp_path / "demo"
+    overrides = {**LONGER, "sweep.num_trials": 2, "sweep.max_concurrent": 1}
+    config = config_file(overrides)
+    killed = sweep(config, out=out)
+    killed.wait_for(lambda: snapshot_files(out, "t01"))
+    os.kill(killed.driver.pid, signal.SIGKILL)
+    killed.clean_up()
+    before = read_run(out)
+    assert {name: status["state"] for name, status in before.status.items()} == {"t00": "finished", "t01": "running"}
+    finished = [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")]
+
+    code, said, err, _ = sweep(config, "--resume", out=out).wait()
+    assert (code, err) == (0, ""), said
+    assert "1 trial of up to 16 epochs" in said
+    after = read_run(out)
+    assert {name: (status["state"], status["attempt"]) for name, status in after.status.items()} == {
+        "t00": ("finished", 1),
+        "t01": ("finished", 2),
+    }
+    assert [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")] == finished
+    keys = [(row["trial"], row["step"]) for row in pq.read_table(out / "snapshots.parquet").to_pylist()]
+    assert len(keys) == len(set(keys)) > len(before.snapshots)
+    assert timeless(after.snapshots) == undisturbed(out, timeless)
+
+    code, said, err, seconds = sweep(config, "--resume", out=out).wait()
+    assert (code, err) == (0, "")
+    assert "nothing left to do" in said
+    assert seconds < 60
+
+
+def test_sweep_terminated_says_how_to_continue(sweep, config_file, tmp_path):
+    out = tmp_path / "demo"
+    config = config_file(LONGER)
+    running = sweep(config, out=out)
+    running.wait_for(lambda: snapshot_files(out, "t00"))
+    running.driver.terminate()  # what `ray job stop` sends
+    code, said, err, _ = running.wait()
+    assert code == 1, (said, err)
+    assert err == (
+        "dnad-ray: error: 1 of 1 trials did not finish (t00); to continue: "
+        f"dnad-ray sweep {config} --out {out} --resume\n"
+    )
+    assert (out / "report.html").exists()
+
+
+def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):
+    out = tmp_path / "demo"
+    config = config_file({"sweep.cpus_per_trial": 4096, "distill.kind": "features", "distill.teacher.epochs": 10_000})
+    code, said, err, seconds = sweep(config, out=out).wait()
+    assert code == 2, (said, err)
+    assert err.startswith("dnad-ray: error: sweep.cpus_per_trial: got 4096.0; allowed: at most ")
+    assert err.count("\n") == 1
+    assert seconds < 90
+    assert not out.exists()
+
+
+def test_sweep_without_the_cluster_it_is_to_join_is_refused_within_seconds(sweep, config_file, tmp_path):
+    with socket.socket() as bound:  # nobody listens on this port, and nobody else gets it
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        out = tmp_path / "demo"
+        code, said, err, seconds = sweep(config_file({}), "--address", address, out=out).wait()
+    assert code == 2, (said, err)
+    assert err.startswith(f"dnad-ray: error: --address: got '{address}'; allowed: a Ray cluster that answers")
+    assert err.count("\n") == 1
+    assert seconds < 60
+    assert not out.exists()
+    assert Path.cwd() == tmp_path

@@ -1,0 +1,131 @@
+"""A trial as an actor runs it, with Tune's side played by the test: what is reported, saved and taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+
+import pytest
+import torch
+
+pytest.importorskip("ray")
+
+from dnad_ray import trainable
+from dnad_ray.config import config_to_dict
+from dnad_ray.search import SearchState, search
+from dnad_ray.store import create_run, read_run, read_status
+from dnad_ray.teacher import save_teacher
+from dnad_ray.trial import TrialSpec
+
+pytestmark = pytest.mark.ray
+
+
+class Killed(BaseException):
+    """Stands for the end of the worker."""
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    return create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
+
+
+@pytest.fixture
+def worker(folder, digits, monkeypatch):
+    """Run a trial as the numbered attempt; Tune copies each checkpoint into its folder, as the real one does."""
+
+    def run(spec, attempt=1, die_after=None, teacher_file=None):
+        reports = []
+
+        def report(metrics, checkpoint=None):
+            reports.append((metrics, checkpoint is not None))
+            if checkpoint is not None:
+                number = sum(saved for _, saved in reports) - 1
+                target = folder / "ray" / f"attempt-{attempt}" / spec.name / f"checkpoint_{number:06d}"
+                shutil.copytree(checkpoint.path, target)
+            if len(reports) == die_after:
+                raise Killed
+
+        monkeypatch.setattr(trainable.tune, "report", report)
+        arguments = {"specs": {spec.name: spec}, "data": digits, "teacher_file": teacher_file}
+        with contextlib.suppress(Killed):
+            trainable.tune_trial({"trial": spec.name}, **arguments, folder=str(folder), num_threads=1)
+        return reports
+
+    return run
+
+
+@pytest.fixture
+def spec(tiny):
+    return TrialSpec("t00", {"seed": 0}, tiny())
+
+
+def test_tune_trial_reports_every_event_and_saves_every_snapshot(spec, worker, folder):
+    reports = worker(spec)
+    snapshots = read_run(folder).snapshots
+    saved = [metrics for metrics, has_checkpoint in reports if has_checkpoint]
+    assert [metrics["step"] for metrics in saved] == [row["step"] for row in snapshots]
+    assert [(metrics["kind"], metrics["macs"]) for metrics in saved] == [
+        (row["kind"], row["macs"]) for row in snapshots
+    ]
+    assert [metrics["error"] for metrics in saved] == [1 - row["proxy_accuracy"] for row in snapshots]
+    epochs = [metrics for metrics, has_checkpoint in reports if not has_checkpoint]
+    assert [metrics["epoch"] for metrics in epochs] == [entry["epoch"] for entry in read_run(folder).history["t00"]]
+    assert [metrics["at_end"] for metrics, _ in reports] == [False] * (len(reports) - 2) + [True, True]
+    assert read_status(folder, "t00")["state"] == "finished"
+
+
+@pytest.mark.parametrize("damage", ["none", "torn", "all"])
+def test_tune_trial_continues_from_the_newest_intact_checkpoint(damage, spec, worker, request, monkeypatch):
+    folder, digits, timeless = map(request.getfixturevalue, ("folder", "digits", "timeless"))
+    worker(spec, die_after=6)
+    checkpoints = sorted((folder / "ray").glob("attempt-1/t00/checkpoint_*"))
+    steps = [json.loads((path / "manifest.json").read_text())["step"] for path in checkpoints]
+    assert len(steps) >= 3
+    for path in {"none": [], "torn": checkpoints[-1:], "all": checkpoints}[damage]:
+        (path / "manifest.json").unlink()
+    seen = []
+    load = trainable.load_newest
+    monkeypatch.setattr(trainable, "load_newest", lambda folders: seen.append(load(folders)) or seen[-1])
+    reports = worker(spec, attempt=2)
+    assert [None if state is None else state["step"] for state in seen] == [
+        {"none": steps[-1], "torn": steps[-2], "all": None}[damage]
+    ]
+    expected = timeless(search(SearchState.start(spec.config, digits, run="demo", trial="t00")))
+    assert timeless(read_run(folder).snapshots) == expected
+    assert reports[-1][0]["step"] == expected[-1]["step"]
+    assert read_status(folder, "t00")["attempt"] == 2
+
+
+def test_tune_trial_takes_its_own_checkpoints_only(spec, tiny, worker, folder):
+    worker(spec, die_after=6)
+    reports = worker(TrialSpec("t01", {"seed": 1}, tiny({"seed": 1})))
+    assert reports[0][0]["epoch"] == 1
+
+
+def test_tune_trial_imitates_the_teacher_that_comes_as_bytes(tiny, small_teacher, worker, folder, tmp_path):
+    file = save_teacher(tmp_path / "teacher", small_teacher)
+    config = tiny({"distill.kind": "logits+features", "train.epochs": 2})
+    worker(TrialSpec("t00", {"seed": 0}, config), teacher_file=file)
+    assert all(entry["kd_loss"] > 0 for entry in read_run(folder).history["t00"])
+
+
+def test_tune_trial_that_diverges_ends_without_an_error(tiny, worker, folder):
+    # An exception would make Ray try again, and diverge again.
+    assert worker(TrialSpec("t00", {"seed": 0}, tiny({"train.learning_rate": 1e30}))) == []
+    assert read_status(folder, "t00")["state"] == "stopped"
+
+
+def test_tune_trial_saves_by_time_where_nothing_is_deleted(tiny, worker, monkeypatch):
+    config = tiny({"train.epochs": 3, "shrink.gamma_init": 1e-6, "shrink.gamma_max": 1.0})
+    spec = TrialSpec("t00", {"seed": 0}, config)
+    assert [saved for _, saved in worker(spec, die_after=2)] == [False, False]
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    assert [saved for _, saved in worker(spec, die_after=2)] == [True, True]
+
+
+def test_tune_trial_uses_the_threads_it_is_given(spec, worker, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    worker(spec, die_after=1)
+    assert asked == [1]
