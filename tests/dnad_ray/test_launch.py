@@ -172,10 +172,9 @@ def test_sweep_end_to_end_though_a_trial_diverges_and_a_worker_is_killed(sweep, 
     assert not list(out.glob(".visible-*"))
 
 
-def test_sweep_driver_killed_is_resumed_with_the_same_result(sweep, config_file, timeless, tmp_path):
+def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, config_file, timeless, tmp_path):
     out = tmp_path / "demo"
-    overrides = {**LONGER, "sweep.num_trials": 2, "sweep.max_concurrent": 1}
-    config = config_file(overrides)
+    config = config_file({**LONGER, "sweep.num_trials": 2, "sweep.max_concurrent": 1})
     killed = sweep(config, out=out)
     killed.wait_for(lambda: snapshot_files(out, "t01"))
     os.kill(killed.driver.pid, signal.SIGKILL)
@@ -184,38 +183,30 @@ def test_sweep_driver_killed_is_resumed_with_the_same_result(sweep, config_file,
     assert {name: status["state"] for name, status in before.status.items()} == {"t00": "finished", "t01": "running"}
     finished = [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")]
 
+    terminated = sweep(config, "--resume", out=out)
+    early = len(snapshot_files(out, "t01"))
+    terminated.wait_for(lambda: len(snapshot_files(out, "t01")) > early)
+    terminated.driver.terminate()  # what `ray job stop` sends
+    code, said, err, _ = terminated.wait()
+    assert code == 1, (said, err)
+    assert "1 trial of up to 16 epochs" in said  # t00 is not run again
+    assert err == (
+        "dnad-ray: error: 1 of 2 trials did not finish (t01); to continue: "
+        f"dnad-ray sweep {config} --out {out} --resume\n"
+    )
+    assert (out / "report.html").exists()
+
     code, said, err, _ = sweep(config, "--resume", out=out).wait()
     assert (code, err) == (0, ""), said
-    assert "1 trial of up to 16 epochs" in said
     after = read_run(out)
     assert {name: (status["state"], status["attempt"]) for name, status in after.status.items()} == {
         "t00": ("finished", 1),
-        "t01": ("finished", 2),
+        "t01": ("finished", 3),
     }
     assert [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")] == finished
     keys = [(row["trial"], row["step"]) for row in pq.read_table(out / "snapshots.parquet").to_pylist()]
     assert len(keys) == len(set(keys)) > len(before.snapshots)
     assert timeless(after.snapshots) == undisturbed(out, timeless)
-
-    code, said, err, seconds = sweep(config, "--resume", out=out).wait()
-    assert (code, err) == (0, "")
-    assert "nothing left to do" in said
-    assert seconds < 60
-
-
-def test_sweep_terminated_says_how_to_continue(sweep, config_file, tmp_path):
-    out = tmp_path / "demo"
-    config = config_file(LONGER)
-    running = sweep(config, out=out)
-    running.wait_for(lambda: snapshot_files(out, "t00"))
-    running.driver.terminate()  # what `ray job stop` sends
-    code, said, err, _ = running.wait()
-    assert code == 1, (said, err)
-    assert err == (
-        "dnad-ray: error: 1 of 1 trials did not finish (t00); to continue: "
-        f"dnad-ray sweep {config} --out {out} --resume\n"
-    )
-    assert (out / "report.html").exists()
 
 
 def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):
