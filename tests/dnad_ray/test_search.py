@@ -144,6 +144,8 @@ def test_search_resumed_state_saves_the_same_state(tiny, digits, small_teacher):
     state = start(tiny(KD), digits, small_teacher)
     next(event for event in search(state) if isinstance(event, Snapshot) and event.num_operations < 45)
     saved = state.state_dict()
+    torch.rand(3)
+    random.random()  # chance that a process has used before it resumes
     again = SearchState.resume(saved, tiny(KD), digits, small_teacher, run="r", trial="t").state_dict()
     assert _flat(again) == _flat(saved)
     assert len(_flat(saved)) > 100
@@ -235,6 +237,16 @@ def test_search_pruned_at_most_once_per_validation_interval(interval, tiny, digi
     pruned = [snapshot.step for snapshot in snapshots_of(events) if snapshot.kind == "pruned"]
     assert pruned
     assert all(step % (3 * interval) == 0 for step in pruned)
+
+
+def test_search_without_a_deletion_there_is_no_pruned_snapshot(tiny, digits):
+    state = start(tiny({"shrink.gamma_max": 1e6, "shrink.floor.operations": 1}), digits)
+    kinds = []
+    for event in search(state):
+        if isinstance(event, Snapshot):
+            kinds.append(event.kind)
+            state.arch_optimizer.param_groups[0]["lr"] = 0.0  # from here on all weights stay as they are
+    assert kinds == ["pruned", "final"]
 
 
 def test_search_pareto_snapshots_are_the_controllers(tiny, digits, monkeypatch):
