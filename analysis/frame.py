@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -208,37 +208,15 @@ def _with_unique_names(runs: Sequence[RunContents]) -> list[RunContents]:
 
 def _checked(run: RunContents) -> RunContents:
     problems = list(run.problems)
-    snapshots = []
-    for row in run.snapshots:
-        wrong = _wrong_field(row, _SNAPSHOT_TYPES)
-        if wrong is None:
-            snapshots.append(row)
-        else:
-            problems.append(f"trial {row['trial']}, step {row['step']} is left out: {wrong}")
     history: dict[str, list[dict[str, Any]]] = {}
     for trial, entries in run.history.items():
         history[trial] = []
-        for number, entry in enumerate(cast(list[Any], entries), 1):
-            wrong = _wrong_field(entry, _EPOCH_TYPES) if isinstance(entry, dict) else "it is not an object"
-            if wrong is None:
-                history[trial].append(entry)
-            else:
-                problems.append(f"trial {trial}, epoch report {number} is left out: {wrong}")
-    return replace(run, snapshots=snapshots, history=history, problems=tuple(problems))
-
-
-def _wrong_field(row: Mapping[str, Any], types: Mapping[str, str]) -> str | None:
-    for name, kind in types.items():
-        value = row.get(name)
-        if kind in ("float", "float | None"):
-            right = isinstance(value, int | float) or (value is None and kind != "float")
-        elif kind == "int":
-            right = isinstance(value, int) and abs(value) < 2**63
-        else:
-            right = isinstance(value, str)
-        if not right or isinstance(value, bool):
-            return f"{name} is {value!r}"
-    return None
+        for number, entry in enumerate(entries, 1):
+            try:
+                history[trial].append(EpochReport.from_dict(entry).to_dict())
+            except (KeyError, TypeError) as error:
+                problems.append(f"trial {trial}, epoch report {number} is left out: {error}")
+    return replace(run, history=history, problems=tuple(problems))
 
 
 def _trials(run: RunContents) -> list[str]:

@@ -147,11 +147,7 @@ class Snapshot:
             KeyError: If a field is missing.
             TypeError: If a field is of another type.
         """
-        values = {field.name: data[field.name] for field in fields(cls)}
-        for field in fields(cls):
-            if not isinstance(values[field.name], _TYPES.get(str(field.type), (str,))):
-                raise TypeError(f"{field.name} is {values[field.name]!r}, not of type {field.type}")
-        return cls(**values)
+        return cls(**_checked(cls, data))
 
 
 SNAPSHOT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Snapshot))
@@ -189,3 +185,18 @@ class EpochReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EpochReport:
+        """Build a report from :meth:`to_dict`; ignores unknown fields, raises as :meth:`Snapshot.from_dict` does."""
+        return cls(**_checked(cls, data))
+
+
+def _checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
+    values = {field.name: data[field.name] for field in fields(record)}
+    for field in fields(record):
+        value = values[field.name]
+        fits = isinstance(value, _TYPES.get(str(field.type), (str,))) and not isinstance(value, bool)
+        if not fits or (isinstance(value, int) and abs(value) >= 2**63):  # columns have 64 bits
+            raise TypeError(f"{field.name} is {value!r}, not of type {field.type}")
+    return values

@@ -96,7 +96,7 @@ def test_load_runs_broken_files_warn_and_the_rest_stands(make_run):
     messages = sorted(str(warning.message) for warning in caught)
     assert len(messages) == 2
     assert "cannot be read" in messages[0]
-    assert messages[1] == "run demo: trial t0, step 90 is left out: macs is 'many'"
+    assert messages[1] == "run demo: 00000090.json is not a snapshot: macs is 'many', not of type int"
     assert frame["step"].tolist() == [135]
 
 

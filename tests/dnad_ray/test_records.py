@@ -77,3 +77,14 @@ def test_metric_of_an_unknown_column_is_plain():
     assert metric("macs") is METRICS["macs"]
     assert metric("macs").axis == "MACs (multiply-adds per image)"
     assert metric("params").axis == "Parameters"
+
+
+@pytest.mark.parametrize("value", [True, 2**63, 1.5, None, "7"])
+def test_epoch_report_of_another_type_is_refused(value):
+    good = EpochReport(
+        step=3, epoch=1, num_operations=9, train_loss=1.0, train_accuracy=0.5, kd_loss=None, gamma=0.1, mu=1.0,
+        sparsity=4.0, device_seconds=2.0,
+    ).to_dict()  # fmt: skip
+    assert EpochReport.from_dict(good | {"extra": 1}).to_dict() == good
+    with pytest.raises(TypeError, match="step is"):
+        EpochReport.from_dict(good | {"step": value})
