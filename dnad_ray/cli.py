@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +35,7 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 
 def main() -> None:
     """Run the command line; exit code 0, 2 for a user's mistake, 1 for a run that did not finish, 130 for Ctrl-C."""
+    warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:  # what click makes of Ctrl-C
@@ -282,7 +284,8 @@ def _leave_results(folder: Path, console: Console) -> None:
 
 def _print_front(front: pd.DataFrame) -> None:
     table = Table(title=f"Pareto front: {len(front)} networks", title_justify="left", box=None)
-    columns = [name for name in _TABLE_COLUMNS if name in front]
+    several_runs = front["run"].nunique() > 1  # one run's name in every row would only make the table wider
+    columns = [name for name in _TABLE_COLUMNS if name in front and (name != "run" or several_runs)]
     for name in columns:
         table.add_column(metric(name).label, justify="right" if name in front.select_dtypes("number") else "left")
     for row in front[columns].to_dict("records"):
@@ -299,6 +302,10 @@ def _print_front(front: pd.DataFrame) -> None:
 def _resume_command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     return shlex.join(["dnad-ray", *arguments, "--resume"])
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"dnad-ray: warning: {' '.join(str(message).split())}", err=True)
 
 
 def _fail(message: str, code: int) -> None:

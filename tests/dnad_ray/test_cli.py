@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,3 +311,15 @@ def test_help_does_not_wait_for_torch():
     program = "import sys, dnad_ray.cli; print(sorted({'torch', 'ray', 'plotly', 'pandas'} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert result.stdout == "[]\n"
+
+
+def test_front_of_a_damaged_run_warns_in_one_line_and_prints_the_rest(finished, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished[0], folder)
+    next(folder.glob("trials/*/history.json")).write_text("{")
+    command = [sys.executable, "-m", "dnad_ray", "front", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr.startswith("dnad-ray: warning: ")
+    assert "history.json cannot be read" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "Pareto front" in result.stdout
