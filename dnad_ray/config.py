@@ -7,6 +7,7 @@ Everything that a user can change is a field here; unknown keys and impossible v
 from __future__ import annotations
 
 import contextlib
+import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -323,7 +324,9 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str 
         for name in parents:
             section = section.get(name) if isinstance(section, dict) else None
         if not isinstance(section, dict) or not (is_grid or last in section):
-            raise ConfigError(origin, key, f"one of {', '.join(_keys(config_to_dict(config)))}")
+            names = list(_keys(config_to_dict(config)))
+            close = difflib.get_close_matches(key, names, n=5, cutoff=0.5) or names
+            raise ConfigError(origin, key, f"{', '.join(close)}; `dnad-ray config RECIPE` prints every key")
         section[last] = value
     return config_from_dict(data, origin)
 
