@@ -15,6 +15,7 @@ __all__ = [
     "RunFolderError",
     "SpaceError",
     "UserError",
+    "one_line",
 ]
 
 
@@ -40,3 +41,8 @@ class NonFiniteLossError(DnadRayError):
 
 class IncompleteRunError(DnadRayError):
     """Some trials of a sweep did not finish; the message says how to resume."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

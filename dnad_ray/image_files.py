@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dnad_ray.errors import DataError
+from dnad_ray.errors import DataError, one_line
 from dnad_ray.images import Progress
 
-__all__ = ["IMAGE_EXTENSIONS", "decode_images", "one_line", "read_headers"]
+__all__ = ["IMAGE_EXTENSIONS", "decode_images", "read_headers"]
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """Endings, in lower case, of the files that count as images."""
@@ -148,8 +148,3 @@ def _centre_square(image: Image.Image, side: int) -> Image.Image:
     left, top = (width - shorter) / 2, (height - shorter) / 2
     box = (left, top, left + shorter, top + shorter)
     return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an exception says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dnad_ray.errors import DataError
-from dnad_ray.image_files import IMAGE_EXTENSIONS, one_line, read_headers
+from dnad_ray.errors import DataError, one_line
+from dnad_ray.image_files import IMAGE_EXTENSIONS, read_headers
 from dnad_ray.images import Progress
 
 __all__ = ["FolderPart", "FolderPlan", "plan_image_folder", "user_folder"]

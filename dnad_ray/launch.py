@@ -20,8 +20,7 @@ from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
 from dnad_ray.config import RunConfig
-from dnad_ray.errors import IncompleteRunError, ResourceError
-from dnad_ray.image_files import one_line
+from dnad_ray.errors import IncompleteRunError, ResourceError, one_line
 from dnad_ray.progress import Board
 from dnad_ray.run import Prepared, estimate_in_words
 from dnad_ray.store import read_status, write_bytes, write_status

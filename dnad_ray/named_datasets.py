@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnad_ray.config import DataConfig
-from dnad_ray.errors import DataError
-from dnad_ray.image_files import one_line
+from dnad_ray.errors import DataError, one_line
 from dnad_ray.image_folder import user_folder
 from dnad_ray.images import Augmentation, Split, stratified_split
 from dnad_ray.vision import torchvision_datasets

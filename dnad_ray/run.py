@@ -30,7 +30,7 @@ from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
-from dnad_ray.trial import DONE, TrialSpec, run_trial
+from dnad_ray.trial import CHECKPOINT_SECONDS, DONE, TrialSpec, run_trial
 
 __all__ = [
     "Prepared",
@@ -44,8 +44,6 @@ __all__ = [
     "run_folder",
     "run_search",
 ]
-
-_CHECKPOINT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) 
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
         total = spec.config.train.epochs
         board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
-        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > _CHECKPOINT_SECONDS:
+        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
             prune_checkpoints(checkpoints)
             last_checkpoint = time.monotonic()

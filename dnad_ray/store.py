@@ -2,13 +2,13 @@
 
 Layout of a run folder::
 
-    run.json                             marker, schema, name, version; written first
-    config.yaml                          the complete, resolved configuration
+    config.yaml                          the complete, resolved configuration; written first
+    run.json                             marker, schema, name, version
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
     trials/<trial>/history.json          one entry per epoch
     trials/<trial>/status.json           running, finished or failed, and why
     genotypes/<digest>.json              every architecture that a snapshot names
-    snapshots.parquet, front.json, report.html   made when the run ends, or by `dnad-ray report`
+    snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
 
 Writers replay after a resume, and after a network cut an old worker may still write: every file is therefore
 written whole under a temporary name and renamed, and a snapshot that stands is not written again.
@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from dnad_ray.errors import ResourceError, RunFolderError
+from dnad_ray.errors import ResourceError, RunFolderError, one_line
 from dnad_ray.records import SNAPSHOT_COLUMNS, Snapshot
 from search_spaces.genotype import Genotype
 
@@ -100,7 +100,7 @@ def read_run(path: str | Path) -> RunContents:
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        problems.append(f"config.yaml cannot be read: {_first_line(error)}")
+        problems.append(f"config.yaml cannot be read: {one_line(error)}")
         config = {}
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
@@ -171,7 +171,7 @@ def _read_parquet(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
         return [Snapshot.from_dict(row).to_dict() for row in rows]
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        problems.append(f"{file.name} cannot be read: {_first_line(error)}")
+        problems.append(f"{file.name} cannot be read: {one_line(error)}")
         return []
 
 
@@ -180,7 +180,7 @@ def _read_snapshot(file: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
         return None if row is None else Snapshot.from_dict(row).to_dict()
     except (KeyError, TypeError) as error:
-        problems.append(f"{file.name} is not a snapshot: {_first_line(error)}")
+        problems.append(f"{file.name} is not a snapshot: {one_line(error)}")
         return None
 
 
@@ -193,12 +193,8 @@ def _read_json(file: Path, kind: type, default: Any, problems: list[str]) -> Any
     except FileNotFoundError:
         pass
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{file} cannot be read: {_first_line(error)}")
+        problems.append(f"{file} cannot be read: {one_line(error)}")
     return default
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 # -- writing ----------------------------------------------------------------------------------------------------

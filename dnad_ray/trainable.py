@@ -16,12 +16,9 @@ from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for
 from dnad_ray.records import Snapshot
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trial import TrialSpec, run_trial
+from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
 
-__all__ = ["CHECKPOINT_SECONDS", "tune_trial"]
-
-CHECKPOINT_SECONDS = 30.0
-"""Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
+__all__ = ["tune_trial"]
 
 
 def tune_trial(

@@ -17,7 +17,10 @@ from dnad_ray.search import SearchState, search
 from dnad_ray.store import read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
 
-__all__ = ["DONE", "TrialSpec", "run_trial", "trials_of"]
+__all__ = ["CHECKPOINT_SECONDS", "DONE", "TrialSpec", "run_trial", "trials_of"]
+
+CHECKPOINT_SECONDS = 30.0
+"""Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
 
 DONE = frozenset({"finished", "stopped"})
 """States of a trial that a resume leaves alone: at its end, or stopped by a loss that would diverge again."""

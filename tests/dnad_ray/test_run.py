@@ -277,7 +277,7 @@ def test_run_search_that_diverges_is_concluded(tiny, digits, folder, board):
 
 
 def test_run_search_checkpoints_by_time_where_nothing_is_deleted(tiny, digits, folder, board, monkeypatch):
-    monkeypatch.setattr(run_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
     steps = []
     monkeypatch.setattr(
         run_module,
