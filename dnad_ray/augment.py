@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dnad_ray.images import Augmentation, ImageData, Split
+from dnad_ray.images import Augmentation, ImageData, ImageSource, Indices, shared_tensor
 
 __all__ = ["Augmentation", "EpochDraws", "TrainingBatches", "draw_epoch", "evaluation_batches"]
 
@@ -68,7 +66,10 @@ def draw_epoch(seed: int, epoch: int, num_images: int, image_size: int, augmenta
 
 @final
 class TrainingBatches:
-    """Serves the training images of a dataset, varied and normalised, from memory of the device.
+    """Serves the training images of a dataset, varied and normalised on the device.
+
+    Images in memory are held by the device as a whole. Those on disk are decoded ahead, in the order of the steps;
+    :meth:`close` stops that, and so does dropping the object.
 
     Args:
         data: The dataset; its arrays are shared, not copied, on the CPU, and may be read-only.
@@ -86,8 +87,10 @@ class TrainingBatches:
         device: torch.device,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        self._images = _shared(data.train.images).to(device)
-        self._labels = _shared(data.train.labels).to(device)
+        held = data.train.held()
+        self._split = data.train
+        self._images = None if held is None else held.to(device)
+        self._labels = shared_tensor(data.train.labels).to(device)
         self._normalise = _Normalisation(data, device)
         self._augmentation = data.augmentation
         self._batch_size = min(batch_size, len(data.train))
@@ -97,11 +100,13 @@ class TrainingBatches:
         self._pixel = torch.arange(data.image_size, device=device)
         self._epoch = -1
         self._draws: EpochDraws | None = None
+        self._stream: Generator[Tensor, None, None] | None = None
+        self._next_step = -1
 
     @property
     def num_images(self) -> int:
         """Training images in all."""
-        return int(self._images.shape[0])
+        return len(self._split)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -112,15 +117,25 @@ class TrainingBatches:
         """Return images of shape (B, C, H, W), float32, and labels of shape (B,) of a step, counted from 0.
 
         The result depends on the seed and the step alone, not on the steps asked for before: a resumed search
-        continues with the images that it would have seen.
+        continues with the images that it would have seen. From disk, steps in a row are faster than jumps.
+
+        Raises:
+            DataError: If a file turns out to be no intact image, or is gone.
+            ResourceError: If a process that decodes images ended by itself.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         draws = self._draws_of(epoch)
         chosen = draws.order[position * self._batch_size : (position + 1) * self._batch_size]
-        images = self._normalise(self._crop(chosen, draws))
+        images = self._normalise(self._varied(self._read(step, chosen), draws.offset[chosen], draws.flip[chosen]))
         if self._augmentation.cutout:
             images = images * self._kept_by_cutout(draws.centre[chosen])
         return images.contiguous(memory_format=self._memory_format), self._labels[chosen]
+
+    def close(self) -> None:
+        """Stop the processes that decode ahead, if there are any; the next batch starts them again."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
 
     def _draws_of(self, epoch: int) -> EpochDraws:
         if self._draws is None or epoch != self._epoch:
@@ -128,20 +143,34 @@ class TrainingBatches:
             self._draws, self._epoch = drawn.to(self._device), epoch
         return self._draws
 
-    def _crop(self, chosen: Tensor, draws: EpochDraws) -> Tensor:
+    def _read(self, step: int, chosen: Tensor) -> Tensor:
+        """Return bytes of shape (B, C, H, W)."""
+        if self._images is not None:
+            return self._images.index_select(0, chosen)  # brackets would copy pixel by pixel
+        if step != self._next_step:
+            self.close()
+        parts = _parts(self._seed, self.num_images, self._batch_size, step)
+        stream = self._stream or self._split.stream(parts, self._device)
+        self._stream = None  # where it fails, the next call starts another one
+        images = next(stream)
+        self._stream, self._next_step = stream, step + 1
+        return images
+
+    def _varied(self, images: Tensor, offset: Tensor, flip: Tensor) -> Tensor:
         """Return bytes of shape (B, C, H, W): each image padded with zeros, cropped and perhaps mirrored."""
-        pad, flip = self._augmentation.pad, self._augmentation.flip
-        if not pad and not flip:
-            return self._images[chosen]
+        pad = self._augmentation.pad
+        if not pad and not self._augmentation.flip:
+            return images
         size = len(self._pixel)
-        offset = draws.offset[chosen] - pad
+        offset = offset - pad
         columns = self._pixel
-        if flip:
-            columns = torch.where(draws.flip[chosen, None], columns.flip(0), columns)
+        if self._augmentation.flip:
+            columns = torch.where(flip[:, None], columns.flip(0), columns)
         rows, columns = self._pixel + offset[:, :1], columns + offset[:, 1:]  # (B, H) and (B, W), in the image's pixels
         inside = _within(rows, 0, size)[:, :, None] & _within(columns, 0, size)[:, None, :]
         rows, columns = rows.clamp(0, size - 1), columns.clamp(0, size - 1)
-        pixels = self._images[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+        each = torch.arange(len(images), device=images.device)
+        pixels = images[each[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
         return (pixels * inside[..., None]).permute(0, 3, 1, 2)
 
     def _kept_by_cutout(self, centre: Tensor) -> Tensor:
@@ -154,7 +183,7 @@ class TrainingBatches:
 
 
 def evaluation_batches(
-    split: Split,
+    split: ImageSource,
     data: ImageData,
     batch_size: int,
     device: torch.device,
@@ -170,11 +199,24 @@ def evaluation_batches(
         memory_format: Layout of the images of a batch.
     """
     normalise = _Normalisation(data, device)
-    images, labels = _shared(split.images), _shared(split.labels)
-    for start in range(0, len(split), batch_size):
-        part = slice(start, start + batch_size)
-        batch = normalise(images[part].to(device)).contiguous(memory_format=memory_format)
-        yield batch, labels[part].to(device, copy=True)  # a view could be read-only memory, or the dataset's
+    starts = range(0, len(split), batch_size)
+    parts = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
+    for part, images in zip(parts, split.stream(parts, device), strict=True):
+        batch = normalise(images).contiguous(memory_format=memory_format)
+        yield batch, torch.from_numpy(split.labels[part]).to(device)
+
+
+def _parts(seed: int, num_images: int, batch_size: int, step: int) -> Iterator[Indices]:
+    """Yield the images of each step from ``step`` on, without end.
+
+    It must not hold the batches object: the two would keep each other, and the workers, alive.
+    """
+    steps = num_images // batch_size
+    epoch, position = divmod(step, steps)
+    while True:
+        order = draw_epoch(seed, epoch, num_images, 1, Augmentation()).order.numpy()
+        yield from order[position * batch_size : steps * batch_size].reshape(-1, batch_size)
+        epoch, position = epoch + 1, 0
 
 
 @final
@@ -192,10 +234,3 @@ class _Normalisation:
 
 def _within(positions: Tensor, start: Tensor | int, stop: Tensor | int) -> Tensor:
     return (positions >= start) & (positions < stop)
-
-
-def _shared(array: npt.NDArray[Any]) -> Tensor:
-    """Wrap an array without copying it; those from Ray's object store are read-only, and nothing here writes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

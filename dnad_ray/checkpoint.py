@@ -22,7 +22,7 @@ from dnad_ray.store import write_bytes, write_json
 
 __all__ = ["load_newest", "prune_checkpoints", "random_states", "restore_random_states", "save_checkpoint"]
 
-SCHEMA = 1
+SCHEMA = 2
 _STATE, _MANIFEST = "state.pt", "manifest.json"
 
 

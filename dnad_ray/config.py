@@ -68,6 +68,24 @@ class DataConfig(_Section):
     """`auto` takes what suits the dataset (crop, flip where mirror images keep their class), `none` nothing."""
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side of the square that is blanked in each training image, in pixels; 0 for none."""
+    storage: Literal["auto", "memory", "disk"] = "auto"
+    """`memory` decodes images once, `disk` a folder's for each batch (every node must see it), `auto` what fits."""
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Processes per trial that decode ahead from disk; None takes its CPUs but one (1 to 8), 0 decodes in the trial."""
+
+    @model_validator(mode="after")
+    def _disk_has_an_effect(self) -> DataConfig:
+        if self.storage == "disk" and self.name != "imagefolder":
+            raise ValueError(
+                f"storage: got 'disk', which has no effect with name {self.name!r}, whose images are in memory; "
+                "allowed: auto or memory, or name 'imagefolder'"
+            )
+        if self.workers is not None and (self.storage == "memory" or self.name != "imagefolder"):
+            raise ValueError(
+                f"workers: got {self.workers}, which has no effect with storage {self.storage!r} and name "
+                f"{self.name!r}; allowed: storage auto or disk of name 'imagefolder', or no workers"
+            )
+        return self
 
 
 class SpaceConfig(_Section):
@@ -110,6 +128,18 @@ class TrainConfig(_Section):
     """SGD momentum of the architecture weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where the trial has one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` runs convolutions in half precision, norms and losses in full; slower on CPUs, untried on GPUs."""
+    cuda_graphs: bool = False
+    """Record a step's kernels on a GPU and replay them until something is deleted; untried so far, hence off."""
+    look_steps: Count | None = None
+    """Steps between looks of the host at losses and weights, when it also deletes; None takes 1 on CPU, 8 on a GPU."""
+
+    @model_validator(mode="after")
+    def _graphs_have_an_effect(self) -> TrainConfig:
+        if self.cuda_graphs and self.device == "cpu":
+            raise ValueError("cuda_graphs: got True, which has no effect with device 'cpu'; allowed: False, or a GPU")
+        return self
 
 
 class FloorConfig(_Section):
@@ -217,6 +247,8 @@ class EvaluationConfig(_Section):
     """Epochs between pruned snapshots."""
     batch_size: Count = 512
     """Images per step when scoring."""
+    trace: Literal["none", "final", "all"] = "final"
+    """Snapshots whose costs, sums over a table, are confirmed by a trace of the whole network (half a second each)."""
     recalibration_images: Annotated[int, Field(ge=0)] = 1024
     """Training images on which batch-norm statistics are re-estimated before scoring; 0 keeps the running ones."""
 
@@ -325,7 +357,9 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str 
             section = section.get(name) if isinstance(section, dict) else None
         if not isinstance(section, dict) or not (is_grid or last in section):
             names = list(_keys(config_to_dict(config)))
-            close = difflib.get_close_matches(key, names, n=5, cutoff=0.5) or names
+            section_name = key.rpartition(".")[0]
+            siblings = [name for name in names if section_name and name.rpartition(".")[0] == section_name]
+            close = siblings or difflib.get_close_matches(key, names, n=5, cutoff=0.5) or names
             raise ConfigError(origin, key, f"{', '.join(close)}; `dnad-ray config RECIPE` prints every key")
         section[last] = value
     return config_from_dict(data, origin)

@@ -1,4 +1,4 @@
-"""From a data configuration to images in memory: train and validation for the search, test only on request."""
+"""From a data configuration to images: train and validation for the search, test only on request."""
 
 from __future__ import annotations
 
@@ -14,19 +14,32 @@ from torch.nn import functional
 from dnad_ray.config import DataConfig
 from dnad_ray.errors import DataError
 from dnad_ray.image_files import decode_images
-from dnad_ray.image_folder import FolderPart, plan_image_folder, user_folder
+from dnad_ray.image_folder import FolderPart, FolderPlan, plan_image_folder, user_folder
 from dnad_ray.images import (
     Augmentation,
     ImageData,
+    ImageSource,
     Progress,
     Split,
+    Statistics,
     channel_statistics,
     check_memory,
+    fits_memory,
     stratified_split,
 )
 from dnad_ray.named_datasets import NAMED_DATASETS, NamedDataset
+from dnad_ray.streaming import FileSplit
 
-__all__ = ["DATASET_NAMES", "ImageData", "Progress", "Split", "load_data", "load_test", "resolve_data_argument"]
+__all__ = [
+    "DATASET_NAMES",
+    "ImageData",
+    "ImageSource",
+    "Progress",
+    "Split",
+    "load_data",
+    "load_test",
+    "resolve_data_argument",
+]
 
 _IMAGE_FOLDER = "imagefolder"
 DATASET_NAMES = (*NAMED_DATASETS, _IMAGE_FOLDER)
@@ -43,14 +56,14 @@ def load_data(config: DataConfig, progress: Progress | None = None) -> ImageData
         progress: Called as (message, done, total) while image files are read.
 
     Raises:
-        DataError: If the dataset is unknown, missing or broken, or does not fit into memory.
+        DataError: If the dataset is unknown, missing or broken, or does not fit into memory and must.
     """
     if config.name == _IMAGE_FOLDER:
         return _load_folder(config, progress or _silent)
     return _load_named(config, _named(config))
 
 
-def load_test(config: DataConfig, progress: Progress | None = None) -> Split | None:
+def load_test(config: DataConfig, progress: Progress | None = None) -> ImageSource | None:
     """Load the test images in the size, channels and classes of :func:`load_data`; None if the dataset has none.
 
     Args:
@@ -68,8 +81,9 @@ def load_test(config: DataConfig, progress: Progress | None = None) -> Split | N
     plan = plan_image_folder(_folder_root(config), config.image_size, progress or _silent)
     if plan.test is None:
         return None
-    check_memory(len(plan.test.paths), plan.channels, plan.image_size)
-    return _decoded(plan.test, plan.image_size, plan.channels, progress or _silent)
+    if _is_streamed(config, plan, len(plan.test.paths)):
+        return _on_disk(plan.test, plan, config)
+    return _decoded(plan.test, plan, progress or _silent)
 
 
 def resolve_data_argument(text: str) -> dict[str, Any]:
@@ -100,14 +114,16 @@ def _load_folder(config: DataConfig, progress: Progress) -> ImageData:
     if validation is None:
         kept, held_out = stratified_split(train.labels, config.validation_share, config.split_seed, plan.classes)
         train, validation = train.select(kept), train.select(held_out)
-    check_memory(len(train.paths) + len(validation.paths), plan.channels, plan.image_size)
-    return _image_data(
-        config,
-        classes=plan.classes,
-        train=_decoded(train, plan.image_size, plan.channels, progress),
-        validation=_decoded(validation, plan.image_size, plan.channels, progress),
-        augmentation=Augmentation(pad=max(1, plan.image_size // 8), flip=True),
-    )
+    suits = Augmentation(pad=max(1, plan.image_size // 8), flip=True)
+    augmentation = _augmentation(config, suits, plan.image_size)
+    if not _is_streamed(config, plan, len(train.paths) + len(validation.paths)):
+        decoded = _decoded(train, plan, progress), _decoded(validation, plan, progress)
+        return _image_data(config, plan.classes, decoded, channel_statistics(decoded[0].images), augmentation)
+    files = _on_disk(train, plan, config), _on_disk(validation, plan, config)
+    statistics = files[0].statistics("reading training images", progress)
+    # Only to find a broken file now, as it would be found in memory, and not when the teacher has been trained.
+    files[1].statistics("reading validation images", progress)
+    return _image_data(config, plan.classes, files, statistics, augmentation)
 
 
 def _load_named(config: DataConfig, dataset: NamedDataset) -> ImageData:
@@ -118,32 +134,35 @@ def _load_named(config: DataConfig, dataset: NamedDataset) -> ImageData:
     check_memory(len(images), images.shape[1], size)
     kept, held_out = stratified_split(labels, config.validation_share, config.split_seed, part.classes)
     suits = dataset.augmentation
-    return _image_data(
-        config,
-        classes=part.classes,
-        train=_resized(Split(images=images[kept], labels=labels[kept]), size),
-        validation=_resized(Split(images=images[held_out], labels=labels[held_out]), size),
-        # The pad is meant for the own size, and means the same share of the image in another.
-        augmentation=dataclasses.replace(suits, pad=max(1, round(suits.pad * size / own_size))),
-    )
+    # The pad is meant for the own size, and means the same share of the image in another.
+    suits = dataclasses.replace(suits, pad=max(1, round(suits.pad * size / own_size)))
+    augmentation = _augmentation(config, suits, size)
+    train = _resized(Split(images=images[kept], labels=labels[kept]), size)
+    validation = _resized(Split(images=images[held_out], labels=labels[held_out]), size)
+    return _image_data(config, part.classes, (train, validation), channel_statistics(train.images), augmentation)
+
+
+def _augmentation(config: DataConfig, suits: Augmentation, image_size: int) -> Augmentation:
+    if config.cutout > image_size:
+        raise DataError("data.cutout", config.cutout, f"at most the side of the images, {image_size} pixels")
+    return dataclasses.replace(suits if config.augment == "auto" else Augmentation(), cutout=config.cutout)
 
 
 def _image_data(
-    config: DataConfig, *, classes: tuple[str, ...], train: Split, validation: Split, augmentation: Augmentation
+    config: DataConfig,
+    classes: tuple[str, ...],
+    parts: tuple[ImageSource, ImageSource],
+    statistics: Statistics,
+    augmentation: Augmentation,
 ) -> ImageData:
-    size = train.images.shape[-1]
-    if config.cutout > size:
-        raise DataError("data.cutout", config.cutout, f"at most the side of the images, {size} pixels")
-    varied = augmentation if config.augment == "auto" else Augmentation()
-    mean, std = channel_statistics(train.images)
     return ImageData(
         name=config.name,
         classes=classes,
-        train=train,
-        validation=validation,
-        mean=mean,
-        std=std,
-        augmentation=dataclasses.replace(varied, cutout=config.cutout),
+        train=parts[0],
+        validation=parts[1],
+        mean=statistics[0],
+        std=statistics[1],
+        augmentation=augmentation,
     )
 
 
@@ -157,8 +176,27 @@ def _folder_root(config: DataConfig) -> Path:
     return user_folder(config.root, "the folder that holds one folder of images per class")
 
 
-def _decoded(part: FolderPart, image_size: int, channels: int, progress: Progress) -> Split:
-    return Split(images=decode_images(part.paths, image_size, channels, progress), labels=part.labels)
+def _is_streamed(config: DataConfig, plan: FolderPlan, num_images: int) -> bool:
+    """Whether the images of a folder stay on disk; refuses those that are to be in memory and do not fit."""
+    if config.storage == "auto":
+        return not fits_memory(num_images, plan.channels, plan.image_size)
+    if config.storage == "memory":
+        check_memory(num_images, plan.channels, plan.image_size, "data.storage=disk decodes them for every batch")
+    return config.storage == "disk"
+
+
+def _decoded(part: FolderPart, plan: FolderPlan, progress: Progress) -> Split:
+    return Split(images=decode_images(part.paths, plan.image_size, plan.channels, progress), labels=part.labels)
+
+
+def _on_disk(part: FolderPart, plan: FolderPlan, config: DataConfig) -> FileSplit:
+    return FileSplit(
+        paths=tuple(str(path.absolute()) for path in part.paths),
+        labels=part.labels,
+        image_size=plan.image_size,
+        channels=plan.channels,
+        workers=config.workers,
+    )
 
 
 def _resized(split: Split, size: int) -> Split:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dnad_ray.augment import evaluation_batches
-from dnad_ray.data import ImageData, Split
+from dnad_ray.data import ImageData, ImageSource
 from dnad_ray.devices import MEMORY_FORMAT
 
 __all__ = ["accuracy_of", "recalibrate"]
@@ -17,7 +17,7 @@ __all__ = ["accuracy_of", "recalibrate"]
 
 @torch.no_grad()
 def accuracy_of(
-    network: nn.Module, logits: Callable[[Tensor], Tensor], split: Split, data: ImageData, batch_size: int
+    network: nn.Module, logits: Callable[[Tensor], Tensor], split: ImageSource, data: ImageData, batch_size: int
 ) -> float:
     """Return the share of images that are classified correctly, in evaluation mode (running batch statistics).
 
@@ -59,7 +59,7 @@ def recalibrate(
     if len(order) > batch_size:
         # A last batch of few images would count as much as the others, and one image may be too few to normalise.
         order = order[: len(order) // batch_size * batch_size]
-    some = Split(images=data.train.images[order], labels=data.train.labels[order])
+    some = data.train.select(order)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     usual = [norm.momentum for norm in norms]
     device = next(network.parameters()).device

@@ -5,26 +5,33 @@ Nothing about the files is trusted: a broken or hostile one ends in one line tha
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dnad_ray.errors import DataError, one_line
-from dnad_ray.images import Progress
+from dnad_ray.images import Progress, count_levels
 
-__all__ = ["IMAGE_EXTENSIONS", "decode_images", "read_headers"]
+__all__ = ["IMAGE_EXTENSIONS", "READERS", "count_levels_of_files", "decode_images", "read_headers"]
+
+_Path = str | Path
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """Endings, in lower case, of the files that count as images."""
 
 # Whatever a file is called, nothing but these is tried: some of Pillow's other readers start foreign programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+READERS = tuple(f"PIL.{name}ImagePlugin" for name in ("Png", "Jpeg", "Bmp", "WebP", "Tiff", "Gif", "Ppm"))
+"""The modules that read them."""
+
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 _LARGEST_FOUND_SIZE = 224
 _SMALLEST_SIZE = 4
@@ -72,7 +79,9 @@ def read_headers(paths: Sequence[Path], progress: Progress) -> tuple[int, int]:
     return (1 if grey.all() else 3), size
 
 
-def decode_images(paths: Sequence[Path], image_size: int, channels: int, progress: Progress) -> npt.NDArray[np.uint8]:
+def decode_images(
+    paths: Sequence[_Path], image_size: int, channels: int, progress: Progress | None = None, threads: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode files to one array of shape (N, C, H, W), upright, the centre square resized with antialiasing.
 
     Args:
@@ -80,6 +89,7 @@ def decode_images(paths: Sequence[Path], image_size: int, channels: int, progres
         image_size: Side H and W of the result, in pixels.
         channels: 1 for grey, 3 for RGB.
         progress: Told how many images are decoded.
+        threads: How many decode at once; None takes all CPUs that this process may use.
 
     Raises:
         DataError: On the first file that is no intact image.
@@ -87,16 +97,53 @@ def decode_images(paths: Sequence[Path], image_size: int, channels: int, progres
     result = np.empty((len(paths), channels, image_size, image_size), np.uint8)
 
     def decode(index: int) -> None:
-        with Image.open(paths[index], formats=_FORMATS) as image:
-            image.load()
-            pixels = np.asarray(_centre_square(_plain(_upright(image), channels), image_size))
-        result[index] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+        result[index] = _decoded(paths[index], image_size, channels)
 
-    _for_each_file(paths, decode, "decoding images", progress)
+    _for_each_file(paths, decode, "decoding images", progress, threads)
     return result
 
 
-def _for_each_file(paths: Sequence[Path], action: Callable[[int], None], message: str, progress: Progress) -> None:
+def count_levels_of_files(
+    paths: Sequence[_Path], image_size: int, channels: int, message: str, progress: Progress
+) -> npt.NDArray[np.int64]:
+    """Decode files as :func:`decode_images` does and return how often each channel has each level, shape (C, 256).
+
+    Args:
+        paths: The files; a few of them at a time are in memory.
+        image_size: Side to which they are brought, in pixels.
+        channels: 1 for grey, 3 for RGB.
+        message: What it is done for, for the progress.
+        progress: Told how many images are read.
+
+    Raises:
+        DataError: On the first file that is no intact image.
+    """
+    counts, lock = np.zeros((channels, 256), np.int64), Lock()
+
+    def count(index: int) -> None:
+        found = count_levels(_decoded(paths[index], image_size, channels)[None])
+        with lock:  # whole numbers: the order in which threads come does not show
+            np.add(counts, found, out=counts)
+
+    _for_each_file(paths, count, message, progress)
+    return counts
+
+
+def _decoded(path: _Path, image_size: int, channels: int) -> npt.NDArray[np.uint8]:
+    """Return an image of shape (C, H, W)."""
+    with Image.open(path, formats=_FORMATS) as image:
+        image.load()
+        pixels: npt.NDArray[np.uint8] = np.asarray(_centre_square(_plain(_upright(image), channels), image_size))
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _for_each_file(
+    paths: Sequence[_Path],
+    action: Callable[[int], None],
+    message: str,
+    progress: Progress | None,
+    threads: int | None = None,
+) -> None:
     """Run an action on the index of every file, in threads (Pillow decodes without the interpreter lock)."""
 
     def run(start: int) -> int:
@@ -108,15 +155,18 @@ def _for_each_file(paths: Sequence[Path], action: Callable[[int], None], message
                 raise DataError("image", str(paths[index]), f"an intact image ({one_line(error)})") from None
         return stop
 
-    Image.init()  # or the first files would load the readers in several threads at once
-    allowed_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for reader in READERS:  # or the first files would load them in several threads at once
+        importlib.import_module(reader)
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # The filters are the process's: they must be set around the threads, not in them.
-    with warnings.catch_warnings(), ThreadPoolExecutor(allowed_cpus) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # odd metadata does not spoil the pixels
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-        progress(message, 0, len(paths))
+        tell = progress or (lambda *_: None)
+        tell(message, 0, len(paths))
         for done in pool.map(run, range(0, len(paths), _FILES_PER_TASK)):
-            progress(message, done, len(paths))
+            tell(message, done, len(paths))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Images in memory: what the search gets to see, how they are split, and whether they fit.
+"""What the search gets to see of a dataset, how it is split, and whether it fits into memory.
 
 Both :mod:`dnad_ray.data` (which loads) and :mod:`dnad_ray.augment` (which serves batches) build on these types and
 export them again.
@@ -6,27 +6,44 @@ export them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import psutil
+import torch
+from torch import Tensor
 
 from dnad_ray.errors import DataError
 
 __all__ = [
     "Augmentation",
     "ImageData",
+    "ImageSource",
+    "Indices",
     "Progress",
     "Split",
+    "Statistics",
     "channel_statistics",
     "check_memory",
+    "count_levels",
+    "fits_memory",
+    "shared_tensor",
+    "statistics_of_levels",
     "stratified_split",
 ]
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, how many are done, how many there are)."""
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in 0..1."""
+
+Indices = npt.NDArray[np.intp]
+"""Positions of images in a split."""
 
 _MEMORY_SHARE = 0.6
 
@@ -46,9 +63,36 @@ class Augmentation:
     cutout: int = 0
 
 
+class ImageSource(Protocol):
+    """Some images of a dataset with their classes, wherever their pixels are."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class indices, shape (N,)."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: 1 (grey) or 3 (RGB)."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Indices) -> ImageSource:
+        """Return the images at some positions, in that order."""
+
+    def held(self) -> Tensor | None:
+        """Return all bytes, shape (N, C, H, W), without a copy; None where they are not in memory."""
+
+    def stream(self, parts: Iterable[Indices], device: torch.device) -> Generator[Tensor, None, None]:
+        """Yield the bytes of one part after the other, shape (B, C, H, W), on a device; close it when done early."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Some images of a dataset with their classes.
+    """Images in memory with their classes.
 
     Attributes:
         images: Pixels from 0 to 255, shape (N, C, H, W), contiguous.
@@ -67,6 +111,29 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels."""
+        return int(self.images.shape[-1])
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: 1 (grey) or 3 (RGB)."""
+        return int(self.images.shape[1])
+
+    def select(self, indices: Indices) -> Split:
+        """Return a copy of the images at some positions, in that order."""
+        return Split(images=self.images[indices], labels=self.labels[indices])
+
+    def held(self) -> Tensor:
+        """Return all bytes, shape (N, C, H, W), without a copy."""
+        return shared_tensor(self.images)
+
+    def stream(self, parts: Iterable[Indices], device: torch.device) -> Generator[Tensor, None, None]:
+        """Yield the bytes of one part after the other, shape (B, C, H, W), on a device."""
+        for part in parts:
+            yield torch.from_numpy(self.images[part]).to(device)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
@@ -84,8 +151,8 @@ class ImageData:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    validation: Split
+    train: ImageSource
+    validation: ImageSource
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
@@ -93,12 +160,12 @@ class ImageData:
     @property
     def image_size(self) -> int:
         """Side of the square images in pixels."""
-        return int(self.train.images.shape[-1])
+        return self.train.image_size
 
     @property
     def in_channels(self) -> int:
         """Channels of an image: 1 (grey) or 3 (RGB)."""
-        return int(self.train.images.shape[1])
+        return self.train.channels
 
     @property
     def num_classes(self) -> int:
@@ -106,7 +173,7 @@ class ImageData:
         return len(self.classes)
 
 
-def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: npt.NDArray[np.uint8]) -> Statistics:
     """Return mean and standard deviation of each channel in 0..1, exactly and without a float copy of the images.
 
     A channel that never varies gets the standard deviation 1, so that it can be divided by.
@@ -117,12 +184,30 @@ def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...]
     >>> channel_statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
     ((0.5,), (0.5,))
     """
+    return statistics_of_levels(count_levels(images))
+
+
+def count_levels(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return how often each channel has each level, shape (C, 256).
+
+    Args:
+        images: Shape (N, C, H, W), at least one image.
+    """
     channels = images.shape[1]
     counts = np.zeros((channels, 256), np.int64)
     chunk = max(1, 2**22 // max(1, images[0].size))
     for start in range(0, len(images), chunk):
         for channel in range(channels):
             counts[channel] += np.bincount(images[start : start + chunk, channel].ravel(), minlength=256)
+    return counts
+
+
+def statistics_of_levels(counts: npt.NDArray[np.int64]) -> Statistics:
+    """Return mean and standard deviation of each channel in 0..1; 1 for a channel that never varies.
+
+    Args:
+        counts: How often each channel has each level, shape (C, 256), from :func:`count_levels`.
+    """
     levels = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ levels
@@ -160,25 +245,49 @@ def stratified_split(
     return np.nonzero(~held_out)[0], np.nonzero(held_out)[0]
 
 
-def check_memory(num_images: int, channels: int, image_size: int) -> None:
+def fits_memory(num_images: int, channels: int, image_size: int) -> bool:
+    """Whether images need no more than 60 % of the available memory.
+
+    Args:
+        num_images: How many images are to be held at once.
+        channels: Channels of each, one byte per pixel.
+        image_size: Side of each in pixels.
+    """
+    return num_images * channels * image_size**2 <= _memory_limit()
+
+
+def check_memory(num_images: int, channels: int, image_size: int, remedy: str | None = None) -> None:
     """Refuse images that would fill the memory, before any of them is decoded.
 
     Args:
         num_images: How many images are to be held at once.
         channels: Channels of each, one byte per pixel.
         image_size: Side of each in pixels.
+        remedy: What would help beside smaller or fewer images, in words.
 
     Raises:
         DataError: If they need more than 60 % of the available memory.
     """
-    limit = int(_MEMORY_SHARE * psutil.virtual_memory().available)
-    needed = num_images * channels * image_size**2
-    if needed <= limit:
+    if fits_memory(num_images, channels, image_size):
         return
+    limit = _memory_limit()
     fitting = int((limit / (num_images * channels)) ** 0.5) // 8 * 8
-    remedy = f"data.image_size: {fitting} or smaller would fit" if fitting else "use fewer images"
+    remedies = [f"data.image_size: {fitting} or smaller would fit" if fitting else "use fewer images"]
+    remedies += [remedy] if remedy else []
+    needed = num_images * channels * image_size**2
     raise DataError(
         "images in memory",
         f"{num_images} images of {image_size}x{image_size} pixels, {needed / 1e9:.2f} GB",
-        f"at most {limit / 1e9:.2f} GB, {_MEMORY_SHARE:.0%} of the available memory ({remedy})",
+        f"at most {limit / 1e9:.2f} GB, {_MEMORY_SHARE:.0%} of the available memory ({', or '.join(remedies)})",
     )
+
+
+def shared_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """Wrap an array without copying it; those from Ray's object store are read-only, and nobody writes into it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _memory_limit() -> int:
+    return int(_MEMORY_SHARE * psutil.virtual_memory().available)

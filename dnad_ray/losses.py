@@ -34,7 +34,7 @@ def dense_sparsity(space: SearchSpace) -> float:
     return sum(count * math.log1p(SPARSITY_SLOPE / count) for count in counts)
 
 
-def shrinking_loss(loss: Tensor, weights: Tensor, gamma: float, mu: float) -> Tensor:
+def shrinking_loss(loss: Tensor, weights: Tensor, gamma: float | Tensor, mu: float | Tensor) -> Tensor:
     """Return ``L * (1 + gamma * S) + gamma * mu * S`` (paper, section 3.3).
 
     The product keeps both gradients in proportion while the loss falls; the offset ``mu`` keeps pressure on the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 __all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "metric"]
@@ -10,7 +10,12 @@ __all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "
 SnapshotKind = Literal["pruned", "pareto", "final"]
 
 # Annotations that are not those of text, and what plain data has in their place.
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "float | None": (int, float, type(None))}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,9 @@ class Snapshot:
         num_classes: Classes of the derived network.
         init_channels: Width C of the derived network (before the first doubling).
         counter: Which counter and convention made ``macs``, for example ``fvcore-0.1.5 total, eval``.
+        costs_traced: Whether the counter's trace of this very network confirmed ``macs``, ``macs_conv_linear`` and
+            ``params``; otherwise they are the sum over a table that the counter filled, or the record is of a version
+            that did not say.
     """
 
     run: str
@@ -134,6 +142,7 @@ class Snapshot:
     num_classes: int
     init_channels: int
     counter: str
+    costs_traced: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -144,7 +153,7 @@ class Snapshot:
         """Build a snapshot from :meth:`to_dict`; ignores unknown fields.
 
         Raises:
-            KeyError: If a field is missing.
+            KeyError: If a field is missing that has no default.
             TypeError: If a field is of another type.
         """
         return cls(**_checked(cls, data))
@@ -193,10 +202,14 @@ class EpochReport:
 
 
 def _checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
-    values = {field.name: data[field.name] for field in fields(record)}
+    # A field with a default came later than the others: records that were stored before lack it.
+    given = {field.name: field.default for field in fields(record) if field.default is not MISSING} | data
+    values = {field.name: given[field.name] for field in fields(record)}
     for field in fields(record):
         value = values[field.name]
-        fits = isinstance(value, _TYPES.get(str(field.type), (str,))) and not isinstance(value, bool)
+        fits = isinstance(value, _TYPES.get(str(field.type), (str,)))
+        if isinstance(value, bool):  # an int to Python, but no number
+            fits = field.type == "bool"
         if not fits or (isinstance(value, int) and abs(value) >= 2**63):  # columns have 64 bits
             raise TypeError(f"{field.name} is {value!r}, not of type {field.type}")
     return values

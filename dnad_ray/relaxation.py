@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from search_spaces.bank import Sliced
 from search_spaces.genotype import NONE
 from search_spaces.supernet import Candidate
 
@@ -38,27 +39,21 @@ class Relaxation(nn.Module):
         total = positive.new_zeros(self.num_nodes).index_add(0, self.node, positive)
         return positive / total[self.node].clamp_min(torch.finfo(positive.dtype).tiny)
 
-    def keep(self, positions: Sequence[int], optimizer: torch.optim.Optimizer) -> None:
-        """Cut the parameter and its optimizer state down to the candidates that are alive still; gradients start anew.
+    def keep(self, positions: Sequence[int]) -> Sliced:
+        """Cut the parameter down to the candidates that are alive still; gradients start anew.
 
         Args:
             positions: Their positions before, ascending.
-            optimizer: The optimizer that holds the parameter.
+
+        Returns:
+            The parameter with the positions, for the optimizer that holds it.
         """
         index = torch.tensor(positions, device=self.parameter.device)
-        old = self.parameter
-        self.parameter = nn.Parameter(old.detach()[index])
-        for group in optimizer.param_groups:
-            group["params"] = [self.parameter if entry is old else entry for entry in group["params"]]
-        state = optimizer.state.pop(old, {})
-        if state:
-            optimizer.state[self.parameter] = {
-                name: value[index] if isinstance(value, Tensor) and value.shape == old.shape else value
-                for name, value in state.items()
-            }
+        self.parameter.data, self.parameter.grad = self.parameter.data[index], None
         self.node = self.node[index].unique(return_inverse=True)[1]
         self.num_nodes = int(self.node.max()) + 1
         self.computes = [self.computes[position] for position in positions]
+        return Sliced(self.parameter, index)
 
     def weakest(self, weights: Sequence[float], baseline: float) -> list[int]:
         """Return the positions of the candidates to delete: weight below ``baseline``.

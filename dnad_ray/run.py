@@ -112,9 +112,10 @@ def load_images(config: RunConfig, board: Board) -> ImageData:
     if config.train.device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("train.device", "cuda", "auto or cpu; torch finds no GPU here")
     data = load_data(config.data, board.update)
+    storage = ", streamed from disk" if data.train.held() is None else ""
     board.say(
         f"{data.name}: {len(data.train):,} training and {len(data.validation):,} validation images of "
-        f"{data.image_size}x{data.image_size} pixels in {data.num_classes} classes"
+        f"{data.image_size}x{data.image_size} pixels in {data.num_classes} classes{storage}"
     )
     return data
 

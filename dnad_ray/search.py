@@ -9,28 +9,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnad_ray.augment import TrainingBatches
 from dnad_ray.checkpoint import random_states, restore_random_states
-from dnad_ray.complexity import COUNTER, complexity_of
+from dnad_ray.complexity import COUNTER
 from dnad_ray.config import RunConfig
+from dnad_ray.cost_table import costs_of
 from dnad_ray.data import ImageData
 from dnad_ray.devices import MEMORY_FORMAT, device_for, placed
 from dnad_ray.distill import Imitation
 from dnad_ray.errors import ConfigError, NonFiniteLossError
 from dnad_ray.evaluate import accuracy_of, recalibrate
-from dnad_ray.losses import dense_sparsity, shrinking_loss, sparsity
+from dnad_ray.learner import Learner, Look
+from dnad_ray.losses import dense_sparsity, sparsity
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
-from dnad_ray.relaxation import Relaxation
 from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.teacher import Teacher
 from search_spaces.genotype import Genotype
@@ -101,16 +100,10 @@ class SearchState:
             self.supernet.keep_only(alive)
         placed(self.supernet, self.device)
         self.imitation.to(self.device)
-        self.relaxation = Relaxation(self.supernet.candidates).to(self.device)
-        self.optimizer = torch.optim.Adam(
-            [*self.supernet.parameters(), *self.imitation.parameters()],
-            settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-        self.arch_optimizer = torch.optim.SGD(
-            self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
-        )
+        self.learner = Learner(config, self.supernet, self.imitation, self.teacher)
+        self.relaxation = self.learner.relaxation
+        self.optimizer, self.arch_optimizer = self.learner.optimizer, self.learner.arch_optimizer
+        self.look_steps = settings.look_steps or (8 if self.device.type == "cuda" else 1)
         schedule = schedule_for(config.shrink, self.space.num_candidates, self.batches.steps_per_epoch)
         self.controller = ShrinkController.start(config.shrink, schedule)
         self.step = 0
@@ -219,16 +212,24 @@ def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
     interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
     while not state.is_finished:
         began = time.perf_counter()
-        before = len(state.supernet.candidates)
-        weights = _learn(state)
-        deleted = _delete(state, weights)
-        is_pareto = not _is_warming_up(state) and state.controller.observe(deleted)
+        is_warming_up = _is_warming_up(state)
+        pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
+        state.learner.step(*state.batches.batch(state.step), pressure)
         state.step += 1
+        is_epoch_end = state.step % state.steps_per_epoch == 0
+        if state.step % state.look_steps and not is_epoch_end:
+            state.device_seconds += time.perf_counter() - began
+            continue
+        before = len(state.supernet.candidates)
+        look = _look(state)
+        deleted = 0 if is_warming_up else _delete(state, look.weights)
+        is_pareto = not is_warming_up and _observe(state, deleted, look.num_steps)
         state.deleted_since_snapshot += deleted
         state.is_finished = state.step >= state.num_steps or _cannot_go_on(state) or _is_at_floor(state, deleted)
         kind: SnapshotKind | None = None
         if state.is_finished:
             kind = "final"
+            state.batches.close()
         elif is_pareto:
             kind = "pareto"
         elif state.step % interval == 0 and state.deleted_since_snapshot:
@@ -237,69 +238,43 @@ def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
         state.device_seconds += time.perf_counter() - began
         # Both are made before either is handed out, so that a state saved at the first lacks nothing of the second.
         snapshot = None if kind is None else _snapshot(state, kind)
-        is_epoch_end = state.step % state.steps_per_epoch == 0 or state.is_finished
-        report = _report(state) if is_epoch_end else None
+        report = _report(state) if is_epoch_end or state.is_finished else None
         if snapshot is not None:
             yield snapshot
         if report is not None:
             yield report
 
 
-def _learn(state: SearchState) -> list[float]:
-    """Take one step of network weights and architecture weights on the same batch; returns the new weights."""
-    images, labels = state.batches.batch(state.step)
-    weights = state.relaxation.weights()
-    output = state.supernet(images, weights)
-    task_loss = F.cross_entropy(output.logits, labels)
-    loss, kd_loss = task_loss, None
-    if state.teacher is not None:
-        with torch.no_grad():
-            target = state.teacher.network(images)
-        kd_loss = state.imitation(output, target)
-        loss = loss + state.config.distill.weight * kd_loss
-    if not _is_warming_up(state):
-        loss = shrinking_loss(loss, weights, state.controller.gamma, state.controller.mu)
-    state.optimizer.zero_grad()
-    state.arch_optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(state.supernet.parameters(), state.config.train.grad_clip)
-    state.optimizer.step()
-    state.arch_optimizer.step()
-    with torch.no_grad():
-        weights = state.relaxation.weights()
-        correct = (output.logits.argmax(1) == labels).sum()
-        imitated = task_loss.new_zeros(()) if kd_loss is None else kd_loss
-        facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype), sparsity(weights)])
-        values = torch.cat([facts, weights]).tolist()  # one transfer to the host for all that the step wants to know
-    # The loss is of the weights before this step; the sparsity sum tells whether those after it are numbers still.
-    for name, value in (("loss", values[0]), ("sparsity sum", values[4])):
+def _look(state: SearchState) -> Look:
+    """Let the host learn what the steps since the last look did."""
+    look = state.learner.look()
+    # The loss is of the weights before the last step; the sparsity sum tells whether those after it are numbers still.
+    for name, value in (("loss", look.loss), ("sparsity sum", look.sparsity)):
         if not math.isfinite(value):
             raise NonFiniteLossError(
-                f"the {name} became {value} at step {state.step} (epoch {state.step // state.steps_per_epoch + 1}); "
+                f"the {name} became {value} at step {state.step - 1} "
+                f"(epoch {(state.step - 1) // state.steps_per_epoch + 1}); "
                 "lower train.learning_rate or train.arch_learning_rate"
             )
-    state.sums.add(values[1], values[2] if kd_loss is not None else None, values[3], len(labels))
-    state.sparsity = values[4]
-    return cast(list[float], values[5:])
+    state.sums.add(look, state.teacher is not None)
+    state.sparsity = look.sparsity
+    return look
 
 
 def _delete(state: SearchState, weights: list[float]) -> int:
     """Delete every candidate below the baseline for good; returns how many are gone."""
-    if _is_warming_up(state):
-        return 0
     dead = state.relaxation.weakest(weights, state.config.shrink.baseline)
     if not dead:
         return 0
-    kept = state.supernet.remove(dead)
-    state.relaxation.keep(kept, state.arch_optimizer)
-    alive = {id(parameter) for module in (state.supernet, state.imitation) for parameter in module.parameters()}
-    for group in state.optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) not in alive:
-                state.optimizer.state.pop(parameter, None)
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) in alive]
+    state.learner.delete(dead)
     state.sparsity = float(sparsity(state.relaxation.weights().detach()))
-    return len(weights) - len(kept)
+    return len(weights) - len(state.supernet.candidates)
+
+
+def _observe(state: SearchState, deleted: int, num_steps: int) -> bool:
+    """Tell the controller about steps of which the last one deleted; returns whether a Pareto snapshot is due."""
+    observed = [state.controller.observe(count) for count in (*[0] * (num_steps - 1), deleted)]
+    return any(observed)
 
 
 def _is_warming_up(state: SearchState) -> bool:
@@ -318,9 +293,9 @@ def _is_at_floor(state: SearchState, deleted: int) -> bool:
         return True
     if not deleted:
         return False
-    genotype = state.supernet.genotype.pruned()  # as it is recorded, so that it is counted only once
-    return (floor.operations is not None and genotype.num_operations <= floor.operations) or (
-        floor.macs is not None and complexity_of(genotype, _derived_shape(state)).macs < floor.macs
+    genotype = state.supernet.genotype
+    return (floor.operations is not None and genotype.pruned().num_operations <= floor.operations) or (
+        floor.macs is not None and costs_of(genotype, _derived_shape(state)).macs < floor.macs
     )
 
 
@@ -340,7 +315,8 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     recalibrate(state.supernet, logits, state.data, scoring.recalibration_images, config.train.batch_size)
     accuracy = accuracy_of(state.supernet, logits, state.data.validation, state.data, scoring.batch_size)
     genotype = state.supernet.genotype.pruned()
-    cost = complexity_of(genotype, _derived_shape(state))
+    traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
+    cost = costs_of(genotype, _derived_shape(state), traced)
     state.deleted_since_snapshot = 0
     state.device_seconds += time.perf_counter() - began
     return Snapshot(
@@ -372,6 +348,7 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
         num_classes=state.data.num_classes,
         init_channels=scoring.init_channels,
         counter=COUNTER,
+        costs_traced=traced,
     )
 
 
@@ -401,12 +378,13 @@ class _EpochSums:
         self.images = 0
         self.has_kd = False
 
-    def add(self, task_loss: float, kd_loss: float | None, correct: float, images: int) -> None:
-        self.totals["task_loss"] += task_loss * images
-        self.totals["kd_loss"] += (kd_loss or 0.0) * images
-        self.totals["correct"] += correct
-        self.images += images
-        self.has_kd = kd_loss is not None
+    def add(self, look: Look, has_kd: bool) -> None:
+        per_step = look.num_images / look.num_steps
+        self.totals["task_loss"] += look.task_loss * per_step
+        self.totals["kd_loss"] += look.kd_loss * per_step
+        self.totals["correct"] += look.correct
+        self.images += look.num_images
+        self.has_kd = has_kd
 
     def mean(self, name: str) -> float | None:
         if not self.images or (name == "kd_loss" and not self.has_kd):
@@ -427,6 +405,8 @@ def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:
         if index == 1:  # the first step pays for allocations and kernel choices
             began = time.perf_counter()
         # A loss that diverges takes no longer; that it does is for the trial to find, and to write down.
-        with contextlib.suppress(NonFiniteLossError):
-            _learn(state)
-    return (time.perf_counter() - began) / num_steps
+        state.learner.step(*state.batches.batch(index), (state.controller.gamma, state.controller.mu))
+    state.learner.look()  # waits for the device
+    seconds = (time.perf_counter() - began) / num_steps
+    state.batches.close()
+    return seconds

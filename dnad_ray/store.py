@@ -325,5 +325,5 @@ def _safe(name: str, what: str) -> str:
     return name
 
 
-_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
+_TYPES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
 _ARROW = pa.schema([(name, _TYPES.get(str(Snapshot.__annotations__[name]), pa.string())) for name in SNAPSHOT_COLUMNS])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.bank import Sliced
 from search_spaces.cell import Cell
 from search_spaces.errors import GenotypeError
 from search_spaces.genotype import Genotype
@@ -76,33 +78,40 @@ class Network(nn.Module):
 
         Args:
             images: (N, in_channels, H, W), normalised.
-            weights: For each cell one scalar tensor per edge; None is the plain sum of a derived network.
+            weights: For each cell and node the weights (num_edges,); None is the plain sum of a derived network.
 
         Returns:
             Logits and the features at the stage ends.
         """
-        older: Tensor | None
-        newer: Tensor | None
-        older, newer = self.stem(images)
+        # Whatever reads the output of a cell or of the stem reads its ReLU first: it is computed once, here.
+        stems = self.stem(images)
+        older: Tensor | None = F.relu(stems[0])
+        newer = older if stems[1] is stems[0] else F.relu(stems[1])
         taps: list[Tensor | None] = [None] * (self.stages[-1] + 1)
+        output: Tensor | None = None
         for index, stage in enumerate(self.stages):
             output = None
             if str(index) in self.cells:
                 output = self.cells[str(index)](older, newer, None if weights is None else weights[index])
                 taps[stage] = output
-            older, newer = newer, output
-        return NetworkOutput(self.classifier(cast(Tensor, newer)), tuple(taps))
+            older, newer = newer, None if output is None else F.relu(output)
+        return NetworkOutput(self.classifier(cast(Tensor, output)), tuple(taps))
 
-    def keep(self, genotype: Genotype) -> None:
-        """Shrink to ``genotype``, a subset of the present edges; what nothing uses any more is dropped."""
+    def keep(self, genotype: Genotype) -> list[Sliced]:
+        """Shrink to ``genotype``, a subset of the present edges; returns the parameters that lost rows.
+
+        What nothing uses any more is dropped.
+        """
         self.genotype = genotype
+        sliced: list[Sliced] = []
         live = genotype.live_cells()
         for index, cell in enumerate(genotype.cells):
             if str(index) in self.cells:
                 if live[index]:
-                    cast(Cell, self.cells[str(index)]).keep(cell)
+                    sliced += cast(Cell, self.cells[str(index)]).keep(cell)
                 else:
                     del self.cells[str(index)]
+        return sliced
 
 
 def network_from(genotype: Genotype, shape: NetworkShape) -> Network:

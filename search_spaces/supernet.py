@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from search_spaces.bank import Sliced
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.network import Network, NetworkOutput
 from search_spaces.space import NetworkShape, SearchSpace
 
-__all__ = ["Candidate", "Supernet"]
+__all__ = ["Candidate", "Removal", "Supernet"]
 
 
 class Candidate(NamedTuple):
@@ -21,6 +22,18 @@ class Candidate(NamedTuple):
     cell: int
     node: int
     edge: Edge
+
+
+class Removal(NamedTuple):
+    """What a removal left.
+
+    Attributes:
+        kept: The old positions of the candidates that are still alive, ascending.
+        sliced: The parameters that lost rows; the optimizer's state for them must lose the same.
+    """
+
+    kept: list[int]
+    sliced: list[Sliced]
 
 
 class Supernet(nn.Module):
@@ -52,12 +65,12 @@ class Supernet(nn.Module):
 
     def forward(self, images: Tensor, weights: Tensor) -> NetworkOutput:
         """Classify images (N, in_channels, H, W) under architecture weights (num_alive,), see :attr:`candidates`."""
-        scalars = iter(weights.unbind(0))
-        per_cell = [list(islice(scalars, cell.num_operations)) for cell in self.genotype.cells]
+        per_node = iter(weights.split([len(edges) for cell in self.genotype.cells for edges in cell.nodes]))
+        per_cell = [list(islice(per_node, len(cell.nodes))) for cell in self.genotype.cells]
         output: NetworkOutput = self.network(images, per_cell)
         return output
 
-    def remove(self, positions: Collection[int]) -> list[int]:
+    def remove(self, positions: Collection[int]) -> Removal:
         """Delete candidates for good, with all that thereby no longer carries the image to the classifier.
 
         Edges out of a node that has lost all its inputs go too, and whole cells that nothing reads any more.
@@ -66,7 +79,7 @@ class Supernet(nn.Module):
             positions: Indices into :attr:`candidates`.
 
         Returns:
-            The old positions of the candidates that are still alive.
+            What is left of candidates and parameters.
 
         Raises:
             ValueError: If nothing would connect the image with the classifier.
@@ -77,8 +90,7 @@ class Supernet(nn.Module):
         if useful.num_operations == 0:
             raise ValueError("removing these candidates would cut the image off from the classifier")
         kept = [i for i, item in enumerate(before) if i not in gone and _stays(item, useful)]
-        self.network.keep(_subset(self.genotype, [before[i] for i in kept]))
-        return kept
+        return Removal(kept, self.network.keep(_subset(self.genotype, [before[i] for i in kept])))
 
     def keep_only(self, genotype: Genotype) -> None:
         """Shrink to the candidates that ``genotype`` has, as a checkpoint recorded them."""

@@ -21,7 +21,7 @@ def _genotype(*nodes, reduction=False):
 
 
 def _cell(genotype, channels=2, older_is_larger=False, searching=False):
-    """A cell in evaluation mode whose input preprocessing does no more than rectify and shrink a little."""
+    """A cell in evaluation mode whose input preprocessing does no more than shrink a little."""
     torch.manual_seed(0)
     cell = Cell(genotype, (channels, channels), channels, older_is_larger, searching).double().eval()
     for module in cell.preprocess.values():
@@ -31,20 +31,21 @@ def _cell(genotype, channels=2, older_is_larger=False, searching=False):
 
 
 def _inputs(side=4, older_side=None):
+    """Whoever calls a cell rectifies; these are below zero in places so that a second ReLU would show."""
     generator = torch.Generator().manual_seed(1)
     sides = (older_side or side, side)
     return tuple(torch.randn(3, 2, n, n, generator=generator, dtype=torch.float64) for n in sides)
 
 
-def _weights(*values):
-    return [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in values]
+def _weights(*nodes):
+    return [torch.tensor(node, dtype=torch.float64, requires_grad=True) for node in nodes]
 
 
 def test_forward_is_the_sum_over_edges():
     cell = _cell(_genotype([(SKIP, 0), (SKIP, 1)], [(POOL, 2), (SKIP, 1)]))
     older, newer = _inputs()
     before = older.clone(), newer.clone()
-    first, second = F.relu(older) * SHRINK, F.relu(newer) * SHRINK
+    first, second = older * SHRINK, newer * SHRINK
     expected = torch.cat([first + second, F.max_pool2d(first + second, 3, 1, 1) + second], 1)
     torch.testing.assert_close(cell(older, newer), expected)
     assert torch.equal(older, before[0])
@@ -52,46 +53,63 @@ def test_forward_is_the_sum_over_edges():
 
 
 def test_forward_weighs_edges_in_the_order_of_the_genotype():
-    cell = _cell(_genotype([(SKIP, 1), (NONE, 0), (SKIP, 0)], [(SKIP, 2), (SKIP, 1)]))
+    cell = _cell(_genotype([(SKIP, 1), (NONE, 0), (SKIP, 0)], [(SKIP, 2), (POOL, 1)]), searching=True)
     older, newer = _inputs()
-    first, second = F.relu(older) * SHRINK, F.relu(newer) * SHRINK
+    before = older.clone(), newer.clone()
+    first, second = older * SHRINK, newer * SHRINK
+    pooled = F.max_pool2d(second, 3, 1, 1) * SHRINK  # while searching pools have a norm
     node = 0.5 * second + 0.2 * first  # `none` has the weight 0.3 and computes nothing
-    expected = torch.cat([node, 0.9 * node + 0.1 * second], 1)
-    weights = _weights(0.5, 0.3, 0.2, 0.9, 0.1)
+    expected = torch.cat([node, 0.9 * node + 0.1 * pooled], 1)
+    weights = _weights([0.5, 0.3, 0.2], [0.9, 0.1])
     output = cell(older, newer, weights)
     torch.testing.assert_close(output, expected)
     output.sum().backward()
-    assert weights[1].grad is None
-    torch.testing.assert_close(weights[0].grad, second.sum() * 1.9)
-    torch.testing.assert_close(weights[4].grad, second.sum())
+    torch.testing.assert_close(
+        weights[0].grad, torch.stack([second.sum() * 1.9, second.new_zeros(()), first.sum() * 1.9])
+    )
+    torch.testing.assert_close(weights[1].grad, torch.stack([node.sum(), pooled.sum()]))
+    assert torch.equal(older, before[0])
+    assert torch.equal(newer, before[1])
 
 
-def test_forward_rectifies_for_convolutions_only():
-    cell = _cell(_genotype([(CONV, 1)], [(CONV, 2), (SKIP, 2)]))
-    seen = []
-    cell.own["0 1 sep_conv_3x3"].register_forward_hook(lambda *facts: seen.append(facts[2]))
-    cell.own["1 2 sep_conv_3x3"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+@pytest.mark.parametrize("searching", [True, False])
+def test_forward_rectifies_for_convolutions_only(searching):
+    cell = _cell(_genotype([(CONV, 1)], [(CONV, 2), (SKIP, 2)]), searching=searching)
     _, newer = _inputs()
-    output = cell(None, newer)
-    assert (seen[0] < 0).any()
-    torch.testing.assert_close(seen[1], seen[0].clamp_min(0))
-    torch.testing.assert_close(output[:, 2:] - cell.own["1 2 sep_conv_3x3"](seen[1]), seen[0])
+    output = cell(None, newer, _weights([1.0], [1.0, 1.0]) if searching else None)
+    node = output[:, :2].detach()
+    assert (node < 0).any()
+    # The convolution in the second node is the same function of the node as of its ReLU; the skip is not.
+    last = cell.nodes[1]
+    convolution = last.banks["sep_conv_3x3 1"] if searching else last.own["2 sep_conv_3x3"]
+    layers = [[*convolution.depthwise], [*convolution.pointwise]]
+    if not searching:
+        layers = [[layer.weight for layer in kind] for kind in layers]
+    (depthwise1, depthwise2), (pointwise1, pointwise2) = layers
+    pointwise1, pointwise2 = pointwise1.view(2, 2, 1, 1), pointwise2.view(2, 2, 1, 1)
+    inner = F.conv2d(F.conv2d(node.clamp_min(0), depthwise1, padding=1, groups=2), pointwise1) * SHRINK
+    outer = F.conv2d(F.conv2d(inner.clamp_min(0), depthwise2, padding=1, groups=2), pointwise2) * SHRINK
+    torch.testing.assert_close(output[:, 2:], outer + node)
 
 
-def test_forward_zero_node_is_zeros():
-    cell = _cell(_genotype([], [(SKIP, 1)], []))
+@pytest.mark.parametrize("searching", [True, False])
+def test_forward_zero_node_is_zeros(searching):
+    cell = _cell(_genotype([], [(SKIP, 1)], []), searching=searching)
     _, newer = _inputs()
-    output = cell(None, newer)
+    output = cell(None, newer, _weights([], [1.0], []) if searching else None)
     assert output.shape == (3, 6, 4, 4)
     assert not output[:, :2].any()
     assert output[:, 2:4].any()
     assert not output[:, 4:].any()
 
 
+@pytest.mark.parametrize("searching", [True, False])
 @pytest.mark.parametrize(("side", "expected"), [(4, 2), (5, 3), (7, 4), (8, 4)])
-def test_forward_reduction_halves_edges_from_inputs_only(side, expected):
-    cell = _cell(_genotype([(SKIP, 0), (POOL, 1)], [(SKIP, 2), (CONV, 0), (CONV, 2)], reduction=True))
-    assert cell(*_inputs(side)).shape == (3, 4, expected, expected)
+def test_forward_reduction_halves_edges_from_inputs_only(side, expected, searching):
+    genotype = _genotype([(SKIP, 0), (POOL, 1)], [(SKIP, 2), (CONV, 0), (CONV, 2)], reduction=True)
+    cell = _cell(genotype, searching=searching)
+    weights = _weights([0.5, 0.5], [0.2, 0.3, 0.5]) if searching else None
+    assert cell(*_inputs(side), weights).shape == (3, 4, expected, expected)
 
 
 @pytest.mark.parametrize("older_side", [7, 8])
@@ -99,7 +117,7 @@ def test_forward_brings_a_larger_older_input_to_size(older_side):
     cell = _cell(_genotype([(SKIP, 0), (SKIP, 1)]), older_is_larger=True)
     assert isinstance(cell.preprocess["0"], FactorizedReduce)
     older, newer = _inputs(4, older_side)
-    expected = cell.preprocess["0"](older.clamp_min(0)) + newer.clamp_min(0) * SHRINK
+    expected = cell.preprocess["0"](older) + newer * SHRINK
     torch.testing.assert_close(cell(older, newer), expected)
 
 
@@ -109,26 +127,42 @@ def test_unread_input_has_no_preprocessing():
     assert cell(None, _inputs()[1]).shape == (3, 4, 4, 4)
 
 
-def test_shared_candidates_are_computed_once():
-    genotype = _genotype([(POOL, 1)], [(POOL, 1), (CONV, 1)], [(POOL, 1), (CONV, 1)])
-    cell = _cell(genotype, searching=True)
+@pytest.mark.parametrize("searching", [True, False])
+def test_shared_candidates_are_computed_once(searching):
+    cell = _cell(_genotype([(POOL, 1)], [(POOL, 1), (CONV, 1)], [(POOL, 1), (CONV, 1)]), searching=searching)
+    of_nodes = [node.banks["sep_conv_3x3 1"] if searching else node.own["1 sep_conv_3x3"] for node in cell.nodes[1:]]
     calls = []
-    for module in (*cell.shared.values(), *cell.own.values()):
+    for module in (*cell.shared.values(), *of_nodes):
         module.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
-    cell(*_inputs(), _weights(1.0, 0.5, 0.5, 0.5, 0.5))
-    assert sorted(calls) == ["Pool", "SeparableConv", "SeparableConv"]
-    assert cell.own["1 1 sep_conv_3x3"] is not cell.own["2 1 sep_conv_3x3"]
+    cell(*_inputs(), _weights([1.0], [0.5, 0.5], [0.5, 0.5]) if searching else None)
+    assert sorted(calls) == [*["ChainBank"] * (2 * searching), "Pool", *["SeparableConv"] * (2 * (not searching))]
+    assert of_nodes[0] is not of_nodes[1]
 
 
 def test_keep_drops_modules_that_nothing_uses():
     cell = _cell(_genotype([(CONV, 0), (POOL, 1)], [(CONV, 0), (POOL, 1), (SKIP, 2)]), searching=True)
     smaller = _genotype([(POOL, 1)], [(CONV, 0), (SKIP, 2)])
-    kept = cell.own["1 0 sep_conv_3x3"]
-    cell.keep(smaller)
+    kept = cell.nodes[1].banks["sep_conv_3x3 1"]
+    assert cell.keep(smaller) == []
     assert cell.genotype == smaller
-    assert list(cell.own.values()) == [kept]
+    assert [[*node.banks.values()] for node in cell.nodes] == [[], [kept]]
     assert set(cell.shared) == {"1 max_pool_3x3", "2 skip_connect"}, "one of two readers of the pool is still there"
+    assert set(cell.preprocess) == {"0", "1"}
     cell.keep(_genotype([(POOL, 1)], [(SKIP, 2)]))
-    assert not list(cell.own)
+    assert not [bank for node in cell.nodes for bank in node.banks]
     assert set(cell.preprocess) == {"1"}
-    assert cell(None, _inputs()[1], _weights(1.0, 1.0)).shape == (3, 4, 4, 4)
+    assert cell(None, _inputs()[1], _weights([1.0], [1.0])).shape == (3, 4, 4, 4)
+    cell.keep(_genotype([(POOL, 1)], []))
+    assert set(cell.shared) == {"1 max_pool_3x3"}
+
+
+def test_keep_returns_what_lost_rows():
+    cell = _cell(_genotype([(CONV, 0), (CONV, 1)], [(CONV, 0), (CONV, 1), (CONV, 2)]), searching=True)
+    first, second = (node.banks["sep_conv_3x3 1"] for node in cell.nodes)
+    sliced = cell.keep(_genotype([(CONV, 1)], [(CONV, 0), (CONV, 2)]))
+    expected = [(first, [2, 3])] * 4 + [(second, [0, 1, 4, 5])] * 4  # two channels each; two layers of two parameters
+    for (parameter, rows), (bank, kept) in zip(sliced, expected, strict=True):
+        assert any(parameter is own for own in bank.parameters())
+        assert rows.tolist() == kept
+        assert len(parameter) == len(kept)
+    assert len({id(parameter) for parameter, _ in sliced}) == 8

@@ -1,4 +1,4 @@
-"""Candidate operations against plain functions of torch, and the batch norm whose scale is an architecture weight."""
+"""Candidate operations against plain functions of torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import NONE
-from search_spaces.ops import OPERATIONS, BatchNorm, FactorizedReduce, ReluConvNorm, check_operations
+from search_spaces.ops import (
+    CHAINS,
+    OPERATIONS,
+    BatchNorm,
+    DepthwiseChain,
+    FactorizedReduce,
+    PointwiseNorm,
+    check_operations,
+)
 
 NAMES = [name for name in OPERATIONS if name != NONE]
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -85,13 +94,31 @@ def test_only_operations_without_parameters_are_shared(name, stride):
     assert (operation.is_shared, operation.reads_relu) == (not has_parameters, has_parameters)
 
 
+def test_chains_are_the_depthwise_operations_of_the_table():
+    assert set(CHAINS) == {name for name in OPERATIONS if name.startswith(("sep_", "dil_"))}
+    for name, chain in CHAINS.items():
+        side, is_dilated = int(name[-1]), name.startswith("dil_")
+        assert chain == DepthwiseChain(kernel=side, dilation=1 + is_dilated, repeats=2 - is_dilated)
+
+
+@pytest.mark.parametrize(
+    ("dilation", "stride", "expected"), [(1, 1, (1, 1, 1)), (1, 2, (1, 2, 1)), (2, 1, (1, 1, 2)), (2, 2, (2, 1, 1))]
+)
+def test_first_step_skips_pixels_where_all_taps_do(dilation, stride, expected):
+    assert DepthwiseChain(kernel=5, dilation=dilation, repeats=1).first_step(stride) == expected
+
+
+def _weights_of(operation):
+    return ([conv.weight for conv in convolutions] for convolutions in (operation.depthwise, operation.pointwise))
+
+
 @pytest.mark.parametrize("size", [4, 5, 8])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_separable_conv_is_two_depthwise_and_pointwise_convolutions(kernel, stride, size):
     operation = _build(f"sep_conv_{kernel}x{kernel}", stride, True)
     x = torch.randn(2, 4, size, size, dtype=torch.float64)
-    depthwise1, pointwise1, depthwise2, pointwise2 = (parameter for _, parameter in operation.named_parameters())
+    (depthwise1, depthwise2), (pointwise1, pointwise2) = _weights_of(operation)
     expected = F.conv2d(x, depthwise1, stride=stride, padding=kernel // 2, groups=4)
     expected = F.relu(_normalised(F.conv2d(expected, pointwise1)))
     expected = _normalised(F.conv2d(F.conv2d(expected, depthwise2, padding=kernel // 2, groups=4), pointwise2))
@@ -104,7 +131,7 @@ def test_separable_conv_is_two_depthwise_and_pointwise_convolutions(kernel, stri
 def test_dilated_conv_is_a_dilated_convolution_with_the_same_weights(kernel, stride, size):
     operation = _build(f"dil_conv_{kernel}x{kernel}", stride, True)
     x = torch.randn(2, 4, size, size, dtype=torch.float64)
-    depthwise, pointwise = (parameter for _, parameter in operation.named_parameters())
+    (depthwise,), (pointwise,) = _weights_of(operation)
     pad = kernel // 2 * 2
     expected = F.conv2d(x, depthwise, stride=stride, padding=pad, dilation=2, groups=4)
     torch.testing.assert_close(operation(x), _normalised(F.conv2d(expected, pointwise)), rtol=0, atol=1e-10)
@@ -121,34 +148,35 @@ def test_factorized_conv_is_a_row_then_a_column(stride):
     torch.testing.assert_close(operation(x), _normalised(expected), rtol=0, atol=1e-10)
 
 
-def _factorized_reduce():
-    reduce = FactorizedReduce(1, 2, searching=True).double().eval()
+@pytest.fixture(params=[True, False], ids=["searching", "derived"])
+def reduce(request):
+    """Even pixels as they are, odd ones times ten."""
+    reduce = FactorizedReduce(1, 2, searching=request.param).double().eval()
     torch.nn.init.constant_(reduce.even.weight, 1.0)
     torch.nn.init.constant_(reduce.odd.weight, 10.0)
     return reduce
 
 
-def test_factorized_reduce_even_side():
+def test_factorized_reduce_even_side(reduce):
     x = torch.arange(16.0, dtype=torch.float64).reshape(1, 1, 4, 4)
     expected = torch.tensor([[[[0.0, 2], [8, 10]], [[50, 70], [130, 150]]]], dtype=torch.float64)
-    torch.testing.assert_close(_factorized_reduce()(x), expected * SHRINK)
+    torch.testing.assert_close(reduce(x), expected * SHRINK)
 
 
-def test_factorized_reduce_odd_side():
+def test_factorized_reduce_odd_side(reduce):
     x = torch.arange(9.0, dtype=torch.float64).reshape(1, 1, 3, 3)
     expected = torch.tensor([[[[0.0, 2], [6, 8]], [[40, 0], [0, 0]]]], dtype=torch.float64)
-    torch.testing.assert_close(_factorized_reduce()(x), expected * SHRINK)
+    torch.testing.assert_close(reduce(x), expected * SHRINK)
 
 
-def test_factorized_reduce_only_one_odd_side():
+def test_factorized_reduce_only_one_odd_side(reduce):
     x = torch.arange(6.0, dtype=torch.float64).reshape(1, 1, 2, 3)
-    torch.testing.assert_close(
-        _factorized_reduce()(x), torch.tensor([[[[0.0, 2]], [[40, 0]]]], dtype=torch.float64) * SHRINK
-    )
+    torch.testing.assert_close(reduce(x), torch.tensor([[[[0.0, 2]], [[40, 0]]]], dtype=torch.float64) * SHRINK)
 
 
-def test_factorized_reduce_odd_width():
-    assert FactorizedReduce(3, 5, searching=False)(torch.randn(2, 3, 6, 6)).shape == (2, 5, 3, 3)
+@pytest.mark.parametrize("searching", [True, False])
+def test_factorized_reduce_odd_width(searching):
+    assert FactorizedReduce(3, 5, searching=searching)(torch.randn(2, 3, 6, 6)).shape == (2, 5, 3, 3)
 
 
 def test_avg_pool_leaves_the_padding_out():
@@ -172,48 +200,44 @@ def test_pool_is_normalised_while_searching():
     torch.testing.assert_close(_build("max_pool_3x3", 1, True)(x), _normalised(pooled), rtol=0, atol=1e-10)
 
 
-def test_relu_conv_norm_rectifies_first():
-    module = ReluConvNorm(3, 2, searching=True).double()
-    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    expected = _normalised(F.conv2d(x.clamp_min(0), module.conv.weight))
-    torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-10)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("searching", [True, False])
+def test_pointwise_norm_leaves_the_rectifying_to_others(searching, memory_format):
+    module = PointwiseNorm(3, 2, searching).double()
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
+    before, results = x.clone(), []
+    for function in (module, lambda image: _normalised(F.conv2d(image, module.conv.weight))):
+        image = x.clone().requires_grad_()
+        module.zero_grad()
+        output = function(image)
+        output.backward(torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output))
+        results.append([output, image.grad, module.conv.weight.grad])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    assert torch.equal(x, before)
+    assert module.norm.affine == (not searching)
 
 
 @pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_batch_norm_scale_equals_explicit_multiplication(memory_format, is_training):
-    folded, plain = (BatchNorm(6, affine=False).double().train(is_training) for _ in range(2))
+def test_batch_norm_is_the_one_of_torch(memory_format, affine, is_training):
+    ours, theirs = (kind(6, affine=affine).double() for kind in (BatchNorm, nn.BatchNorm2d))
+    with torch.no_grad():
+        ours.running_mean.normal_()
+        ours.running_var.uniform_(0.5, 2)
+        for parameter in ours.parameters():
+            parameter.normal_()
+    theirs.load_state_dict(ours.state_dict())
     x = torch.randn(4, 6, 5, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
     upstream = torch.randn(4, 6, 5, 5, dtype=torch.float64).contiguous(memory_format=memory_format)
     results = []
-    for norm, is_folded in ((folded, True), (plain, False)):
-        image, scale = x.clone().requires_grad_(), torch.tensor(0.37, dtype=torch.float64, requires_grad=True)
-        output = norm(image, scale) if is_folded else norm(image) * scale
+    for norm in (ours.train(is_training), theirs.train(is_training)):
+        norm.momentum = 0.3
+        image = x.clone().requires_grad_()
+        output = norm(image)
         (output * upstream).sum().backward()
-        results.append((output, image.grad, scale.grad, norm.running_mean, norm.running_var))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
-def test_scale_of_operation_equals_explicit_multiplication(name, stride, memory_format):
-    operation = _build(name, stride, True).to(memory_format=memory_format)
-    x = torch.randn(3, 4, 7, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
-    results = []
-    for is_folded in (True, False):
-        image, scale = x.clone().requires_grad_(), torch.tensor(0.37, dtype=torch.float64, requires_grad=True)
-        output = operation(image, scale) if is_folded else operation(image) * scale
-        upstream = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)
-        operation.zero_grad()
-        (output * upstream).sum().backward()
-        results.append([output, image.grad, scale.grad, *(parameter.grad for parameter in operation.parameters())])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
-
-
-def test_scale_of_bare_pool_multiplies():
-    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
-    pool = _build("avg_pool_3x3", 1, False, 2)
-    torch.testing.assert_close(pool(x, torch.tensor(0.5, dtype=torch.float64)), 0.5 * pool(x))
+        gradients = [parameter.grad for parameter in norm.parameters()]
+        results.append((output, image.grad, *gradients, norm.running_mean, norm.running_var))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)

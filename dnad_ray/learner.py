@@ -1,0 +1,177 @@
+"""One step of everything that learns; nothing in it waits for the device until somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnad_ray.config import RunConfig
+from dnad_ray.graphs import RecordedStep
+from dnad_ray.losses import shrinking_loss, sparsity
+from dnad_ray.relaxation import Relaxation
+from dnad_ray.teacher import Teacher
+from search_spaces.bank import Sliced
+from search_spaces.supernet import Supernet
+
+__all__ = ["Learner", "Look", "cut_optimizer"]
+
+
+class Look(NamedTuple):
+    """What the host learns when it looks, as plain numbers.
+
+    Attributes:
+        loss: Loss of the last step, with imitation and sparsity.
+        sparsity: Sparsity sum S of the weights as they are now.
+        task_loss: Task loss, summed over the steps since the last look.
+        kd_loss: Imitation loss before its weight, likewise.
+        correct: Images classified correctly, likewise.
+        num_steps: Steps since the last look.
+        num_images: Images of these steps.
+        weights: Architecture weights as they are now, in the order of the candidates.
+    """
+
+    loss: float
+    sparsity: float
+    task_loss: float
+    kd_loss: float
+    correct: float
+    num_steps: int
+    num_images: int
+    weights: list[float]
+
+
+class Learner:
+    """Supernet, architecture weights and adapters with their optimizers.
+
+    Args:
+        config: The trial's configuration.
+        supernet: On its device, with its present candidates.
+        imitation: Imitation loss and its adapters, on the same device.
+        teacher: Who is imitated, None for nobody.
+    """
+
+    def __init__(self, config: RunConfig, supernet: Supernet, imitation: nn.Module, teacher: Teacher | None) -> None:
+        settings = config.train
+        self.supernet, self.imitation, self.teacher = supernet, imitation, teacher
+        self.device = next(supernet.parameters()).device
+        self.relaxation = Relaxation(supernet.candidates).to(self.device)
+        on_gpu = self.device.type == "cuda"
+        # fused: one call for all parameters; the loop over them takes 5 % of a step where tensors are small.
+        self.optimizer = torch.optim.Adam(
+            self._parameters(),
+            settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+            capturable=on_gpu and settings.cuda_graphs,
+        )
+        self.arch_optimizer = torch.optim.SGD(
+            self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
+        )
+        self._grad_clip, self._kd_weight = settings.grad_clip, config.distill.weight
+        self._autocast = settings.precision == "bfloat16"
+        self._clipped = list(supernet.parameters())  # to walk through all modules takes a while
+        # What a look fetches; written in place, for a recording knows memory, not names.
+        self._loss = torch.zeros((), device=self.device)
+        self._totals = torch.zeros(3, device=self.device)
+        self._num_steps = self._num_images = 0
+        self._pressure: tuple[float, float] | tuple[Tensor, ...] | None = None
+        self._recorded_pressure = torch.zeros(2, device=self.device).unbind()
+        self._recorded = RecordedStep(self._step) if on_gpu and settings.cuda_graphs else None
+
+    def step(self, images: Tensor, labels: Tensor, pressure: tuple[float, float] | None) -> None:
+        """Take one step of network weights and architecture weights on the same batch.
+
+        Args:
+            images: (N, C, H, W), normalised, on the device.
+            labels: (N,).
+            pressure: Sparsity weight gamma and offset mu; None while warming up.
+        """
+        if self._recorded is None:
+            self._pressure = pressure
+            self._step(images, labels)
+        else:
+            if (self._pressure is None) != (pressure is None):
+                self._recorded.forget()
+            self._pressure = None if pressure is None else self._recorded_pressure
+            for entry, value in zip(self._recorded_pressure, pressure or (), strict=False):
+                entry.fill_(value)
+            self._recorded(images, labels)
+        self._num_steps += 1
+        self._num_images += len(labels)
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        weights = self.relaxation.weights()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            output = self.supernet(images, weights)
+            task_loss = F.cross_entropy(output.logits, labels)
+            loss, kd_loss = task_loss, None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    target = self.teacher.network(images)
+                kd_loss = self.imitation(output, target)
+                loss = loss + self._kd_weight * kd_loss
+        if self._pressure is not None:
+            loss = shrinking_loss(loss, weights, *self._pressure)
+        self.optimizer.zero_grad()
+        self.arch_optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
+        self.optimizer.step()
+        self.arch_optimizer.step()
+        with torch.no_grad():
+            correct = (output.logits.argmax(1) == labels).sum()
+            imitated = torch.zeros_like(loss) if kd_loss is None else kd_loss
+            self._loss.copy_(loss)
+            self._totals += torch.stack([task_loss, imitated, correct.to(loss.dtype)])
+
+    @torch.no_grad()
+    def look(self) -> Look:
+        """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
+        weights = self.relaxation.weights()
+        facts = torch.stack([self._loss, sparsity(weights)])
+        loss, total, task_loss, kd_loss, correct, *values = torch.cat([facts, self._totals, weights]).tolist()
+        result = Look(loss, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values)
+        self._totals.zero_()
+        self._num_steps = self._num_images = 0
+        return result
+
+    def delete(self, positions: Collection[int]) -> None:
+        """Delete candidates for good: parameters, statistics and the optimizers' memory of them."""
+        kept, sliced = self.supernet.remove(positions)
+        if self._recorded is not None:
+            self._recorded.forget()
+        cut_optimizer(self.optimizer, self._parameters(), sliced)
+        self._clipped = list(self.supernet.parameters())
+        cut_optimizer(self.arch_optimizer, self.relaxation.parameters(), [self.relaxation.keep(kept)])
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        return chain(self.supernet.parameters(), self.imitation.parameters())
+
+
+def cut_optimizer(
+    optimizer: torch.optim.Optimizer, alive: Iterable[nn.Parameter], sliced: Iterable[Sliced] = ()
+) -> None:
+    """Make an optimizer forget what is gone; what it knows of the rest stays as it is.
+
+    Args:
+        optimizer: Holds the parameters.
+        alive: The parameters that there are still; all others lose their place and their state.
+        sliced: Those that lost rows; their state loses the same rows.
+    """
+    present = {id(parameter) for parameter in alive}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in present:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) in present]
+    for parameter, rows in sliced:
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.dim():  # without dimensions: the count of steps
+                state[name] = value[rows]

@@ -1,0 +1,78 @@
+"""The states of a cell while it runs: what several edges read is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.genotype import Edge
+from search_spaces.projection import Projection
+
+__all__ = ["States", "edge_key"]
+
+
+class States:
+    """Inputs and nodes of a cell, and what is made of them.
+
+    Attributes:
+        ahead: By bank the projections that were computed before their node's turn.
+
+    Args:
+        shared: By :func:`edge_key` the operations that all candidates of a kind on one state share.
+    """
+
+    def __init__(self, shared: nn.ModuleDict) -> None:
+        self._shared = shared
+        self._states: list[Tensor | None] = []
+        self._computed: dict[object, Tensor] = {}
+        self.ahead: dict[nn.Module, list[Projection]] = {}
+
+    def append(self, state: Tensor | None) -> None:
+        """Add the next state, None if nothing reads it or nothing is in it."""
+        self._states.append(state)
+
+    def raw(self, source: int) -> Tensor:
+        """Return a state (N, C, H, W)."""
+        return cast(Tensor, self._states[source])
+
+    def rectified(self, source: int) -> Tensor:
+        """Return ReLU of a state."""
+        return self._once(("relu", source), lambda: F.relu(self.raw(source)))
+
+    def side_by_side(self, sources: Sequence[int]) -> Tensor:
+        """Return the rectified states of some sources along the channels (N, num_sources * C, H, W)."""
+        return self._once(tuple(sources), lambda: torch.cat([self.rectified(source) for source in sources], 1))
+
+    def halves(self, source: int) -> Tensor:
+        """Return what a skip connection of stride 2 projects, (N, 2C, ceil(H / 2), ceil(W / 2)).
+
+        The first C channels are the even pixels of the rectified state, the others the odd ones.
+        """
+        return self._once(("halves", source), lambda: halves(self.rectified(source)))
+
+    def shared(self, edge: Edge) -> Tensor:
+        """Return the output of an operation that all its candidates on one state share."""
+        key = edge_key(edge)
+        return self._once(key, lambda: cast(Tensor, self._shared[key](self.raw(edge.source))))
+
+    def _once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return self._computed[key]
+
+
+def edge_key(edge: Edge) -> str:
+    """Return what names an edge within its node; keys of ModuleDict must be text, the edges themselves stay data."""
+    return f"{edge.source} {edge.operation}"
+
+
+def halves(x: Tensor) -> Tensor:
+    """Return even and odd pixels of (N, C, H, W) side by side, see :meth:`States.halves`."""
+    odd = x[:, :, 1::2, 1::2]
+    # An odd side is padded by one, so that both halves have ceil(side / 2) pixels.
+    odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+    return torch.cat([x[:, :, ::2, ::2], odd], 1).contiguous(memory_format=torch.channels_last)
