@@ -41,7 +41,7 @@ _TWINS = {
 }
 _SNAPSHOT_TYPES = {field.name: str(field.type) for field in fields(Snapshot)}
 _EPOCH_TYPES = {field.name: str(field.type) for field in fields(EpochReport)}
-_DTYPES = {"int": "int64", "float": "float64", "float | None": "float64"}
+_DTYPES = {"bool": "bool", "int": "int64", "float": "float64", "float | None": "float64"}
 
 HISTORY_COLUMNS: tuple[str, ...] = ("run", "trial", *_EPOCH_TYPES, *_TWINS.values())
 """Columns of :func:`load_history`, in order."""

@@ -32,7 +32,14 @@ from search_spaces.genotype import Genotype
 
 __all__ = ["write_report"]
 
-_WORDS = {"run": "Run", "trial": "Trial", "kind": "Kind", "kd": "Imitation", "digest": "Architecture"}
+_WORDS = {
+    "run": "Run",
+    "trial": "Trial",
+    "kind": "Kind",
+    "kd": "Imitation",
+    "digest": "Architecture",
+    "counter": "Costs by",
+}
 _TABLE = (
     "error",
     "macs",
@@ -48,7 +55,7 @@ _TABLE = (
 )
 _DETAILS = (
     *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "seed", "epoch", "step", "kind"),
-    *("shrink_rate", "kd", "train_accuracy", "device_seconds", "digest"),
+    *("shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
 )
 
 
@@ -189,6 +196,8 @@ def _table(front: pd.DataFrame) -> dict[str, Any]:
 def _words(row: Mapping[Any, Any], name: str) -> str:
     if name == "kd":
         return kd_in_words(row)
+    if name == "counter" and row["costs_traced"]:
+        return f"{row[name]}, confirmed by a trace of the network"
     if name == "kind" and row[name] in KINDS:
         return f"{row[name]} ({KINDS[row[name]]})"
     return shown(name, row[name])

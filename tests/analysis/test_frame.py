@@ -26,6 +26,7 @@ def test_load_runs_has_a_row_per_snapshot(make_run):
     assert list(zip(frame["trial"], frame["step"], strict=True)) == [
         (trial, step) for trial in ("t0", "t1", "t2") for step in (45, 90, 135)
     ]
+    assert frame["costs_traced"].dtype == bool
     assert (frame["error"] == 1 - frame["proxy_accuracy"]).all()
     assert frame["kd_temperature"].isna().tolist() == [True] * 3 + [False] * 3 + [True] * 3
 

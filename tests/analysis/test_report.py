@@ -12,7 +12,7 @@ from analysis.pareto import front_of
 from analysis.report import write_report
 from dnad_ray.config import RunConfig, config_to_dict
 from dnad_ray.errors import RunFolderError, UserError
-from dnad_ray.store import create_run, write_config, write_status
+from dnad_ray.store import create_run, write_config, write_snapshot, write_status
 from search_spaces.genotype import Genotype
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -78,6 +78,16 @@ def test_write_report_embeds_front_networks_and_numbers_of_all(make_run, tmp_pat
     assert data["labels"][0] == "Proxy error (share of validation images)"
     assert [row[-1] for row in data["points"]] == frame["digest"].tolist()
     assert data["first"] == front["error"].idxmin()
+
+
+def test_write_report_says_by_whom_costs_are_and_whether_a_trace_confirmed_them(tmp_path, dense, snapshot):
+    folder = create_run(tmp_path / "demo", config_to_dict(RunConfig()), "0.0.0")
+    for step, traced in ((10, False), (20, True)):
+        write_snapshot(folder, snapshot(dense(), step=step, costs_traced=traced), dense())
+    data = read(write_report(folder, tmp_path / "report.html")).data
+    counter = "fvcore-0.1.5 total, eval"
+    place = data["labels"].index("Costs by")
+    assert [row[place] for row in data["points"]] == [counter, f"{counter}, confirmed by a trace of the network"]
 
 
 def test_write_report_lists_the_front_as_a_table(make_run, tmp_path):

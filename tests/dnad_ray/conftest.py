@@ -124,6 +124,7 @@ def a_snapshot() -> Snapshot:
         num_classes=10,
         init_channels=8,
         counter="fvcore",
+        costs_traced=True,
     )
 
 

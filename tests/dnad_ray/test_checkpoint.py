@@ -45,7 +45,7 @@ def test_checkpoint_highest_step_is_the_newest_whatever_the_names(two):
 def test_checkpoint_manifest_lists_step_size_and_sum(two):
     content = (two[1] / "state.pt").read_bytes()
     assert json.loads((two[1] / "manifest.json").read_text()) == {
-        "schema": 1,
+        "schema": 2,
         "step": 10,
         "files": {"state.pt": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
     }
@@ -78,7 +78,7 @@ def without_manifest(folder):
 
 def of_another_schema(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 2}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 1}))
 
 
 def torn_manifest(folder):

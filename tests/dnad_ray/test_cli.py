@@ -164,9 +164,12 @@ def wait_for(found, process, seconds=120):
         time.sleep(0.02)
 
 
-def test_search_interrupted_says_how_to_continue_and_does(command, config_file, finished, tmp_path, timeless):
-    out = tmp_path / "demo"  # the name of the run that never stopped
-    arguments = ["search", str(config_file), "--out", str(out)]
+def test_search_interrupted_says_how_to_continue_and_does(command, config_file, tmp_path, timeless):
+    whole, out = tmp_path / "whole" / "demo", tmp_path / "demo"  # runs of one name, for a comparison of their records
+    slower = ["--set", "data.image_size=20", "--set", "space.init_channels=8"]  # or it is over before it is interrupted
+    code, _, err = command("search", config_file, "--out", whole, *slower)
+    assert (code, err) == (0, "")
+    arguments = ["search", str(config_file), "--out", str(out), *slower]
     process = subprocess.Popen(
         [sys.executable, "-m", "dnad_ray", *arguments],
         stdout=subprocess.PIPE,
@@ -178,10 +181,11 @@ def test_search_interrupted_says_how_to_continue_and_does(command, config_file, 
     process.send_signal(signal.SIGINT)
     said, err = process.communicate(timeout=120)
     assert process.returncode == 130, (said, err)
-    assert err == f"dnad-ray: error: interrupted; to continue: dnad-ray search {config_file} --out {out} --resume\n"
+    again = f"dnad-ray search {config_file} --out {out} {' '.join(slower)} --resume"
+    assert err == f"dnad-ray: error: interrupted; to continue: {again}\n"
     assert {"front.json", "snapshots.parquet"} <= set(files_of(out))
     early = read_run(out).snapshots
-    expected = read_run(finished[0]).snapshots
+    expected = read_run(whole).snapshots
     assert 1 <= len(early) < len(expected)
     code, _, err = command(*arguments, "--resume")
     assert (code, err) == (0, "")

@@ -111,6 +111,9 @@ def test_unknown_key(data, key, allowed):
         ("data.validation_share", 0),
         ("data.validation_share", 1),
         ("data.augment", "auto-augment"),
+        ("data.storage", "tape"),
+        ("data.workers", -1),
+        ("data.workers", 257),
         ("space.num_cells", 0),
         ("space.init_channels", 1),
         ("space.stem", "mnist"),
@@ -177,6 +180,28 @@ def test_warmup_must_end(epochs, warmup):
 def test_temperature_without_effect(settings, words):
     with pytest.raises(ConfigError, match=rf"config: distill\.temperature: got 2, which has no effect with .*{words}"):
         config_from_dict({"distill": settings | {"temperature": 2.0}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "digits", "storage": "disk"}, "storage: got 'disk', which has no effect with name 'digits'"),
+        ({"name": "digits", "workers": 2}, "workers: got 2, which has no effect with storage 'auto' and name 'digits'"),
+        ({"name": "imagefolder", "storage": "memory", "workers": 0}, "workers: got 0, .* storage 'memory'"),
+    ],
+)
+def test_storage_and_workers_without_effect(settings, words):
+    with pytest.raises(ConfigError, match=rf"^config: data\.{words}.*; allowed: .*'imagefolder'"):
+        config_from_dict({"data": settings})
+
+
+def test_storage_and_workers_of_an_image_folder():
+    for storage, workers in (("auto", 2), ("disk", 0), ("disk", None), ("memory", None)):
+        data = config_from_dict({"data": {"name": "imagefolder", "storage": storage, "workers": workers}}).data
+        assert (data.storage, data.workers) == (storage, workers)
+    assert config_from_dict({"data": {"storage": "memory"}}).data.storage == "memory"
+    with pytest.raises(ConfigError, match=r"any key but seed"):
+        list(trial_configs(with_overrides(LOGITS, {"sweep.grid": {"data.workers": [1, 2]}})))
 
 
 @pytest.mark.parametrize(

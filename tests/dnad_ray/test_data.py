@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dnad_ray.config import DataConfig
@@ -158,14 +159,18 @@ def test_image_folder_root_is_missing_or_a_file(tmp_path):
 
 
 def test_image_folder_that_does_not_fit_is_refused_before_decoding(tmp_path, monkeypatch):
-    config = _folder(tmp_path / "train").model_copy(update={"root": str(tmp_path), "image_size": 1024})
+    config = _folder(tmp_path / "train").model_copy(
+        update={"root": str(tmp_path), "image_size": 1024, "storage": "memory"}
+    )
     _folder(tmp_path / "test")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=20_000_000))
     tracemalloc.start()
     try:
         for load in (load_data, load_test):
             with pytest.raises(
-                DataError, match=r"20 images of 1024x1024 pixels, 0.02 GB'.*data.image_size: 768 or smaller"
+                DataError,
+                match=r"20 images of 1024x1024 pixels, 0.02 GB'.*data.image_size: 768 or smaller would fit, or "
+                r"data.storage=disk decodes them for every batch",
             ):
                 load(config)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
@@ -173,9 +178,58 @@ def test_image_folder_that_does_not_fit_is_refused_before_decoding(tmp_path, mon
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("available", [0, 10_000_000])
+def test_image_folder_is_streamed_where_it_does_not_fit_or_as_asked(tmp_path, monkeypatch, available):
+    """20 + 20 images of 256 x 256: 1.3 MB each part."""
+    config = _folder(tmp_path / "train").model_copy(update={"root": str(tmp_path), "image_size": 256, "workers": 0})
+    _folder(tmp_path / "test")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=available))
+    for storage, is_streamed in (("auto", available == 0), ("disk", True)):
+        asked = config.model_copy(update={"storage": storage})
+        data, test = load_data(asked), load_test(asked)
+        assert [split.held() is None for split in (data.train, data.validation, test)] == [is_streamed] * 3
+        assert (len(data.train), len(data.validation), len(test)) == (16, 4, 20)
+        assert (data.image_size, data.in_channels, test.image_size, test.channels) == (256, 1, 256, 1)
+
+
+def test_image_folder_on_disk_equals_memory(tmp_path, monkeypatch):
+    _folder(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    configs = [
+        DataConfig(name="imagefolder", root="photos", storage=storage, cutout=3) for storage in ("memory", "disk")
+    ]
+    held, streamed = map(load_data, configs)
+    for name in ("name", "classes", "mean", "std", "augmentation", "image_size", "in_channels"):
+        assert getattr(streamed, name) == getattr(held, name)
+    monkeypatch.chdir("/")  # a trial may run in another folder
+    for ours, theirs in ((streamed.train, held.train), (streamed.validation, held.validation)):
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        everything = [np.arange(len(ours))]
+        for images in ours.stream(everything, torch.device("cpu")):
+            assert (images.numpy() == theirs.images).all()
+
+
+def test_image_folder_on_disk_is_read_through_before_the_search(tmp_path):
+    config = _folder(tmp_path / "train").model_copy(update={"root": str(tmp_path), "storage": "disk"})
+    _folder(tmp_path / "val")
+    calls = []
+    load_data(config, lambda *call: calls.append(call))
+    assert ("reading training images", 20, 20) in calls
+    assert ("reading validation images", 20, 20) in calls
+    for part in ("train", "val"):
+        bad = tmp_path / part / "dog" / "05.png"
+        content = bad.read_bytes()
+        bad.write_bytes(content[:50])
+        with pytest.raises(DataError, match=rf"image: got '.*/{part}/dog/05\.png'; allowed: an intact image"):
+            load_data(config)
+        bad.write_bytes(content)
+    with pytest.raises(DataError, match=r"data\.cutout: got 17"):
+        load_data(config.model_copy(update={"cutout": 17}))
+
+
 def test_digits_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1_000_000))
-    with pytest.raises(DataError, match="1438 images of 64x64"):
+    with pytest.raises(DataError, match=r"1438 images of 64x64.*would fit\)$"):
         load_data(DataConfig(image_size=64))
     with pytest.raises(DataError, match="359 images of 64x64"):
         load_test(DataConfig(image_size=64))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.images import Augmentation, ImageData, Split, channel_statistics
+from dnad_ray.streaming import FileSplit
 from search_spaces.ops import BatchNorm
 
 
@@ -133,3 +137,24 @@ def test_recalibrate_leaves_no_single_image_to_a_batch_norm_without_pixels():
     recalibrate(network, network, _data(), 5, 4)
     mean, _ = _statistics(_data(), np.random.RandomState(0).permutation(7)[:4], 4)
     assert network[1].running_mean.item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_images_from_disk_are_scored_and_recalibrated_as_those_in_memory(tmp_path):
+    held, statistics = _data(validation=_split([0, 29, 10, 31, 255], [0, 0, 1, 1, 0])), []
+    data = dataclasses.replace(
+        held, train=_files(tmp_path / "train", held.train), validation=_files(tmp_path / "val", held.validation)
+    )
+    for some in (held, data):
+        network = _Brightness()
+        assert accuracy_of(network, network, some.validation, some, 2) == 0.6
+        recalibrate(network, network, some, 6, 2)
+        statistics.append((network.norm.running_mean.item(), network.norm.running_var.item()))
+    assert statistics[0] == statistics[1]
+
+
+def _files(folder, split):
+    folder.mkdir()
+    paths = tuple(str(folder / f"{index}.png") for index in range(len(split)))
+    for path, image in zip(paths, split.images, strict=True):
+        Image.fromarray(image[0]).save(path)
+    return FileSplit(paths=paths, labels=split.labels, image_size=4, channels=1, workers=0)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dnad_ray import image_files
 from dnad_ray.errors import DataError
-from dnad_ray.image_files import decode_images, read_headers
+from dnad_ray.image_files import count_levels_of_files, decode_images, read_headers
+from dnad_ray.images import count_levels
 
 _RGB = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3) * 5
 _GREY = np.arange(16, dtype=np.uint8).reshape(4, 4) * 16
@@ -189,3 +191,27 @@ def test_progress_counts_up_to_the_total(tmp_path):
     calls = []
     decode_images([tmp_path / "a.png"] * 40, 4, 3, lambda *call: calls.append(call))
     assert calls == [("decoding images", done, 40) for done in (0, 16, 32, 40)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_count_levels_of_files_is_that_of_decoded_images(tmp_path, channels):
+    random = np.random.default_rng(0)
+    paths = [tmp_path / f"{index}.png" for index in range(40)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (9, 7, 3), np.uint8)).save(path)
+    calls = []
+    counts = count_levels_of_files(paths, 6, channels, "counting", lambda *call: calls.append(call))
+    assert (counts == count_levels(decode_images(paths, 6, channels))).all()
+    assert calls == [("counting", done, 40) for done in (0, 16, 32, 40)]
+    paths[33].write_bytes(b"")
+    with pytest.raises(DataError, match=r"33\.png"):
+        count_levels_of_files(paths, 6, channels, "counting", _silent)
+
+
+def test_decode_takes_as_many_threads_as_it_is_told(tmp_path, monkeypatch):
+    Image.fromarray(_RGB).save(tmp_path / "a.png")
+    asked, pool = [], image_files.ThreadPoolExecutor
+    monkeypatch.setattr(image_files, "ThreadPoolExecutor", lambda threads: asked.append(threads) or pool(threads))
+    for threads in (1, 3):
+        assert decode_images([str(tmp_path / "a.png")] * 20, 4, 3, threads=threads).shape == (20, 3, 4, 4)
+    assert asked == [1, 3]

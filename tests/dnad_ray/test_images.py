@@ -7,9 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from dnad_ray.errors import DataError
-from dnad_ray.images import Split, channel_statistics, check_memory, stratified_split
+from dnad_ray.images import (
+    Split,
+    channel_statistics,
+    check_memory,
+    count_levels,
+    fits_memory,
+    statistics_of_levels,
+    stratified_split,
+)
 
 _NAMES = ("cat", "dog")
 
@@ -68,16 +77,29 @@ def test_channel_statistics_in_portions_equals_numpy():
     assert std == pytest.approx((images / 255).std(axis=(0, 2, 3)), rel=1e-9)
 
 
+def test_count_levels_adds_up_whatever_the_portions():
+    images = np.random.default_rng(1).integers(0, 256, (7, 2, 3, 3), np.uint8)
+    counts = count_levels(images)
+    assert counts.shape == (2, 256)
+    assert counts[1, 200] == (images[:, 1] == 200).sum()
+    assert (counts == count_levels(images[:3]) + count_levels(images[3:])).all()
+    assert statistics_of_levels(counts) == channel_statistics(images)
+
+
 def test_check_memory_refuses_and_names_a_size_that_fits(monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100_000))
     check_memory(num_images=10, channels=1, image_size=77)  # 59,290 of 60,000 bytes
+    assert fits_memory(10, 1, 77)
+    assert not fits_memory(10, 1, 78)
     with pytest.raises(DataError) as caught:
         check_memory(num_images=10, channels=1, image_size=78)
     # sqrt(60,000 / 10) = 77.5, which is 72 as a multiple of 8.
     assert "10 images of 78x78 pixels" in str(caught.value)
     assert "60% of the available memory (data.image_size: 72 or smaller would fit)" in str(caught.value)
-    with pytest.raises(DataError, match="use fewer images"):
+    with pytest.raises(DataError, match=r"\(use fewer images\)"):
         check_memory(num_images=2000, channels=1, image_size=8)
+    with pytest.raises(DataError, match=r"\(use fewer images, or buy memory\)"):
+        check_memory(num_images=2000, channels=1, image_size=8, remedy="buy memory")
 
 
 def test_split_survives_pickling_and_refuses_other_types():
@@ -89,3 +111,19 @@ def test_split_survives_pickling_and_refuses_other_types():
         Split(images=np.zeros((2, 1, 4, 4)), labels=np.array([0, 1]))
     with pytest.raises(AssertionError):
         Split(images=split.images, labels=np.array([0]))
+
+
+def test_split_selects_holds_and_streams():
+    images = np.arange(5 * 2 * 4, dtype=np.uint8).reshape(5, 2, 2, 2)
+    images.flags.writeable = False
+    split = Split(images=images, labels=np.arange(5))
+    assert (split.image_size, split.channels, len(split)) == (2, 2, 5)
+    some = split.select(np.array([4, 1]))
+    assert some.labels.tolist() == [4, 1]
+    assert (some.images == images[[4, 1]]).all()
+    assert np.shares_memory(split.held().numpy(), images)
+    parts = [np.array([3, 0]), np.array([2])]
+    streamed = list(split.stream(parts, torch.device("cpu")))
+    assert [part.tolist() for part in streamed] == [images[[3, 0]].tolist(), images[[2]].tolist()]
+    streamed[0].zero_()
+    assert images.sum() == sum(range(40))

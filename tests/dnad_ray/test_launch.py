@@ -28,7 +28,14 @@ from dnad_ray.trial import trials_of
 pytestmark = pytest.mark.ray
 
 SECONDS = 240  # after which a sweep of seconds hangs
-LONGER = {"train.epochs": 16, "shrink.rate": 0.1, "shrink.floor.operations": 4}
+# Slow enough that what is killed has not finished meanwhile.
+LONGER = {
+    "data.image_size": 14,
+    "space.init_channels": 8,
+    "train.epochs": 16,
+    "shrink.rate": 0.1,
+    "shrink.floor.operations": 4,
+}
 
 
 class Sweep:

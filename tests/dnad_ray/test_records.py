@@ -29,15 +29,27 @@ def test_snapshot_round_trip_through_json(a_snapshot):
 
 
 def test_snapshot_without_a_field_is_refused(a_snapshot):
-    for name in SNAPSHOT_COLUMNS:
+    for name in set(SNAPSHOT_COLUMNS) - {"costs_traced"}:
         data = a_snapshot.to_dict()
         del data[name]
         with pytest.raises(KeyError, match=name):
             Snapshot.from_dict(data)
 
 
+def test_snapshot_of_an_older_version_does_not_say_that_its_costs_were_traced(a_snapshot):
+    assert a_snapshot.costs_traced
+    data = a_snapshot.to_dict()
+    del data["costs_traced"]
+    assert Snapshot.from_dict(data) == dataclasses.replace(a_snapshot, costs_traced=False)
+    assert "costs_traced" not in data
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("step", "24"), ("step", None), ("trial", ["t00"]), ("macs", 1.5), ("proxy_accuracy", None)]
+    ("name", "value"),
+    [
+        *(("step", "24"), ("step", None), ("trial", ["t00"]), ("macs", 1.5), ("proxy_accuracy", None)),
+        *(("step", True), ("counter", True), ("gamma", False), ("costs_traced", 1), ("costs_traced", None)),
+    ],
 )
 def test_snapshot_field_of_another_type_is_refused(name, value, a_snapshot):
     with pytest.raises(TypeError, match=name):

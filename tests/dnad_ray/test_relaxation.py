@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dnad_ray.learner import cut_optimizer
 from dnad_ray.relaxation import Relaxation
 from search_spaces.genotype import Edge
 from search_spaces.supernet import Candidate
@@ -83,10 +84,11 @@ def test_exactly_zero_is_reachable_by_steps():
 
 def test_keep_slices_the_parameter():
     relaxation = _relaxation(3, 2, 2, values=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
-    optimizer = torch.optim.SGD(relaxation.parameters(), 0.1)
     relaxation.weights().sum().backward()
-    old = relaxation.parameter
-    relaxation.keep([0, 2, 5, 6], optimizer)  # the second node is gone
+    old, values = relaxation.parameter, relaxation.parameter.data
+    sliced = relaxation.keep([0, 2, 5, 6])  # the second node is gone
+    assert sliced.parameter is relaxation.parameter is old
+    assert sliced.rows.tolist() == [0, 2, 5, 6]
     assert relaxation.parameter.tolist() == [1.0, 3.0, 6.0, 7.0]
     assert relaxation.weights().tolist() == pytest.approx([1 / 4, 3 / 4, 6 / 13, 7 / 13])
     assert relaxation.num_nodes == 2
@@ -96,24 +98,22 @@ def test_keep_slices_the_parameter():
         True,
         None,
     )
-    assert old.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert values.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     assert list(relaxation.state_dict()) == ["parameter"]
 
 
-def test_keep_updates_the_optimizer():
+def test_keep_and_its_rows_update_the_optimizer():
     relaxation = _relaxation(2, 2, values=[1.0, 2.0, 3.0, 4.0])
     other = torch.nn.Parameter(torch.zeros(4))
     optimizer = torch.optim.SGD([other, relaxation.parameter], 0.5, momentum=0.9)
     optimizer.zero_grad()
     (relaxation.parameter * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
     optimizer.step()
-    old = relaxation.parameter
-    relaxation.keep([1, 3], optimizer)
+    cut_optimizer(optimizer, [other, relaxation.parameter], [relaxation.keep([1, 3])])
     group = optimizer.param_groups[0]["params"]
     assert [entry is expected for entry, expected in zip(group, (other, relaxation.parameter), strict=True)] == [
         True
     ] * 2
-    assert old not in optimizer.state
     assert optimizer.state[relaxation.parameter]["momentum_buffer"].tolist() == [2.0, 4.0]
     # One step with a gradient of zero moves by the momentum that was kept: 0.5 * 0.9 * buffer.
     before = relaxation.parameter.tolist()
@@ -133,7 +133,7 @@ def test_keep_continues_like_a_smaller_relaxation():
             (relaxation.weights()[-3:] * target).sum().backward()
             optimizer.step()
         if number == 2:
-            ours.keep([2, 3, 4], steps[0])
+            cut_optimizer(steps[0], ours.parameters(), [ours.keep([2, 3, 4])])
     torch.testing.assert_close(ours.parameter, theirs.parameter)
 
 
@@ -155,6 +155,5 @@ def test_weakest_keeps_the_best_candidate_that_computes_even_where_none_wins():
     relaxation = Relaxation(candidates)
     assert relaxation.weakest([0.990, 0.006, 0.004], 0.01) == [2]
     # Once something has gone, positions move and `none` is still known for what it is.
-    optimizer = torch.optim.SGD(relaxation.parameters(), 0.1)
-    relaxation.keep([1, 2], optimizer)
+    relaxation.keep([1, 2])
     assert relaxation.weakest([0.004, 0.996], 0.01) == [0]

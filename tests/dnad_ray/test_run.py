@@ -108,6 +108,15 @@ def test_load_images_says_what_they_are(tiny, board):
     assert said(board) == "digits: 1,151 training and 287 validation images of 8x8 pixels in 10 classes\n"
 
 
+def test_load_images_says_that_they_stay_on_disk(tiny, board, pictures):
+    config = tiny({"data.name": "imagefolder", "data.root": str(pictures), "data.storage": "disk"})
+    load_images(config, board)
+    assert said(board).count("streamed from disk") == 1
+    assert said(board).endswith(
+        "80 training and 20 validation images of 8x8 pixels in 10 classes, streamed from disk\n"
+    )
+
+
 def test_load_images_shows_each_part_of_the_work(tiny, board, monkeypatch):
     def slow(config, progress):
         progress("reading image sizes", 7, 7)

@@ -9,7 +9,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from dnad_ray import search as search_module
 from dnad_ray.checkpoint import load_newest, save_checkpoint
@@ -18,6 +17,7 @@ from dnad_ray.data import ImageData, Split
 from dnad_ray.errors import ConfigError, NonFiniteLossError, SpaceError
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, check_buildable, search, seconds_per_step
+from search_spaces.bank import Bank
 from search_spaces.genotype import NONE
 
 KD = {"distill.kind": "logits+features", "distill.weight": 0.5, "distill.temperature": 3.0}
@@ -176,13 +176,30 @@ def test_search_deletes_physically(tiny, digits, small_teacher):
     sizes = []
     for _ in search(state):
         _assert_optimizers_hold_what_is_alive(state)
-        modules = sum(isinstance(module, nn.Conv2d) for module in state.supernet.modules())
+        convolutions = 0  # candidates that are one: those of a bank stand in one tensor, C rows each
+        for bank in (module for module in state.supernet.modules() if isinstance(module, Bank)):
+            assert {len(parameter) for parameter in bank.parameters()} == {len(bank.norms[0].running_mean)}
+            convolutions += len(bank.norms[0].running_mean) // bank.channels
+        alive = [candidate.edge.operation for candidate in state.supernet.candidates]
+        assert convolutions == alive.count("sep_conv_3x3") + _num_strided_skips(state)
+        for parameter, entry in state.optimizer.state.items():
+            assert entry["exp_avg"].shape == entry["exp_avg_sq"].shape == parameter.shape
         held = sum(entry["exp_avg"].numel() for entry in state.optimizer.state.values())
-        sizes.append((len(state.supernet.candidates), modules, held))
+        assert held == sum(
+            parameter.numel() for parameter in (*state.supernet.parameters(), *state.imitation.parameters())
+        )
+        sizes.append((len(alive), convolutions, held))
     (most, *_), (least, *_) = sizes[0], sizes[-1]
     assert (most, least <= 8) == (45, True)
     assert sizes[-1][1] < sizes[0][1] / 2
     assert sizes[-1][2] < sizes[0][2]
+
+
+def _num_strided_skips(state):
+    """Skip connections that have weights: from the inputs of a reduction cell (cells 1 and 2 of 3)."""
+    return sum(
+        cell > 0 and edge.operation == "skip_connect" and edge.source < 2 for cell, _, edge in state.supernet.candidates
+    )
 
 
 def test_search_deletes_what_weighs_less_than_the_baseline_and_keeps_the_momentum_of_the_rest(

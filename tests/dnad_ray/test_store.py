@@ -171,6 +171,7 @@ def test_parquet_has_the_columns_and_types_of_the_contract(run):
     integers = ("seed", "step", "epoch", "macs", "params", "num_operations")
     floats = ("proxy_accuracy", "shrink_rate", "kd_temperature", "kd_weight", "device_seconds", "train_loss")
     texts = ("run", "trial", "digest", "kind", "kd_kind")
+    assert types["costs_traced"] == "bool"
     assert {name: types[name] for name in (*integers, *floats, *texts)} == (
         dict.fromkeys(integers, "int64") | dict.fromkeys(floats, "double") | dict.fromkeys(texts, "string")
     )
@@ -195,6 +196,17 @@ def test_read_run_from_the_parquet_alone(run):
     write_parquet(run)
     shutil.rmtree(run / "trials")
     assert read_run(run).snapshots == before
+
+
+def test_read_run_of_an_older_version_without_word_of_a_trace(run):
+    before = read_run(run).snapshots
+    assert [row["costs_traced"] for row in before] == [True] * 3
+    write_parquet(run)
+    table = pq.read_table(run / "snapshots.parquet")
+    pq.write_table(table.drop_columns(["costs_traced"]), run / "snapshots.parquet")
+    shutil.rmtree(run / "trials")
+    assert read_run(run).snapshots == [row | {"costs_traced": False} for row in before]
+    assert read_run(run).problems == ()
 
 
 def test_read_run_that_goes_on_after_its_parquet(run, record):
