@@ -43,7 +43,6 @@ SETTINGS = {
 }
 BATCH_SIZE = 64
 PRESSURE = (1e-3, 0.1)
-SHARES = (1.0, 0.5, 0.25, 0.12)
 # Operations that compute nothing: views and allocations.
 NO_KERNELS = ("view", "reshape", "as_strided", "slice", "narrow", "transpose", "permute", "empty", "select", "split")
 NO_KERNELS += ("expand", "squeeze", "unsqueeze", "detach", "alias", "unbind", "set_", "resize", "lift_fresh", "_unsafe")
@@ -194,36 +193,37 @@ def limits(device):
 
 
 def macs_of_step(setting):
-    """Multiply-adds of convolutions and products in a plain step, forward and backward, as torch counts them."""
+    """Multiply-adds of convolutions in a plain step: three times those of the forward pass, as torch counts them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    step, _ = build(setting, 1.0, torch.device("cpu"), "float32", True)
+    _, loss = build(setting, 1.0, torch.device("cpu"), "float32", True)
     counter = FlopCounterMode(display=False)
-    with counter:
-        step()
-    return counter.get_total_flops() / 2
+    with counter, torch.no_grad():
+        loss()
+    return 3 * counter.get_total_flops() / 2
 
 
 def measure(arguments, setting, device):
-    ours = {share: build(setting, share, device, arguments.precision, False) for share in SHARES}
-    plain = {share: build(setting, share, device, arguments.precision, True) for share in SHARES}
+    shares = [float(share) for share in arguments.alive.split(",")]
+    ours = {share: build(setting, share, device, arguments.precision, False) for share in shares}
+    plain = {share: build(setting, share, device, arguments.precision, True) for share in shares}
     difference = 0.0
-    for share in SHARES:
+    for share in shares:
         with torch.no_grad():
             ours_loss, plain_loss = float(ours[share][1]()), float(plain[share][1]())
         difference = max(difference, abs(ours_loss - plain_loss))
     tolerance = 1e-3 if arguments.precision == "float32" else 0.1
     assert difference < tolerance, f"the two nets do not compute the same: losses differ by {difference}"
-    times = {(kind, share): [] for share in SHARES for kind in ("ours", "plain")}
+    times = {(kind, share): [] for share in shares for kind in ("ours", "plain")}
     repeats = arguments.repeats * (4 if SETTINGS[setting][-1] < 32 else 1)
     for number in range(repeats + 1):
-        for share in SHARES:
+        for share in shares:
             for kind, nets in (("plain", plain), ("ours", ours)):
                 taken = seconds(nets[share][0], device)
                 if number:  # the first round pays for allocations and kernel choices
                     times[kind, share].append(taken)
     rows = []
-    for share in SHARES:
+    for share in shares:
         fast, slow = times["ours", share], times["plain", share]
         rows.append(
             {
@@ -233,7 +233,7 @@ def measure(arguments, setting, device):
                 "plain_s": statistics.median(slow),
                 "speedup": statistics.median(b / a for a, b in zip(fast, slow, strict=True)),
                 "speedup_spread": [f(b / a for a, b in zip(fast, slow, strict=True)) for f in (min, max)],
-                "of_dense": statistics.median(a / b for a, b in zip(fast, times["ours", 1.0], strict=True)),
+                "of_dense": statistics.median(a / b for a, b in zip(fast, times["ours", shares[0]], strict=True)),
                 "ours_images_per_s": BATCH_SIZE / statistics.median(fast),
                 "plain_images_per_s": BATCH_SIZE / statistics.median(slow),
                 "ours_kernels": num_kernels(ours[share][0], device),
@@ -274,6 +274,7 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--settings", default="release,darts,demo", help=f"of {', '.join(SETTINGS)}")
+    parser.add_argument("--alive", default="1,0.5,0.25,0.12", help="shares of the candidates that are alive")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (four times as many where images are small)")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)

@@ -8,7 +8,9 @@ and ``W`` the pointwise kernel, the batch statistics of ``D W^T`` follow from th
 so that the norm and the weight fold into the kernel before it is applied, and what was a convolution, three passes
 of the norm, a multiplication and an addition per candidate becomes one product per candidate that adds up straight
 into the node. ``D W^T`` never exists, neither does its gradient: what flows back is the node's gradient times small
-matrices. That is exact, not an approximation; the tests compare it with the plain chain of operations.
+matrices. That is exact, not an approximation; the tests compare it with the plain chain of operations. In float32 the
+covariance, a difference of moments, loses digits where a channel's mean is far larger than its deviation: its relative
+error is that of plain batch norm up to a ratio of 1, ten times as large at 10, and 0.4 % at 100.
 
 Everything here is in the layout channels last. A *group* is ``size`` candidates side by side: their D is
 (N, size * C, H, W), their W (size, C, C).
@@ -36,7 +38,7 @@ class Statistics(NamedTuple):
     Attributes:
         mean: Running mean (size * C,), updated in place.
         var: Running variance (size * C,), likewise.
-        momentum: Share of the batch in the update.
+        momentum: Share of the batch in the update; the same for all that are computed together, as are the next two.
         eps: Added to variances.
         of_batch: Whether to normalise by the batch and update, or by the running statistics.
     """

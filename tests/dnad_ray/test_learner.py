@@ -415,7 +415,7 @@ def test_bfloat16_is_near_float32(tiny, digits, small_teacher):
     assert half == pytest.approx(exact, rel=0.05)
     assert half[0] == pytest.approx(exact[0], rel=0.01)
     assert half != exact
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.98
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.95
 
 
 def test_search_in_bfloat16_goes_to_its_end(tiny, digits):
