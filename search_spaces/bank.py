@@ -18,7 +18,8 @@ from search_spaces.states import States
 __all__ = ["Bank", "ChainBank", "ReductionBank", "Sliced", "is_grouped", "side_by_side"]
 
 # Numbers in a state (N x C x H x W) below which candidates are computed as one group: there the calls cost more than
-# the arithmetic. Above, a group would only fill the caches. Measured on CPU with benchmarks/search_step.py.
+# the arithmetic. Above, a group would only fill the caches. Measured on CPU with benchmarks/search_step.py; elsewhere
+# candidates are always grouped, because what counts there are launches (not measured).
 GROUPED_BELOW = 2**17
 
 
@@ -138,7 +139,8 @@ class ChainBank(Bank):
 
 def is_grouped(states: States, sources: Sequence[int]) -> bool:
     """Whether candidates that read some sources are better computed as one group."""
-    return len(sources) > 1 and states.raw(sources[0]).numel() < GROUPED_BELOW
+    state = states.raw(sources[0])
+    return len(sources) > 1 and (not state.is_cpu or state.numel() < GROUPED_BELOW)
 
 
 def side_by_side(banks: Sequence[ChainBank], states: States, sources: Sequence[Sequence[int]]) -> list[Projection]:

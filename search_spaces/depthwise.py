@@ -32,7 +32,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1
         (N, C, ceil(H / stride), ceil(W / stride)).
     """
     if not x.is_cpu:
-        return F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
+        # Some kernels for GPUs answer in the other layout, whatever they were given.
+        y = F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
+        return y.contiguous(memory_format=torch.channels_last)
     result: Tensor = _DepthwiseConv.apply(x, weight, stride, dilation)  # type: ignore[no-untyped-call]
     return result
 
