@@ -166,7 +166,8 @@ def wait_for(found, process, seconds=120):
 
 def test_search_interrupted_says_how_to_continue_and_does(command, config_file, tmp_path, timeless):
     whole, out = tmp_path / "whole" / "demo", tmp_path / "demo"  # runs of one name, for a comparison of their records
-    slower = ["--set", "data.image_size=20", "--set", "space.init_channels=8"]  # or it is over before it is interrupted
+    # Many steps and few deletions in each, or it is over before it is interrupted.
+    slower = ["--set", "data.image_size=20", "--set", "train.batch_size=8", "--set", "shrink.rate=0.1", "--epochs", "12"]
     code, _, err = command("search", config_file, "--out", whole, *slower)
     assert (code, err) == (0, "")
     arguments = ["search", str(config_file), "--out", str(out), *slower]
