@@ -61,7 +61,7 @@ class Learner:
         self.device = next(supernet.parameters()).device
         self.relaxation = Relaxation(supernet.candidates).to(self.device)
         on_gpu = self.device.type == "cuda"
-        # fused: one call for all parameters; the loop over them takes 5 % of a step where tensors are small.
+        # fused: one call for all parameters; a loop over them shows where tensors are small.
         self.optimizer = torch.optim.Adam(
             self._parameters(),
             settings.learning_rate,

@@ -186,7 +186,7 @@ class PointwiseNorm(nn.Module):
 
 
 def _pointwise(x: Tensor, conv: nn.Conv2d, searching: bool) -> Tensor:
-    """Apply a convolution 1x1; while searching on a CPU as a product, which takes a third of the time there."""
+    """Apply a convolution 1x1; while searching on a CPU as a product, which is faster there."""
     if not (searching and x.is_cpu):
         return cast(Tensor, conv(x))
     stride = conv.stride[0]

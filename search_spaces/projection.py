@@ -13,7 +13,7 @@ covariance, a difference of moments, loses digits where a channel's mean is far 
 error is that of plain batch norm up to a ratio of 1, ten times as large at 10, and 0.4 % at 100.
 
 Everything here is in the layout channels last. A *group* is ``size`` candidates side by side: their D is
-(N, size * C, H, W), their W (size, C, C).
+(N, size * C, H, W), their W (size, C, C); of strided skip connections, whose D has even and odd pixels, (size, C, 2C).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 
 __all__ = ["Projection", "Statistics", "normalised", "weighted_sum"]
 
-
+# Numbers in a tensor from which sums run as products, and below which groups are copied side by side.
 _LARGE = 2**18
 
 
