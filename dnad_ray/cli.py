@@ -122,7 +122,7 @@ def sweep(address: str | None, **options: Any) -> None:
         check_buildable(spec.config)
 
     def session() -> AbstractContextManager[None]:
-        from dnad_ray.launch import cluster
+        from dnad_ray.cluster import cluster
 
         return cluster(config, address)
 

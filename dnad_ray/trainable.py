@@ -1,4 +1,4 @@
-"""A trial as a Ray Tune actor (one of the two files that import ray)."""
+"""A trial as a Ray Tune actor (may import ray)."""
 
 from __future__ import annotations
 

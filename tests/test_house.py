@@ -18,7 +18,7 @@ import pytest
 PACKAGES = ("search_spaces", "dnad_ray", "analysis")
 MAX_LINES = 450
 STANDARD_LIBRARY_ONLY = {"search_spaces", "search_spaces.errors", "search_spaces.genotype", "dnad_ray.records"}
-RAY_MODULES = {"dnad_ray.trainable", "dnad_ray.launch"}
+RAY_MODULES = {f"dnad_ray.{name}" for name in ("cluster", "launch", "trainable", "watch")}
 VISION_MODULE = "dnad_ray.vision"
 READING_HALF = {"RunContents", "is_run", "read_genotype", "read_run"}
 ANALYSIS_MAY_IMPORT = {"dnad_ray.errors", "dnad_ray.records", "search_spaces.errors", "search_spaces.genotype"}
@@ -119,7 +119,7 @@ def third_parties(sources: Sources) -> Iterator[str]:
             if root in PACKAGES or root.startswith(".") or root == "":
                 continue
             if root == "ray" and module not in RAY_MODULES:
-                yield f"{where}: only trainable and launch know Ray"
+                yield f"{where}: only {', '.join(sorted(RAY_MODULES))} know Ray"
             if root == "torchvision" and module != VISION_MODULE:
                 yield f"{where}: only {VISION_MODULE} knows torchvision"
             if module.startswith("analysis") and root in HEAVY:
