@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_spaces.depthwise import depthwise_conv
 from search_spaces.ops import BatchNorm, DepthwiseChain
+from search_spaces.pixels import even_pixels
 from search_spaces.projection import Projection, Statistics, normalised
 from search_spaces.states import States
 
@@ -129,7 +130,7 @@ class ChainBank(Bank):
         """Compute a group up to its last projection: from its rectified sources (N, size * C, H, W)."""
         skip, stride, dilation = self.chain.first_step(self.stride)
         if skip > 1:
-            x = x[:, :, ::skip, ::skip]
+            x = even_pixels(x)
         x = depthwise_conv(x, layers[0].depthwise, stride, dilation)
         for before, layer in itertools.pairwise(layers):
             x = normalised(Projection(x, before.pointwise, before.statistics[0]), *before.statistics[1:])

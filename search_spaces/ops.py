@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import NONE
+from search_spaces.pixels import halves
 
 __all__ = [
     "CHAINS",
@@ -163,12 +164,14 @@ class FactorizedReduce(Operation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
+        if self.searching and x.is_cpu:
+            even, odd = halves(x).split(x.shape[1], 1)
+            return cast(Tensor, self.norm(torch.cat([_product(even, self.even), _product(odd, self.odd)], 1)))
         shifted = x[:, :, 1:, 1:]
         if x.shape[2] % 2 or x.shape[3] % 2:
             # An odd side is padded by one, so that both halves have ceil(side / 2) pixels.
             shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        halves = [_pointwise(x, self.even, self.searching), _pointwise(shifted, self.odd, self.searching)]
-        return cast(Tensor, self.norm(torch.cat(halves, 1)))
+        return cast(Tensor, self.norm(torch.cat([self.even(x), self.odd(shifted)], 1)))
 
 
 class PointwiseNorm(nn.Module):
@@ -182,16 +185,13 @@ class PointwiseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
-        return cast(Tensor, self.norm(_pointwise(x, self.conv, self.searching)))
+        projected = _product(x, self.conv) if self.searching and x.is_cpu else self.conv(x)
+        return cast(Tensor, self.norm(projected))
 
 
-def _pointwise(x: Tensor, conv: nn.Conv2d, searching: bool) -> Tensor:
-    """Apply a convolution 1x1; while searching on a CPU as a product, which is faster there."""
-    if not (searching and x.is_cpu):
-        return cast(Tensor, conv(x))
-    stride = conv.stride[0]
-    product = x[:, :, ::stride, ::stride].permute(0, 2, 3, 1) @ conv.weight.flatten(1).t()
-    return product.permute(0, 3, 1, 2)
+def _product(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Apply a convolution 1x1 as a matrix product, which is faster on CPUs; its stride is not looked at."""
+    return (x.permute(0, 2, 3, 1) @ conv.weight.flatten(1).t()).permute(0, 3, 1, 2)
 
 
 def _skip(channels: int, stride: int, searching: bool) -> Operation:

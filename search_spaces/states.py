@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.genotype import Edge
+from search_spaces.pixels import halves
 from search_spaces.projection import Projection
 
 __all__ = ["States", "edge_key"]
@@ -48,10 +49,7 @@ class States:
         return self._once(tuple(sources), lambda: torch.cat([self.rectified(source) for source in sources], 1))
 
     def halves(self, source: int) -> Tensor:
-        """Return what a skip connection of stride 2 projects, (N, 2C, ceil(H / 2), ceil(W / 2)).
-
-        The first C channels are the even pixels of the rectified state, the others the odd ones.
-        """
+        """Return even and odd pixels of a rectified state side by side, see :func:`search_spaces.pixels.halves`."""
         return self._once(("halves", source), lambda: halves(self.rectified(source)))
 
     def shared(self, edge: Edge) -> Tensor:
@@ -68,11 +66,3 @@ class States:
 def edge_key(edge: Edge) -> str:
     """Return what names an edge within its node; keys of ModuleDict must be text, the edges themselves stay data."""
     return f"{edge.source} {edge.operation}"
-
-
-def halves(x: Tensor) -> Tensor:
-    """Return even and odd pixels of (N, C, H, W) side by side, see :meth:`States.halves`."""
-    odd = x[:, :, 1::2, 1::2]
-    # An odd side is padded by one, so that both halves have ceil(side / 2) pixels.
-    odd = F.pad(odd, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-    return torch.cat([x[:, :, ::2, ::2], odd], 1).contiguous(memory_format=torch.channels_last)

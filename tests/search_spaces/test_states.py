@@ -9,7 +9,8 @@ from torch import nn
 
 from search_spaces.genotype import Edge
 from search_spaces.ops import Identity, Pool
-from search_spaces.states import States, edge_key, halves
+from search_spaces.pixels import halves
+from search_spaces.states import States, edge_key
 
 
 def _states(*tensors, shared=None):
