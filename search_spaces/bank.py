@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast, final
@@ -16,12 +17,17 @@ from search_spaces.pixels import even_pixels
 from search_spaces.projection import Projection, Statistics, normalised
 from search_spaces.states import States
 
-__all__ = ["Bank", "ChainBank", "ReductionBank", "Sliced", "is_grouped", "side_by_side"]
+__all__ = ["Bank", "ChainBank", "ReductionBank", "Sliced", "is_grouped", "is_unfolded", "side_by_side"]
 
 # Numbers in a state (N x C x H x W) below which candidates are computed as one group: there the calls cost more than
 # the arithmetic. Above, a group would only fill the caches. Measured on CPU with benchmarks/search_step.py; elsewhere
 # candidates are always grouped, because what counts there are launches (not measured).
 GROUPED_BELOW = 2**17
+# Numbers in a group (N x size * C x H' x W') up to which its norms are not folded into products: there the small calls
+# that folding takes cost more than the passes that it saves. Measured likewise; never on other devices.
+UNFOLDED_UP_TO = 2**16
+# Channels of a group up to which its pointwise kernels are one matrix with zeros in it, and one product.
+NARROW_UP_TO = 32
 
 
 class Sliced(NamedTuple):
@@ -71,6 +77,16 @@ class Bank(nn.Module):
         """
         raise NotImplementedError
 
+    def summed(self, states: States, sources: Sequence[int], weights: Tensor) -> Tensor:
+        """Return the sum of the candidates times their architecture weights (N, C, H', W'), nothing folded.
+
+        Args:
+            states: The states of the cell.
+            sources: What each candidate reads.
+            weights: Of all candidates of the node (num_edges,); as scale of the last norm they cost no pass.
+        """
+        raise NotImplementedError
+
     def keep(self, positions: Sequence[int]) -> list[Sliced]:
         """Cut the bank down to the candidates at some positions, ascending; gradients start anew."""
         start = torch.tensor(positions, device=self.pointwise[0].device) * self.channels
@@ -82,12 +98,26 @@ class Bank(nn.Module):
             parameter.data, parameter.grad = parameter.data[rows], None
         return [Sliced(parameter, rows) for parameter in self.parameters()]
 
+    def place(self, positions: Sequence[int]) -> None:
+        """Note where the architecture weights of the candidates stand among those of their node."""
+        order = torch.tensor(positions, dtype=torch.int64, device=self.pointwise[0].device)
+        # One entry for each channel: the weights become the scale of a norm.
+        self.register_buffer("channel_order", order.repeat_interleave(self.channels), persistent=False)
+        self.channel_order: Tensor
+
+    def normalised(self, x: Tensor, layer: int, scale: Tensor | None, candidates: slice) -> Tensor:
+        """Return the norm of a layer of ``x`` (N, size * C, H, W), for some candidates, times ``scale`` (size * C,)."""
+        entry = self.statistics(layer, candidates)
+        return F.batch_norm(x, entry.mean, entry.var, scale, None, entry.of_batch, entry.momentum, entry.eps)
+
     def statistics(self, layer: int, candidates: slice) -> Statistics:
         """Return what the norm of a layer keeps of some candidates."""
         norm = cast(BatchNorm, self.norms[layer])
-        rows = slice(candidates.start * self.channels, candidates.stop * self.channels)
         mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        return Statistics(mean[rows], var[rows], cast(float, norm.momentum), norm.eps, norm.training)
+        rows = slice(candidates.start * self.channels, candidates.stop * self.channels)
+        if rows != slice(0, len(mean)):
+            mean, var = mean[rows], var[rows]
+        return Statistics(mean, var, cast(float, norm.momentum), norm.eps, norm.training)
 
 
 @final
@@ -126,6 +156,20 @@ class ChainBank(Bank):
             result.append(Projection(x, layers[-1].pointwise, *layers[-1].statistics))
         return result
 
+    def summed(self, states: States, sources: Sequence[int], weights: Tensor) -> Tensor:
+        """Compute the candidates as one group."""
+        scale = weights.index_select(0, self.channel_order)
+        x = states.side_by_side(sources)
+        skip, stride, dilation = self.chain.first_step(self.stride)
+        if skip > 1:
+            x = even_pixels(x)
+        for layer, (depthwise, pointwise) in enumerate(zip(self.depthwise, self.pointwise, strict=True)):
+            x = depthwise_conv(F.relu(x) if layer else x, depthwise, stride, dilation)
+            is_last = layer == self.chain.repeats - 1
+            x = self.normalised(_products(x, pointwise), layer, scale if is_last else None, slice(0, len(sources)))
+            stride, dilation = 1, self.chain.dilation
+        return _sum_of_group(x, len(sources))
+
     def before_last(self, x: Tensor, layers: Sequence[_Layer]) -> Tensor:
         """Compute a group up to its last projection: from its rectified sources (N, size * C, H, W)."""
         skip, stride, dilation = self.chain.first_step(self.stride)
@@ -136,6 +180,12 @@ class ChainBank(Bank):
             x = normalised(Projection(x, before.pointwise, before.statistics[0]), *before.statistics[1:])
             x = depthwise_conv(x, layer.depthwise, 1, self.chain.dilation)
         return x
+
+
+def is_unfolded(states: States, sources: Sequence[int], stride: int) -> bool:
+    """Whether candidates that read some sources are better computed without folding, by :meth:`Bank.summed`."""
+    state = states.raw(sources[0])
+    return state.is_cpu and len(sources) * state.numel() // stride**2 <= UNFOLDED_UP_TO
 
 
 def is_grouped(states: States, sources: Sequence[int]) -> bool:
@@ -185,14 +235,51 @@ class ReductionBank(Bank):
 
     def forward(self, states: States, sources: Sequence[int]) -> list[Projection]:
         """Return a group of one for each candidate; those of a cell that read one source share what they project."""
+        return [
+            Projection(states.halves(source), kernel, self.statistics(0, slice(index, index + 1)))
+            for index, (source, kernel) in enumerate(zip(sources, self._kernels(), strict=True))
+        ]
+
+    def summed(self, states: States, sources: Sequence[int], weights: Tensor) -> Tensor:
+        """Compute one candidate after the other."""
+        scale = weights.index_select(0, self.channel_order)
+        terms = []
+        for index, (source, kernel, own) in enumerate(
+            zip(sources, self._kernels(), scale.split(self.channels), strict=True)
+        ):
+            product = (states.halves(source).permute(0, 2, 3, 1) @ kernel.t()).permute(0, 3, 1, 2)
+            terms.append(self.normalised(product, 0, own, slice(index, index + 1)))
+        return functools.reduce(torch.add, terms)
+
+    def _kernels(self) -> tuple[Tensor, ...]:
+        """Return for each candidate its kernel on even and odd pixels (C, 2C)."""
         # The first half of the output channels reads the even pixels, the second the odd ones.
-        of_even = self.channels // 2
-        projections = []
-        for index, (source, kernel) in enumerate(zip(sources, self.pointwise[0].split(self.channels), strict=True)):
-            even, odd = F.pad(kernel[:of_even], (0, self.channels)), F.pad(kernel[of_even:], (self.channels, 0))
-            statistics = self.statistics(0, slice(index, index + 1))
-            projections.append(Projection(states.halves(source), torch.cat([even, odd]), statistics))
-        return projections
+        kernels = self.pointwise[0].view(-1, self.channels, self.channels)
+        even, odd = kernels.split([self.channels // 2, self.channels - self.channels // 2], 1)
+        return torch.cat([F.pad(even, (0, self.channels)), F.pad(odd, (self.channels, 0))], 1).unbind()
+
+
+def _products(x: Tensor, kernel: Tensor) -> Tensor:
+    """Apply to each candidate of a group (N, size * C, H, W) its pointwise kernel, of (size * C, C)."""
+    channels = kernel.shape[1]
+    pixels = x.permute(0, 2, 3, 1)
+    if len(kernel) == channels:
+        return (pixels @ kernel.t()).permute(0, 3, 1, 2)
+    kernels = kernel.view(-1, channels, channels)
+    if len(kernel) <= NARROW_UP_TO:
+        blocks = torch.diag_embed(kernels.permute(1, 2, 0), dim1=0, dim2=2)
+        return (pixels @ blocks.reshape(len(kernel), len(kernel)).t()).permute(0, 3, 1, 2)
+    candidates = pixels.reshape(-1, len(kernels), channels).transpose(0, 1)
+    products = torch.bmm(candidates, kernels.transpose(1, 2))
+    return products.transpose(0, 1).reshape(pixels.shape).permute(0, 3, 1, 2)
+
+
+def _sum_of_group(x: Tensor, size: int) -> Tensor:
+    """Add the candidates of a group (N, size * C, H, W) up, to (N, C, H, W)."""
+    if size == 1:
+        return x
+    num, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(num, height, width, size, -1).sum(3).permute(0, 3, 1, 2)
 
 
 def _initial(*size: int) -> nn.Parameter:

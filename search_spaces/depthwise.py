@@ -16,6 +16,7 @@ from torch import Tensor
 __all__ = ["depthwise_conv"]
 
 _FAST_WIDTH = 3
+_NATIVE_BELOW = 2**18  # numbers in an image below which calls from Python cost more than torch's gradients do
 _SMALL = 2**18  # numbers in a buffer below which it is cheaper to fill it with zeros than to look for the places
 
 
@@ -35,6 +36,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1
         # Some kernels for GPUs answer in the other layout, whatever they were given.
         y = F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
         return y.contiguous(memory_format=torch.channels_last)
+    if x.numel() < _NATIVE_BELOW and _is_fast(x, weight.shape[2], dilation):
+        x = x.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
     result: Tensor = _DepthwiseConv.apply(x, weight, stride, dilation)  # type: ignore[no-untyped-call]
     return result
 
@@ -73,7 +77,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, kernel: int, stride: int, dila
     channels = x.shape[1]
     height, width = (-(-side // dilation) for side in x.shape[2:])
     padding = kernel // 2
-    if kernel <= _FAST_WIDTH and dilation == 1 and height >= kernel:
+    if _is_fast(x, kernel, dilation):
         columns = x.new_empty(channels, 1, kernel, kernel)
         return _convolution_backward(gradient, x, columns, stride=stride, padding=(padding, padding), of_input=False)
     # Pixels that a dilated kernel brings together share their residues: each class of pixels is an image of its own,
@@ -95,6 +99,11 @@ def _weight_gradient(gradient: Tensor, x: Tensor, kernel: int, stride: int, dila
         )
         blocks.append(block[..., 1:] if first else block)
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 3)
+
+
+def _is_fast(x: Tensor, kernel: int, dilation: int) -> bool:
+    """Whether oneDNN's weight gradient is a fast one as it is."""
+    return kernel <= _FAST_WIDTH and dilation == 1 and x.shape[2] >= kernel
 
 
 def _classes(x: Tensor, step: int, before: tuple[int, int], size: tuple[int, int], slack: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_spaces.bank import Bank, ChainBank, ReductionBank, Sliced, is_grouped, side_by_side
+from search_spaces.bank import Bank, ChainBank, ReductionBank, Sliced, is_grouped, is_unfolded, side_by_side
 from search_spaces.genotype import NONE, NUM_INPUTS, Edge
 from search_spaces.ops import CHAINS, OPERATIONS, Operation
 from search_spaces.projection import Projection, weighted_sum
@@ -76,18 +77,33 @@ class WeightedNode(nn.Module):
                 if first.operation in CHAINS
                 else ReductionBank(len(members), channels)
             )
+        self._place()
 
     def forward(self, states: States, weights: Tensor | None) -> Tensor | None:
         """Return the node (N, C, H, W) under architecture weights (num_edges,), None if nothing is added."""
         assert weights is not None
         terms = [_term(edge, self.own, states) for edge in self.terms]
+        orders = [self.order[: len(terms)]]
         projections: list[Projection] = []
-        for key in self.members:
-            bank = cast(Bank, self.banks[key])
-            projections += states.ahead.get(bank) or bank(states, self.sources(key))
-        if not terms and not projections:
+        summed: list[Tensor] = []
+        start = len(terms)
+        for key, members in self.members.items():
+            bank, sources = cast(Bank, self.banks[key]), self.sources(key)
+            if bank not in states.ahead and is_unfolded(states, sources, _stride(members[0], self.is_reduction)):
+                summed.append(bank.summed(states, sources, weights))
+            else:
+                projections += states.ahead.get(bank) or bank(states, sources)
+                orders.append(self.order[start : start + len(members)])
+            start += len(members)
+        if projections or (terms and not summed):
+            own = weights.index_select(0, torch.cat(orders) if summed else self.order)
+            return functools.reduce(torch.add, summed, weighted_sum(own, terms, projections))
+        if not summed:
             return None
-        return weighted_sum(weights.index_select(0, self.order), terms, projections)
+        total = functools.reduce(torch.add, summed)
+        for term, weight in zip(terms, weights.index_select(0, orders[0]) if terms else (), strict=True):
+            total = torch.addcmul(total, term, weight)
+        return total
 
     def keep(self, edges: Sequence[Edge]) -> list[Sliced]:
         """Shrink to a subset of the edges; returns the parameters that lost rows."""
@@ -99,11 +115,17 @@ class WeightedNode(nn.Module):
         for key, members in self.members.items():
             if members != before[key]:
                 sliced += cast(Bank, self.banks[key]).keep([before[key].index(edge) for edge in members])
+        self._place()
         return sliced
 
     def sources(self, key: str) -> list[int]:
         """Return what the candidates of a bank read."""
         return [edge.source for edge in self.members[key]]
+
+    def _place(self) -> None:
+        """Tell the banks where the weights of their candidates stand."""
+        for key, members in self.members.items():
+            cast(Bank, self.banks[key]).place([self.edges.index(edge) for edge in members])
 
     def _arrange(self, edges: Sequence[Edge]) -> None:
         """Sort edges into banks and single terms, and note where their weights stand."""
@@ -132,7 +154,8 @@ def compute_ahead(nodes: Iterable[WeightedNode], states: States) -> None:
                 together.setdefault(key, []).append((bank, node.sources(key)))
     for pairs in together.values():
         banks, sources = [bank for bank, _ in pairs], [own for _, own in pairs]
-        if len(banks) > 1 and is_grouped(states, list(chain.from_iterable(sources))):
+        is_small = all(is_unfolded(states, own, 2) for own in sources)
+        if len(banks) > 1 and not is_small and is_grouped(states, list(chain.from_iterable(sources))):
             projections = side_by_side(banks, states, sources)
             states.ahead.update((bank, [entry]) for bank, entry in zip(banks, projections, strict=True))
 

@@ -108,9 +108,10 @@ def _batches():
 
 
 @pytest.mark.usefixtures("_exactly")
-@pytest.mark.parametrize("limit", [10**9, 0], ids=["grouped", "one by one"])
-def test_trajectory_is_that_of_a_plain_loop(limit, monkeypatch):
-    monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", limit)
+@pytest.mark.parametrize("limits", [(10**9, 10**9), (10**9, 0), (0, 0)], ids=["unfolded", "grouped", "one by one"])
+def test_trajectory_is_that_of_a_plain_loop(limits, monkeypatch):
+    for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), limits, strict=True):
+        monkeypatch.setattr(search_spaces.bank, name, limit)
     torch.manual_seed(0)
     learner = Learner(
         RunConfig(train=SETTINGS), Supernet(SPACE, SHAPE).to(memory_format=torch.channels_last), nn.Identity(), None

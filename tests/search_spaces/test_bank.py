@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import search_spaces.bank
-from search_spaces.bank import Bank, ChainBank, ReductionBank, is_grouped, side_by_side
+from search_spaces.bank import Bank, ChainBank, ReductionBank, is_grouped, is_unfolded, side_by_side
 from search_spaces.ops import CHAINS, FactorizedReduce, SeparableConv
 from search_spaces.projection import weighted_sum
 from search_spaces.states import States
@@ -50,10 +50,13 @@ def _states(tensors):
 class _Facts:
     """What a step does: output, gradients, and running statistics."""
 
-    def __init__(self, bank, sources=SOURCES, weights=(0.2, 0.5, 0.9)):
-        tensors = [tensor.requires_grad_() for tensor in _tensors()]
+    def __init__(self, bank, sources=SOURCES, weights=(0.2, 0.5, 0.9), is_folded=True):
+        tensors = [tensor.requires_grad_() for tensor in _tensors(channels=bank.channels)]
         weights = torch.as_tensor(weights, dtype=torch.float64).requires_grad_()
-        output = weighted_sum(weights, [], bank(_states(tensors), sources))
+        states = _states(tensors)
+        output = (
+            weighted_sum(weights, [], bank(states, sources)) if is_folded else bank.summed(states, sources, weights)
+        )
         output.backward(_upstream(output))
         self.output = output.detach()
         self.of_inputs = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
@@ -86,6 +89,39 @@ def test_grouped_is_one_by_one(name, stride, is_training, monkeypatch):
         results.append(_Facts(bank).all())
     assert num_groups == [3 if name == "skip_connect" else 1, 3]
     _check(*results)
+
+
+@pytest.mark.parametrize("narrow", [0, 10**9], ids=["products", "one product"])
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize(("name", "stride"), KINDS)
+def test_unfolded_is_folded(name, stride, is_training, narrow, monkeypatch):
+    monkeypatch.setattr(search_spaces.bank, "NARROW_UP_TO", narrow)
+    results = []
+    for is_folded in (True, False):
+        bank = _bank(name, stride).train(is_training)
+        bank.place([0, 1, 2])
+        results.append(_Facts(bank, is_folded=is_folded).all())
+    _check(*results)
+
+
+def test_unfolded_takes_the_weights_that_belong_to_its_candidates():
+    bank = _bank("sep_conv_3x3", 1)
+    bank.place([4, 0, 3])
+    weights = torch.tensor([0.5, 7.0, 7.0, 0.9, 0.2], dtype=torch.float64)
+    moved = bank.summed(_states(_tensors()), SOURCES, weights)
+    bank.place([0, 1, 2])
+    expected = bank.summed(_states(_tensors()), SOURCES, torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64))
+    _check([moved], [expected])
+    assert not [name for name in bank.state_dict() if "order" in name]
+
+
+@pytest.mark.parametrize(("stride", "limit"), [(1, 3 * 2 * C * 6 * 7), (2, 3 * 2 * C * 6 * 7 // 4)])
+def test_unfolded_are_small_groups(stride, limit, monkeypatch):
+    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", limit)
+    assert is_unfolded(_states(_tensors(6)), SOURCES, stride)
+    assert not is_unfolded(_states(_tensors(7)), SOURCES, stride)
+    assert is_unfolded(_states(_tensors(7)), SOURCES[:2], stride)
+    assert not is_unfolded(_states([tensor.to("meta") for tensor in _tensors(6)]), SOURCES, stride)
 
 
 @pytest.mark.parametrize("is_training", [True, False])

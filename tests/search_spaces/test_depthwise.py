@@ -19,8 +19,9 @@ FORMATS = [torch.contiguous_format, torch.channels_last]
 
 @pytest.fixture(params=[0, 2**60], ids=["zeros where seen", "zeros at once"])
 def _both_ways_to_pad(request, monkeypatch):
-    """Whether buffers are zeroed as a whole depends on their size; here every size goes both ways."""
+    """Whether buffers are zeroed as a whole, and what is left to torch, depends on sizes; here all go both ways."""
     monkeypatch.setattr(depthwise, "_SMALL", request.param)
+    monkeypatch.setattr(depthwise, "_NATIVE_BELOW", request.param)
 
 
 @pytest.fixture

@@ -103,8 +103,11 @@ MIXED = _edges(
 )
 
 
+# Up to 100 numbers: banks of one candidate are unfolded, those of two (and strided ones of one) are not.
+@pytest.mark.parametrize("limit", [0, 100, 10**9], ids=["folded", "mixed", "unfolded"])
 @pytest.mark.parametrize("is_reduction", [False, True])
-def test_weights_are_those_of_the_edges_in_their_order(is_reduction):
+def test_weights_are_those_of_the_edges_in_their_order(is_reduction, limit, monkeypatch):
+    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", limit)
     node, shared = _node(MIXED, is_reduction)
     tensors, weights = _tensors(is_reduction), torch.linspace(0.1, 1, len(MIXED), dtype=torch.float64).requires_grad_()
     output = node(_states(tensors, shared), weights)
@@ -162,8 +165,10 @@ def test_node_to_which_nothing_is_added_is_none(edges):
     assert _node(edges, kind=PlainNode)[0](states, None) is None
 
 
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["folded", "unfolded"])
 @pytest.mark.parametrize("is_reduction", [False, True])
-def test_keep_leaves_what_the_rest_computes_as_it_was(is_reduction):
+def test_keep_leaves_what_the_rest_computes_as_it_was(is_reduction, limit, monkeypatch):
+    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", limit)
     kept = [0, 3, 4, 5, 8, 9]
     node, shared = _node(MIXED, is_reduction)
     weights = torch.linspace(0.1, 1, len(MIXED), dtype=torch.float64)
@@ -212,6 +217,7 @@ def _two_nodes(is_reduction=True):
 
 def test_compute_ahead_takes_the_strided_chains_of_several_nodes(monkeypatch):
     monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", 10**9)
+    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", 0)
     nodes, shared = _two_nodes()
     states = _states(_tensors(True)[:2], shared)
     compute_ahead(nodes, states)
@@ -231,6 +237,7 @@ def test_compute_ahead_takes_the_strided_chains_of_several_nodes(monkeypatch):
 
 def test_nodes_are_the_same_whether_computed_ahead_or_not(monkeypatch):
     monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", 10**9)
+    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", 0)
     (nodes, shared), results = _two_nodes(), []
     before = [copy.deepcopy(node.state_dict()) for node in nodes]
     for is_ahead in (True, False):

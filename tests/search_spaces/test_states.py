@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -87,24 +86,3 @@ def test_shared_operation_reads_the_raw_state_once():
         (pool, id(tensors[1])),
     ]
     assert len(calls) == 4  # the last is the test's own
-
-
-@pytest.mark.parametrize(
-    ("size", "even", "odd"),
-    [
-        ((4, 4), [[0, 2], [8, 10]], [[5, 7], [13, 15]]),
-        ((3, 3), [[0, 2], [6, 8]], [[4, 0], [0, 0]]),
-        ((2, 3), [[0, 2]], [[4, 0]]),
-        ((3, 2), [[0], [4]], [[3], [0]]),
-        ((1, 1), [[0]], [[0]]),
-        ((1, 4), [[0, 2]], [[0, 0]]),
-    ],
-)
-def test_halves_of_even_and_odd_sides(size, even, odd):
-    """The second of two channels is a thousand higher; what lies outside the image is zero in both."""
-    x = torch.arange(float(size[0] * size[1])).view(1, 1, *size)
-    found = halves(torch.cat([x, x + 1000], 1))
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    even, odd = torch.tensor(even), torch.tensor(odd)
-    expected = [even, even + 1000, odd, torch.where(odd > 0, odd + 1000, 0)]  # no odd pixel is number 0
-    assert found[0].tolist() == torch.stack(expected).tolist()

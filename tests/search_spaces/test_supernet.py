@@ -20,10 +20,11 @@ SHAPE = NetworkShape(in_channels=1, image_size=8, num_classes=3, init_channels=2
 SPACE = SearchSpace(operations=(CONV, SKIP, POOL, NONE), num_cells=3, num_nodes=2)
 
 
-@pytest.fixture(params=[True, False], ids=["grouped", "one by one"])
+@pytest.fixture(params=[(10**9, 10**9), (10**9, 0), (0, 0)], ids=["unfolded", "grouped", "one by one"])
 def grouped(request, monkeypatch):
-    """Computes the candidates of a bank together, or each alone, whatever their size."""
-    monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", 10**9 if request.param else 0)
+    """Computes the candidates of a bank unfolded, or folded together, or folded each alone, whatever their size."""
+    for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), request.param, strict=True):
+        monkeypatch.setattr(search_spaces.bank, name, limit)
 
 
 def _supernet(space=SPACE, shape=SHAPE):
