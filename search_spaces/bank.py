@@ -25,7 +25,7 @@ __all__ = ["Bank", "ChainBank", "ReductionBank", "Sliced", "is_grouped", "is_unf
 GROUPED_BELOW = 2**17
 # Numbers in a group (N x size * C x H' x W') up to which its norms are not folded into products: there the small calls
 # that folding takes cost more than the passes that it saves. Measured likewise; never on other devices.
-UNFOLDED_UP_TO = 2**16
+UNFOLDED_UP_TO = 2**17
 # Channels of a group up to which its pointwise kernels are one matrix with zeros in it, and one product.
 NARROW_UP_TO = 32
 
@@ -278,8 +278,8 @@ def _sum_of_group(x: Tensor, size: int) -> Tensor:
     """Add the candidates of a group (N, size * C, H, W) up, to (N, C, H, W)."""
     if size == 1:
         return x
-    num, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).reshape(num, height, width, size, -1).sum(3).permute(0, 3, 1, 2)
+    total: Tensor = x.permute(0, 2, 3, 1).unflatten(3, (size, -1)).sum(3)
+    return total.permute(0, 3, 1, 2)
 
 
 def _initial(*size: int) -> nn.Parameter:
