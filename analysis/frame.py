@@ -14,7 +14,7 @@ import pandas as pd
 from upath import UPath
 
 from dnad_ray.errors import RunFolderError
-from dnad_ray.places import place
+from dnad_ray.places import address, place
 from dnad_ray.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot, metric
 from dnad_ray.store import RunContents, read_run
 
@@ -122,7 +122,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
 def snapshot_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     """Return the frame that :func:`load_runs` describes."""
     # The name in the file is not unique among several runs.
-    rows = [row | {"run": run.name, "run_path": str(run.path)} for run in runs for row in run.snapshots]
+    rows = [row | {"run": run.name, "run_path": address(run.path)} for run in runs for row in run.snapshots]
     types = _SNAPSHOT_TYPES | {"run_path": "str"}
     frame = pd.DataFrame({name: _column(rows, name, kind) for name, kind in types.items()})
     frame.insert(len(SNAPSHOT_COLUMNS), "error", 1.0 - frame["proxy_accuracy"])
@@ -198,9 +198,9 @@ def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _with_unique_names(runs: Sequence[RunContents]) -> list[RunContents]:
     named = []
     for run in runs:
-        parts = run.path.parts
+        parts = address(run.path).split("/")
         # Paths are distinct, so the whole path tells the runs apart at the latest.
-        others = [other.path.parts for other in runs if other is not run and other.name == run.name]
+        others = [address(other.path).split("/") for other in runs if other is not run and other.name == run.name]
         length = next(
             (n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), len(parts)
         )

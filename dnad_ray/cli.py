@@ -19,7 +19,7 @@ from rich.table import Table
 
 from dnad_ray import __version__
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError
-from dnad_ray.places import Place, place
+from dnad_ray.places import Place, address, place
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
@@ -165,7 +165,7 @@ def report(folders: tuple[Place, ...], out: Place | None) -> None:
     from analysis import write_report
 
     default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
-    click.echo(f"report: {write_report(folders, out or default)}")
+    click.echo(f"report: {address(write_report(folders, out or default))}")
 
 
 @cli.command()
@@ -284,7 +284,7 @@ def _leave_results(folder: Place, console: Console) -> None:
     if len(frame):
         path = write_report(folder, folder / "report.html")
         _print_front(chosen)
-        console.print(f"report: {path}", markup=False, soft_wrap=True)
+        console.print(f"report: {address(path)}", markup=False, soft_wrap=True)
 
 
 def _print_front(front: pd.DataFrame) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ import torch
 
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ResourceError, UserError, one_line
-from dnad_ray.places import Place, is_remote, place, reached
+from dnad_ray.places import Place, address, place, reached
 from dnad_ray.store import write_bytes
 
 __all__ = ["check_storage", "cluster", "num_parallel", "resources_of", "threads_of"]
@@ -109,10 +110,10 @@ def check_storage(folder: Place) -> None:
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
     """
-    free = None if is_remote(folder) else shutil.disk_usage(str(folder)).free
+    free = shutil.disk_usage(folder).free if isinstance(folder, Path) else None
     if free is not None and free < _LEAST_FREE_BYTES:
         raise ResourceError(
-            f"free space at {folder}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB"
+            f"free space at {address(folder)}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB"
         )
     marker = folder / f".visible-{uuid4().hex}"
     write_bytes(marker, b"")
@@ -121,7 +122,7 @@ def check_storage(folder: Place) -> None:
     finally:
         marker.unlink()
     if blind:
-        raise ResourceError("--out", str(folder), f"storage that every node sees; {', '.join(blind)} does not")
+        raise ResourceError("--out", address(folder), f"storage that every node sees; {', '.join(blind)} does not")
 
 
 def _blind_nodes(marker: Place) -> list[str]:
@@ -129,7 +130,9 @@ def _blind_nodes(marker: Place) -> list[str]:
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
     sees = ray.remote(num_cpus=0)(_sees)
-    answers = [sees.options(label_selector={"ray.io/node-id": node["NodeID"]}).remote(str(marker)) for node in others]
+    answers = [
+        sees.options(label_selector={"ray.io/node-id": node["NodeID"]}).remote(address(marker)) for node in others
+    ]
     return [node["NodeManagerAddress"] for node, seen in zip(others, ray.get(answers), strict=True) if not seen]
 
 

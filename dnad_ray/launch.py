@@ -16,7 +16,7 @@ from ray.tune.error import TuneError
 from dnad_ray.cluster import check_storage, num_parallel, resources_of, threads_of
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import IncompleteRunError, one_line
-from dnad_ray.places import Place
+from dnad_ray.places import Place, address
 from dnad_ray.progress import Board
 from dnad_ray.run import Prepared, estimate_in_words
 from dnad_ray.store import read_status, write_bytes, write_status
@@ -56,7 +56,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         specs={spec.name: spec for spec in todo},
         data=prepared.data,
         teacher_file=prepared.teacher_file,
-        folder=str(folder),
+        folder=address(folder),
         num_threads=threads_of(config),
     )
     attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"

@@ -20,7 +20,7 @@ from upath.implementations.cloud import CloudPath
 
 from dnad_ray.errors import RunFolderError, one_line
 
-__all__ = ["Place", "is_remote", "place", "put", "reached", "remove_folder"]
+__all__ = ["Place", "address", "place", "put", "reached", "remove_folder"]
 
 Place: TypeAlias = Path | UPath
 """A path on a disk, or a URL."""
@@ -64,9 +64,20 @@ def place(given: str | os.PathLike[str] | UPath, argument: str = "run folder") -
     return UPath(text, use_listings_cache=False)
 
 
-def is_remote(where: Place) -> bool:
-    """Whether a place is a URL and not on a disk of this machine."""
-    return isinstance(where, UPath)
+def address(where: Place) -> str:
+    """Return what :func:`place` makes the same place of, in any process; ``str`` of a URL may lack the host.
+
+    >>> address(place("runs/demo"))
+    'runs/demo'
+    >>> address(place("ftp://ann@host:2121/runs") / "demo")
+    'ftp://ann@host:2121/runs/demo'
+    """
+    text, host = str(where), "" if isinstance(where, Path) else where.storage_options.get("host")
+    if isinstance(where, Path) or not host or not text.startswith(f"{where.protocol}:///"):
+        return text
+    user, port = where.storage_options.get("username"), where.storage_options.get("port")
+    authority = f"{user}@" * bool(user) + str(host) + f":{port}" * bool(port)
+    return text.replace(":///", f"://{authority}/", 1)
 
 
 def reached(where: Place, argument: str = "run folder") -> bool:
@@ -79,7 +90,7 @@ def reached(where: Place, argument: str = "run folder") -> bool:
         return bool(where.exists())
     except Exception as error:  # clients of storages have exceptions of their own: no key, no host, no such bucket
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise RunFolderError(argument, str(where), f"storage that answers and may be read ({reason})") from error
+        raise RunFolderError(argument, address(where), f"storage that answers and may be read ({reason})") from error
 
 
 def put(file: UPath, content: bytes) -> None:
@@ -106,7 +117,7 @@ def put(file: UPath, content: bytes) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"{file} cannot be written ({type(error).__name__}: {one_line(error)})") from error
+        raise OSError(f"{address(file)} cannot be written ({type(error).__name__}: {one_line(error)})") from error
 
 
 def remove_folder(folder: Place) -> None:

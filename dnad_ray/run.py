@@ -23,7 +23,7 @@ from dnad_ray.errors import (
     ResourceError,
     RunFolderError,
 )
-from dnad_ray.places import Place, reached, remove_folder
+from dnad_ray.places import Place, address, reached, remove_folder
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
@@ -78,20 +78,22 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
         return free_folder(out)
     if not (reached(out, "--out") and is_run(out)):
         raise RunFolderError(
-            "--resume with --out", str(out), "a folder that holds a run; leave --resume out to start one"
+            "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
         )
     contents = read_run(out)
     if not contents.config:
-        raise RunFolderError("--resume with --out", str(out), "a run whose config.yaml can be read")
-    stored = config_from_dict(contents.config, f"{out / 'config.yaml'}")
+        raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
+    stored = config_from_dict(contents.config, f"{address(out / 'config.yaml')}")
     if config_to_dict(stored) != config_to_dict(config):
-        raise ConfigError("--resume", _differences(stored, config), f"the configuration in {out / 'config.yaml'}")
+        raise ConfigError(
+            "--resume", _differences(stored, config), f"the configuration in {address(out / 'config.yaml')}"
+        )
     for spec in specs:
         overrides = contents.status.get(spec.name, {}).get("overrides")
         if overrides not in (None, json.loads(json.dumps(dict(spec.overrides)))):
             # One file of snapshots must not get records of two settings.
             raise RunFolderError(
-                "--resume with --out", str(out), f"the command that made it, search or sweep ({spec.name} differs)"
+                "--resume with --out", address(out), f"the command that made it, search or sweep ({spec.name} differs)"
             )
     return out.resolve()
 
@@ -221,7 +223,7 @@ def conclude(specs: Sequence[TrialSpec], folder: Place, board: Board) -> None:
     }
     for name, reason in stopped.items():
         board.say(f"{name} stopped early: {reason}; its snapshots stand")
-    board.say(f"{num_snapshots} snapshots in {folder / 'snapshots.parquet'}")
+    board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
     unfinished = [name for name, entry in status.items() if entry["state"] not in DONE]
     if unfinished:
         reasons = {str(status[name]["reason"]) for name in unfinished if "reason" in status[name]}

@@ -33,7 +33,7 @@ import yaml
 from upath import UPath
 
 from dnad_ray.errors import ResourceError, RunFolderError, one_line
-from dnad_ray.places import Place, place, put, reached
+from dnad_ray.places import Place, address, place, put, reached
 from dnad_ray.records import SNAPSHOT_COLUMNS, Snapshot
 from search_spaces.genotype import Genotype
 
@@ -144,8 +144,8 @@ def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RunFolderError("genotype", str(file), "a readable genotype JSON file") from error
-    return Genotype.from_json(text, origin=str(file))
+        raise RunFolderError("genotype", address(file), "a readable genotype JSON file") from error
+    return Genotype.from_json(text, origin=address(file))
 
 
 def _sorted(places: Iterable[Place]) -> list[Place]:
@@ -155,16 +155,16 @@ def _sorted(places: Iterable[Place]) -> list[Place]:
 def _read_marker(folder: Place) -> dict[str, Any]:
     try:
         if not (reached(folder) and folder.is_dir()):
-            raise RunFolderError("run folder", str(folder), "an existing run folder")
+            raise RunFolderError("run folder", address(folder), "an existing run folder")
         marker = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except RunFolderError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(
-            "run folder", str(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
+            "run folder", address(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
         ) from error
     if not isinstance(marker, dict) or marker.get("kind") != _KIND:
-        raise RunFolderError("run folder", str(folder), f"a folder whose run.json has kind {_KIND!r}")
+        raise RunFolderError("run folder", address(folder), f"a folder whose run.json has kind {_KIND!r}")
     schema = marker.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= RUN_SCHEMA:
         raise RunFolderError("run schema", schema, f"1 to {RUN_SCHEMA} (newer runs need a newer dnad-ray)")
@@ -201,7 +201,7 @@ def _read_json(file: Place, kind: type, default: Any, problems: list[str]) -> An
     except FileNotFoundError:
         pass
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{file} cannot be read: {one_line(error)}")
+        problems.append(f"{address(file)} cannot be read: {one_line(error)}")
     return default
 
 
@@ -221,11 +221,11 @@ def free_folder(path: str | Place) -> Place:
         holds_run = there and is_run(folder)
         is_free = not there or (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
-        raise RunFolderError("--out", str(path), f"a folder that can be read ({error.strerror})") from error
+        raise RunFolderError("--out", address(place(path)), f"a folder that can be read ({error.strerror})") from error
     if holds_run:
-        raise RunFolderError("--out", str(path), "a folder without a run; add --resume to continue that one")
+        raise RunFolderError("--out", address(place(path)), "a folder without a run; add --resume to continue that one")
     if not is_free:
-        raise RunFolderError("--out", str(path), "a new or empty folder")
+        raise RunFolderError("--out", address(place(path)), "a new or empty folder")
     return folder
 
 
@@ -249,7 +249,9 @@ def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Pl
         # The marker comes last: a folder that has it has a configuration too.
         write_json(folder / "run.json", {"kind": _KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version})
     except OSError as error:
-        raise RunFolderError("--out", str(path), f"a folder that can be made and written ({error.strerror})") from error
+        raise RunFolderError(
+            "--out", address(place(path)), f"a folder that can be made and written ({error.strerror})"
+        ) from error
     return folder
 
 
