@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def run_trial(
     facts = {
         "attempt": attempt,
         "overrides": dict(spec.overrides),
+        "host": platform.node(),  # on a cluster, where to look
         "device": state.device.type,
         "threads": torch.get_num_threads(),  # another number gives other bits
     }

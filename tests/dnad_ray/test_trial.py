@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import platform
 
 import pytest
 import torch
@@ -53,6 +54,7 @@ def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless)
         "attempt": 1,
         "overrides": {"shrink.rate": 0.3, "seed": 0},
         "device": "cpu",
+        "host": platform.node(),
         "threads": torch.get_num_threads(),
     }
 
