@@ -5,6 +5,7 @@ Layout of a run folder::
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
+    trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
     trials/<trial>/history.json          one entry per epoch
     trials/<trial>/status.json           running, finished or failed, and why
     genotypes/<digest>.json              every architecture that a snapshot names
