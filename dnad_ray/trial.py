@@ -81,6 +81,7 @@ def run_trial(
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
     facts = {
         "attempt": attempt,
+        "from_step": state.step,  # 0, or that of the checkpoint from which this attempt went on
         "overrides": dict(spec.overrides),
         "host": platform.node(),  # on a cluster, where to look
         "device": state.device.type,

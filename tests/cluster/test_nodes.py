@@ -21,10 +21,10 @@ from dnad_ray.trial import trials_of
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SECONDS = 400
-CHUNK = 64 * 1024
+CHUNK = 32 * 1024
 # Images large enough that sending them again would be seen; long enough that a trial is lost in its middle.
 LONGER = {
-    "data.image_size": 24,
+    "data.image_size": 16,
     "train.batch_size": 384,
     "train.epochs": 10,
     "shrink.rate": 0.1,
@@ -90,6 +90,7 @@ def test_sweep_over_two_machines_of_which_one_is_lost(inside, tmp_path):
     # The trial that was lost went on from its checkpoint: a second attempt, on the other machine, and the same records.
     (lost,) = observed["lost"]
     assert contents.status[lost]["attempt"] == 2
+    assert contents.status[lost]["from_step"] >= observed["checkpoints"][-1] > 0
     assert hosts[lost] != "second"
     steps = [row["step"] for row in contents.snapshots if row["trial"] == lost]
     assert observed["before"][lost] == steps[: len(observed["before"][lost])]

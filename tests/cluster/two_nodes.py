@@ -87,6 +87,10 @@ def main():
 
     lost = wait_for(one_has_ended_and_one_runs, "the second machine to be in the middle of its second trial")
     observed = {"lost": lost, "finished_on_second": of_second("finished"), "chunks": received_by(second)}
+    # Read before the loss: the next attempt must begin no earlier than here.
+    observed["checkpoints"] = sorted(
+        int(file.parent.name) for file in (HERE / "out/demo/trials" / lost[0] / "checkpoints").glob("*/manifest.json")
+    )
     observed["before"] = {
         n: [r["step"] for r in read_run(HERE / "out/demo").snapshots if r["trial"] == n] for n in lost
     }
