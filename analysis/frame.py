@@ -8,12 +8,13 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from upath import UPath
 
 from dnad_ray.errors import RunFolderError
+from dnad_ray.places import address, place
 from dnad_ray.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot, metric
 from dnad_ray.store import RunContents, read_run
 
@@ -29,7 +30,8 @@ __all__ = [
     "to_records",
 ]
 
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+_Path = str | os.PathLike[str] | UPath
+Paths = _Path | Iterable[_Path]
 
 # Snapshots carry what their own trial used, so they overrule the configuration of the run where both speak.
 _TWINS = {
@@ -55,11 +57,11 @@ def load_runs(paths: Paths) -> pd.DataFrame:
     """Read run folders, finished or still running, into one frame with a row per snapshot.
 
     Args:
-        paths: A run folder or several; a folder that is given twice counts once.
+        paths: A run folder or several, as paths or URLs; a folder that is given twice counts once.
 
     Returns:
         Columns :data:`dnad_ray.records.SNAPSHOT_COLUMNS`, then ``error`` (1 - ``proxy_accuracy``), ``run_path``
-        (absolute folder) and ``config.*``: the resolved configuration that the snapshot's trial ran with, one
+        (absolute folder or URL) and ``config.*``: the resolved configuration that the snapshot's trial ran with, one
         column per key, lists as JSON text. Ordered by run, trial and step. Runs that share a name are told apart
         by the end of their path. No snapshot at all gives a frame without rows.
 
@@ -106,8 +108,8 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
     Warns:
         RunWarning: As :func:`load_runs`.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    folders = list(dict.fromkeys(Path(path).resolve() for path in given))
+    given = [paths] if isinstance(paths, str | os.PathLike | UPath) else list(paths)
+    folders = list(dict.fromkeys(place(path).resolve() for path in given))
     if not folders:
         raise RunFolderError("run folders", given, "at least one run folder")
     runs = _with_unique_names([_checked(read_run(folder)) for folder in folders])
@@ -120,7 +122,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
 def snapshot_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     """Return the frame that :func:`load_runs` describes."""
     # The name in the file is not unique among several runs.
-    rows = [row | {"run": run.name, "run_path": str(run.path)} for run in runs for row in run.snapshots]
+    rows = [row | {"run": run.name, "run_path": address(run.path)} for run in runs for row in run.snapshots]
     types = _SNAPSHOT_TYPES | {"run_path": "str"}
     frame = pd.DataFrame({name: _column(rows, name, kind) for name, kind in types.items()})
     frame.insert(len(SNAPSHOT_COLUMNS), "error", 1.0 - frame["proxy_accuracy"])
@@ -196,9 +198,9 @@ def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _with_unique_names(runs: Sequence[RunContents]) -> list[RunContents]:
     named = []
     for run in runs:
-        parts = run.path.parts
+        parts = address(run.path).split("/")
         # Paths are distinct, so the whole path tells the runs apart at the latest.
-        others = [other.path.parts for other in runs if other is not run and other.name == run.name]
+        others = [address(other.path).split("/") for other in runs if other is not run and other.name == run.name]
         length = next(
             (n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), len(parts)
         )

@@ -26,6 +26,7 @@ from analysis.frame import Paths, RunWarning, history_frame, read_runs, snapshot
 from analysis.pareto import front_of
 from analysis.summary import Summary, summarise
 from dnad_ray.errors import UserError
+from dnad_ray.places import Place, place, put
 from dnad_ray.records import METRICS, metric
 from dnad_ray.store import RunContents, read_genotype
 from search_spaces.genotype import Genotype
@@ -87,12 +88,12 @@ _CHARTS = (
 )
 
 
-def write_report(paths: Paths, out: str | Path) -> Path:
+def write_report(paths: Paths, out: str | Place) -> Place:
     """Write the report on one run folder or several, finished or still running.
 
     Args:
         paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
-        out: The HTML file; it is replaced as a whole or not at all.
+        out: The HTML file, path or URL; it is replaced as a whole or not at all.
 
     Returns:
         The file.
@@ -104,8 +105,8 @@ def write_report(paths: Paths, out: str | Path) -> Path:
     Warns:
         RunWarning: For each file that cannot be read; the report says so too.
     """
-    file = Path(out)
-    if file.is_dir() or not file.parent.is_dir():
+    file = place(out, "report")
+    if isinstance(file, Path) and (file.is_dir() or not file.parent.is_dir()):
         raise UserError("report", str(out), "an HTML file in an existing folder")
     runs = read_runs(paths)
     frame, history = snapshot_frame(runs), history_frame(runs)
@@ -208,7 +209,10 @@ def _json_for_html(data: Any) -> Markup:
     return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def _write(file: Path, page: str) -> None:
+def _write(file: Place, page: str) -> None:
+    if not isinstance(file, Path):
+        put(file, page.encode())
+        return
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -10,23 +10,41 @@ import hashlib
 import io
 import json
 import random
-import shutil
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from dnad_ray.places import Place, remove_folder
 from dnad_ray.store import write_bytes, write_json
 
-__all__ = ["load_newest", "prune_checkpoints", "random_states", "restore_random_states", "save_checkpoint"]
+__all__ = [
+    "checkpoints_of",
+    "keep_checkpoint",
+    "load_newest",
+    "prune_checkpoints",
+    "random_states",
+    "restore_random_states",
+    "save_checkpoint",
+]
 
 SCHEMA = 2
 _STATE, _MANIFEST = "state.pt", "manifest.json"
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
+def checkpoints_of(folder: Place, trial: str) -> Place:
+    """Return the folder of a trial's checkpoints in the run folder; each is named by its step."""
+    return folder / "trials" / trial / "checkpoints"
+
+
+def keep_checkpoint(checkpoints: Place, state: dict[str, Any], step: int) -> None:
+    """Add a checkpoint to those of a trial, and remove the ones before the two newest."""
+    save_checkpoint(checkpoints / f"{step:08d}", state, step)
+    prune_checkpoints(checkpoints)
+
+
+def save_checkpoint(folder: Place, state: dict[str, Any], step: int) -> None:
     """Write ``state`` (plain data and tensors) into ``folder``.
 
     Args:
@@ -43,7 +61,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
     write_json(folder / _MANIFEST, {"schema": SCHEMA, "step": step, "files": {_STATE: entry}})
 
 
-def load_newest(folders: Iterable[Path]) -> dict[str, Any] | None:
+def load_newest(folders: Iterable[Place]) -> dict[str, Any] | None:
     """Return the state of the newest intact checkpoint among ``folders``, None if there is none.
 
     What does not match its manifest is passed over in favour of the one before it.
@@ -56,10 +74,10 @@ def load_newest(folders: Iterable[Path]) -> dict[str, Any] | None:
     return None
 
 
-def prune_checkpoints(folder: Path, keep: int = 2) -> None:
+def prune_checkpoints(folder: Place, keep: int = 2) -> None:
     """Remove all but the newest ``keep`` checkpoints below ``folder``; two, so that a torn one is no loss."""
-    for old in sorted(path for path in folder.iterdir() if path.is_dir())[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)[:-keep]:
+        remove_folder(old)
 
 
 def random_states() -> dict[str, Any]:
@@ -86,7 +104,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def _manifest_of(folder: Path) -> dict[str, Any] | None:
+def _manifest_of(folder: Place) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         entry = manifest["files"][_STATE]
@@ -98,7 +116,7 @@ def _manifest_of(folder: Path) -> dict[str, Any] | None:
     return manifest if is_ours else None
 
 
-def _state_of(file: Path, entry: dict[str, Any]) -> dict[str, Any] | None:
+def _state_of(file: Place, entry: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content = file.read_bytes()
         if len(content) != entry["size"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from dnad_ray import __version__
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError
+from dnad_ray.places import Place, address, place
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
@@ -62,6 +63,14 @@ def cli() -> None:
     """
 
 
+def _to_place(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    # Not a parameter type: click would replace what our errors say by "invalid value".
+    name = "--out" if parameter.name == "out" else "run folder"
+    if isinstance(value, tuple):
+        return tuple(place(text, name) for text in value)
+    return None if value is None else place(value, name)
+
+
 def _run_options(command: _Command) -> _Command:
     options = [
         click.argument("config", metavar="CONFIG|RECIPE"),
@@ -73,9 +82,7 @@ def _run_options(command: _Command) -> _Command:
         click.option("--epochs", type=int, metavar="N", help="Most epochs of a search (train.epochs)."),
         click.option("--seed", type=int, metavar="N", help="First seed (seed)."),
         click.option("--trials", type=int, metavar="N", help="Trials in all (sweep.num_trials)."),
-        click.option(
-            "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/RECIPE]"
-        ),
+        click.option("--out", callback=_to_place, metavar="DIR|URL", help="Run folder.  [default: runs/RECIPE]"),
         click.option("--resume", is_flag=True, help="Continue the run in --out."),
     ]
     for option in reversed(options):
@@ -98,7 +105,7 @@ def search(**options: Any) -> None:
     config = _resolved({**options, "trials": None})
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
-    def work(prepared: Any, folder: Path, board: Any) -> None:
+    def work(prepared: Any, folder: Place, board: Any) -> None:
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
         run_search(spec, prepared, folder, board)
 
@@ -126,7 +133,7 @@ def sweep(address: str | None, **options: Any) -> None:
 
         return cluster(config, address)
 
-    def work(prepared: Any, folder: Path, board: Any) -> None:
+    def work(prepared: Any, folder: Place, board: Any) -> None:
         from dnad_ray.launch import run_sweep
 
         run_sweep(config, specs, prepared, folder, board)
@@ -135,10 +142,10 @@ def sweep(address: str | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=_to_place)
 @click.option("--objectives", default=None, metavar="A,B", help="What is weighed.  [default: error,macs,params]")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
-def front(folders: tuple[Path, ...], objectives: str | None, as_json: bool) -> None:
+def front(folders: tuple[Place, ...], objectives: str | None, as_json: bool) -> None:
     """Print the front of one or more run folders, merged."""
     from analysis import OBJECTIVES, front_of, load_runs, to_records
 
@@ -151,16 +158,14 @@ def front(folders: tuple[Path, ...], objectives: str | None, as_json: bool) -> N
 
 
 @cli.command()
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="[default: DIR/report.html, or report.html]"
-)
-def report(folders: tuple[Path, ...], out: Path | None) -> None:
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=_to_place)
+@click.option("--out", callback=_to_place, metavar="FILE.html", help="[default: DIR/report.html, or report.html]")
+def report(folders: tuple[Place, ...], out: Place | None) -> None:
     """Write one self-contained HTML report about one or more run folders."""
     from analysis import write_report
 
     default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
-    click.echo(f"report: {write_report(folders, out or default)}")
+    click.echo(f"report: {address(write_report(folders, out or default))}")
 
 
 @cli.command()
@@ -268,7 +273,7 @@ def _carry_out(
         raise problem
 
 
-def _leave_results(folder: Path, console: Console) -> None:
+def _leave_results(folder: Place, console: Console) -> None:
     from analysis import front_of, load_runs, to_records, write_report
     from dnad_ray.store import write_json
 
@@ -279,7 +284,7 @@ def _leave_results(folder: Path, console: Console) -> None:
     if len(frame):
         path = write_report(folder, folder / "report.html")
         _print_front(chosen)
-        console.print(f"report: {path}", markup=False, soft_wrap=True)
+        console.print(f"report: {address(path)}", markup=False, soft_wrap=True)
 
 
 def _print_front(front: pd.DataFrame) -> None:

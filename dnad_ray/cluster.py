@@ -17,7 +17,8 @@ import ray
 import torch
 
 from dnad_ray.config import RunConfig
-from dnad_ray.errors import ResourceError, one_line
+from dnad_ray.errors import ResourceError, UserError, one_line
+from dnad_ray.places import Place, address, place, reached
 from dnad_ray.store import write_bytes
 
 __all__ = ["check_storage", "cluster", "num_parallel", "resources_of", "threads_of"]
@@ -101,16 +102,18 @@ def _check_resources(resources: Mapping[str, float]) -> None:
             )
 
 
-def check_storage(folder: Path) -> None:
-    """Check that the run folder has room, and that every node sees it.
+def check_storage(folder: Place) -> None:
+    """Check that the run folder has room where it is on a disk, and that every node sees it.
+
+    A URL need not be a disk that nodes share, but each of them must be able to open it.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
     """
-    free = shutil.disk_usage(folder).free
-    if free < _LEAST_FREE_BYTES:
+    free = shutil.disk_usage(folder).free if isinstance(folder, Path) else None
+    if free is not None and free < _LEAST_FREE_BYTES:
         raise ResourceError(
-            f"free space at {folder}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB"
+            f"free space at {address(folder)}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB"
         )
     marker = folder / f".visible-{uuid4().hex}"
     write_bytes(marker, b"")
@@ -119,16 +122,25 @@ def check_storage(folder: Path) -> None:
     finally:
         marker.unlink()
     if blind:
-        raise ResourceError("--out", str(folder), f"storage that every node sees; {', '.join(blind)} does not")
+        raise ResourceError("--out", address(folder), f"storage that every node sees; {', '.join(blind)} does not")
 
 
-def _blind_nodes(marker: Path) -> list[str]:
+def _blind_nodes(marker: Place) -> list[str]:
     """Return the addresses of the nodes that do not see a file."""
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    sees = ray.remote(num_cpus=0)(os.path.exists)
-    answers = [sees.options(label_selector={"ray.io/node-id": node["NodeID"]}).remote(str(marker)) for node in others]
+    sees = ray.remote(num_cpus=0)(_sees)
+    answers = [
+        sees.options(label_selector={"ray.io/node-id": node["NodeID"]}).remote(address(marker)) for node in others
+    ]
     return [node["NodeManagerAddress"] for node, seen in zip(others, ray.get(answers), strict=True) if not seen]
+
+
+def _sees(marker: str) -> bool:
+    try:
+        return reached(place(marker))
+    except UserError:  # on that node, the protocol's package or the key may be missing
+        return False
 
 
 def num_parallel(config: RunConfig, resources: Mapping[str, float], num_trials: int) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
@@ -13,9 +16,10 @@ from ray.tune.error import TuneError
 from dnad_ray.cluster import check_storage, num_parallel, resources_of, threads_of
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import IncompleteRunError, one_line
+from dnad_ray.places import Place, address
 from dnad_ray.progress import Board
 from dnad_ray.run import Prepared, estimate_in_words
-from dnad_ray.store import read_status, write_status
+from dnad_ray.store import read_status, write_bytes, write_status
 from dnad_ray.trainable import tune_trial
 from dnad_ray.trial import DONE, TrialSpec
 from dnad_ray.watch import Watcher
@@ -23,9 +27,10 @@ from dnad_ray.watch import Watcher
 __all__ = ["run_sweep"]
 
 _MAX_FAILURES = 2
+_LOGS = ("error.txt", "events.out.tfevents.*")
 
 
-def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Path, board: Board) -> None:
+def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Place, board: Board) -> None:
     """Run or continue the trials that are not at their end, inside :func:`cluster`.
 
     That ``fit`` returns is no success: ask :func:`dnad_ray.run.conclude`.
@@ -51,41 +56,59 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         specs={spec.name: spec for spec in todo},
         data=prepared.data,
         teacher_file=prepared.teacher_file,
-        folder=str(folder),
+        folder=address(folder),
         num_threads=threads_of(config),
     )
-    attempt = 1 + len(list((folder / "ray").glob("attempt-*")))
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
-        param_space={"trial": tune.grid_search([spec.name for spec in todo])},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=parallel,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            # A new experiment each time: nothing of Tune's own state is ever unpickled to resume.
-            storage_path=str(folder / "ray"),
-            name=f"attempt-{attempt}",
-            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[Watcher(todo, board)],
-            verbose=0,
-        ),
-    )
-    try:
-        results = tuner.fit()
-    except (TuneError, RayError) as error:
-        raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
-    for index in range(len(results)):
-        _note_failure(folder, results[index])
+    attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
+    with _tune_storage(folder / "ray", attempt) as storage:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space={"trial": tune.grid_search([spec.name for spec in todo])},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=parallel,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                # A new experiment each time: nothing of Tune's own state is ever unpickled to resume.
+                storage_path=storage,
+                name=attempt,
+                failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+                callbacks=[Watcher(todo, board)],
+                verbose=0,
+            ),
+        )
+        try:
+            results = tuner.fit()
+        except (TuneError, RayError) as error:
+            raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
+        for index in range(len(results)):
+            _note_failure(folder, results[index])
+
+
+@contextlib.contextmanager
+def _tune_storage(folder: Place, attempt: str) -> Iterator[str]:
+    """Give Tune a folder on the disk of this machine; what people read of it is brought to a URL at the end.
+
+    Trials write their own records and checkpoints, and none through Tune: no other node needs this folder.
+    """
+    if isinstance(folder, Path):
+        yield str(folder)
+        return
+    with TemporaryDirectory(prefix="dnad-ray-") as storage:
+        try:
+            yield storage
+        finally:
+            for file in Path(storage, attempt).rglob("*"):
+                if file.is_file() and any(fnmatch(file.name, pattern) for pattern in _LOGS):
+                    write_bytes(folder / file.relative_to(storage).as_posix(), file.read_bytes())
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"])
 
 
-def _note_failure(folder: Path, result: Any) -> None:
+def _note_failure(folder: Place, result: Any) -> None:
     """Write down why a trial failed that Ray gave up on; the trial itself could not."""
     if result.error is not None:
         name = result.config["trial"]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from dnad_ray import __version__
-from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint
+from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
 from dnad_ray.devices import device_for
@@ -25,6 +23,7 @@ from dnad_ray.errors import (
     ResourceError,
     RunFolderError,
 )
+from dnad_ray.places import Place, address, reached, remove_folder
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
@@ -59,7 +58,7 @@ class Prepared:
     teacher_file: TeacherFile | None
 
 
-def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Path, resume: bool) -> Path:
+def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume: bool) -> Place:
     """Check that a run may go into a folder, or that the folder holds that run; nothing is made yet.
 
     Args:
@@ -77,27 +76,29 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Path, resume: 
     """
     if not resume:
         return free_folder(out)
-    if not is_run(out):
+    if not (reached(out, "--out") and is_run(out)):
         raise RunFolderError(
-            "--resume with --out", str(out), "a folder that holds a run; leave --resume out to start one"
+            "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
         )
     contents = read_run(out)
     if not contents.config:
-        raise RunFolderError("--resume with --out", str(out), "a run whose config.yaml can be read")
-    stored = config_from_dict(contents.config, f"{out / 'config.yaml'}")
+        raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
+    stored = config_from_dict(contents.config, f"{address(out / 'config.yaml')}")
     if config_to_dict(stored) != config_to_dict(config):
-        raise ConfigError("--resume", _differences(stored, config), f"the configuration in {out / 'config.yaml'}")
+        raise ConfigError(
+            "--resume", _differences(stored, config), f"the configuration in {address(out / 'config.yaml')}"
+        )
     for spec in specs:
         overrides = contents.status.get(spec.name, {}).get("overrides")
         if overrides not in (None, json.loads(json.dumps(dict(spec.overrides)))):
             # One file of snapshots must not get records of two settings.
             raise RunFolderError(
-                "--resume with --out", str(out), f"the command that made it, search or sweep ({spec.name} differs)"
+                "--resume with --out", address(out), f"the command that made it, search or sweep ({spec.name} differs)"
             )
     return out.resolve()
 
 
-def is_complete(specs: Sequence[TrialSpec], folder: Path) -> bool:
+def is_complete(specs: Sequence[TrialSpec], folder: Place) -> bool:
     """Whether all trials of a run are at their end."""
     return all(read_status(folder, spec.name)["state"] in DONE for spec in specs)
 
@@ -121,7 +122,7 @@ def load_images(config: RunConfig, board: Board) -> ImageData:
 
 
 @contextlib.contextmanager
-def run_folder(config: RunConfig, folder: Path, resume: bool) -> Iterator[None]:
+def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]:
     """Make the run folder; take it away again if an error comes before any trial has begun.
 
     The corrected command must not find the folder occupied by a run in which there is nothing.
@@ -139,11 +140,11 @@ def run_folder(config: RunConfig, folder: Path, resume: bool) -> Iterator[None]:
         yield
     except (DnadRayError, OSError):
         if not (folder / "trials").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
         raise
 
 
-def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], folder: Path, board: Board) -> Prepared:
+def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], folder: Place, board: Board) -> Prepared:
     """Train the teacher, unless the run folder has it or nobody is imitated.
 
     Args:
@@ -183,7 +184,7 @@ def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_
     )
 
 
-def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) -> None:
+def run_search(spec: TrialSpec, prepared: Prepared, folder: Place, board: Board) -> None:
     """Run or continue one trial in this process.
 
     Raises:
@@ -191,15 +192,14 @@ def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) 
     """
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
-    checkpoints = folder / "trials" / spec.name / "checkpoints"
+    checkpoints = checkpoints_of(folder, spec.name)
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
         total = spec.config.train.epochs
         board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
         if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
-            prune_checkpoints(checkpoints)
+            keep_checkpoint(checkpoints, state.state_dict(), state.step)
             last_checkpoint = time.monotonic()
 
 
@@ -209,7 +209,7 @@ def event_text(event: EpochReport | Snapshot) -> str:
     return text + (f", proxy error {1 - event.proxy_accuracy:.2%}" if isinstance(event, Snapshot) else "")
 
 
-def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:
+def conclude(specs: Sequence[TrialSpec], folder: Place, board: Board) -> None:
     """Gather the snapshots and compute, rather than believe, that all trials came to their end.
 
     Raises:
@@ -223,7 +223,7 @@ def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:
     }
     for name, reason in stopped.items():
         board.say(f"{name} stopped early: {reason}; its snapshots stand")
-    board.say(f"{num_snapshots} snapshots in {folder / 'snapshots.parquet'}")
+    board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
     unfinished = [name for name, entry in status.items() if entry["state"] not in DONE]
     if unfinished:
         reasons = {str(status[name]["reason"]) for name in unfinished if "reason" in status[name]}

@@ -5,13 +5,15 @@ Layout of a run folder::
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
+    trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
     trials/<trial>/history.json          one entry per epoch
     trials/<trial>/status.json           running, finished or failed, and why
     genotypes/<digest>.json              every architecture that a snapshot names
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
 
 Writers replay after a resume, and after a network cut an old worker may still write: every file is therefore
-written whole under a temporary name and renamed, and a snapshot that stands is not written again.
+written whole under a temporary name and renamed (or put at once, into an object store), and a snapshot that stands
+is not written again.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from upath import UPath
 
 from dnad_ray.errors import ResourceError, RunFolderError, one_line
+from dnad_ray.places import Place, address, place, put, reached
 from dnad_ray.records import SNAPSHOT_COLUMNS, Snapshot
 from search_spaces.genotype import Genotype
 
@@ -71,7 +75,7 @@ class RunContents:
         problems: One sentence for each file that could not be read.
     """
 
-    path: Path
+    path: Place
     name: str
     config: dict[str, Any]
     snapshots: list[dict[str, Any]]
@@ -83,18 +87,18 @@ class RunContents:
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def is_run(path: Path) -> bool:
+def is_run(path: Place) -> bool:
     """Whether ``path`` is a folder that :func:`create_run` made."""
     return (path / "run.json").is_file()
 
 
-def read_run(path: str | Path) -> RunContents:
+def read_run(path: str | Place) -> RunContents:
     """Read a run folder, finished or not.
 
     Raises:
         RunFolderError: If the folder is missing, holds no run, or was written by a newer version.
     """
-    folder = Path(path)
+    folder = place(path)
     marker = _read_marker(folder)
     problems: list[str] = []
     try:
@@ -105,8 +109,8 @@ def read_run(path: str | Path) -> RunContents:
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
     rows = {(row["trial"], row["step"]): row for row in _read_parquet(folder, problems)}
-    for trial in sorted(path for path in folder.glob("trials/*") if path.is_dir()):
-        for file in sorted(trial.glob("snapshots/*.json")):
+    for trial in _sorted(path for path in folder.glob("trials/*") if path.is_dir()):
+        for file in _sorted(trial.glob("snapshots/*.json")):
             row = _read_snapshot(file, problems)
             if row is not None:
                 rows[(row["trial"], row["step"])] = row
@@ -123,59 +127,64 @@ def read_run(path: str | Path) -> RunContents:
     )
 
 
-def read_status(folder: Path, trial: str) -> dict[str, Any]:
+def read_status(folder: Place, trial: str) -> dict[str, Any]:
     """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
     status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
     return {"state": "unknown"} | status
 
 
-def read_genotype(path: str | Path, digest: str | None = None) -> Genotype:
+def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
     """Read a genotype file, or the genotype ``digest`` of the run folder ``path``.
 
     Raises:
         GenotypeError: If the file is not a genotype or is of a newer schema.
         RunFolderError: If there is no such file.
     """
-    file = Path(path) if digest is None else Path(path) / "genotypes" / f"{_safe(digest, 'digest')}.json"
+    root = place(path, "genotype")
+    file = root if digest is None else root / "genotypes" / f"{_safe(digest, 'digest')}.json"
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RunFolderError("genotype", str(file), "a readable genotype JSON file") from error
-    return Genotype.from_json(text, origin=str(file))
+        raise RunFolderError("genotype", address(file), "a readable genotype JSON file") from error
+    return Genotype.from_json(text, origin=address(file))
 
 
-def _read_marker(folder: Path) -> dict[str, Any]:
+def _sorted(places: Iterable[Place]) -> list[Place]:
+    return sorted(places, key=lambda path: path.name)
+
+
+def _read_marker(folder: Place) -> dict[str, Any]:
     try:
-        if not folder.is_dir():
-            raise RunFolderError("run folder", str(folder), "an existing run folder")
+        if not (reached(folder) and folder.is_dir()):
+            raise RunFolderError("run folder", address(folder), "an existing run folder")
         marker = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except RunFolderError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(
-            "run folder", str(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
+            "run folder", address(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
         ) from error
     if not isinstance(marker, dict) or marker.get("kind") != _KIND:
-        raise RunFolderError("run folder", str(folder), f"a folder whose run.json has kind {_KIND!r}")
+        raise RunFolderError("run folder", address(folder), f"a folder whose run.json has kind {_KIND!r}")
     schema = marker.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= RUN_SCHEMA:
         raise RunFolderError("run schema", schema, f"1 to {RUN_SCHEMA} (newer runs need a newer dnad-ray)")
     return marker
 
 
-def _read_parquet(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _read_parquet(folder: Place, problems: list[str]) -> list[dict[str, Any]]:
     file = folder / "snapshots.parquet"
     if not file.exists():
         return []
     try:
-        rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(file.read_bytes())).to_pylist()
         return [Snapshot.from_dict(row).to_dict() for row in rows]
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         problems.append(f"{file.name} cannot be read: {one_line(error)}")
         return []
 
 
-def _read_snapshot(file: Path, problems: list[str]) -> dict[str, Any] | None:
+def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
     row = _read_json(file, dict, None, problems)
     try:
         return None if row is None else Snapshot.from_dict(row).to_dict()
@@ -184,7 +193,7 @@ def _read_snapshot(file: Path, problems: list[str]) -> dict[str, Any] | None:
         return None
 
 
-def _read_json(file: Path, kind: type, default: Any, problems: list[str]) -> Any:
+def _read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(data, kind):
@@ -193,34 +202,35 @@ def _read_json(file: Path, kind: type, default: Any, problems: list[str]) -> Any
     except FileNotFoundError:
         pass
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{file} cannot be read: {one_line(error)}")
+        problems.append(f"{address(file)} cannot be read: {one_line(error)}")
     return default
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
 
 
-def free_folder(path: str | Path) -> Path:
+def free_folder(path: str | Place) -> Place:
     """Return the absolute folder of a run that is to be made; nothing is made yet.
 
     Raises:
         RunFolderError: If the folder holds a run or anything else, or its name is not a safe one.
     """
     try:
-        folder = Path(path).resolve()
+        folder = place(path, "--out").resolve()
         _safe(folder.name, "run name (last part of --out)")
-        holds_run = is_run(folder)
-        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        there = reached(folder, "--out")
+        holds_run = there and is_run(folder)
+        is_free = not there or (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
-        raise RunFolderError("--out", str(path), f"a folder that can be read ({error.strerror})") from error
+        raise RunFolderError("--out", address(place(path)), f"a folder that can be read ({error.strerror})") from error
     if holds_run:
-        raise RunFolderError("--out", str(path), "a folder without a run; add --resume to continue that one")
+        raise RunFolderError("--out", address(place(path)), "a folder without a run; add --resume to continue that one")
     if not is_free:
-        raise RunFolderError("--out", str(path), "a new or empty folder")
+        raise RunFolderError("--out", address(place(path)), "a new or empty folder")
     return folder
 
 
-def create_run(path: str | Path, config: Mapping[str, Any], version: str) -> Path:
+def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Place:
     """Make a run folder that holds its marker and its configuration.
 
     Args:
@@ -236,21 +246,22 @@ def create_run(path: str | Path, config: Mapping[str, Any], version: str) -> Pat
     """
     folder = free_folder(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_config(folder, config)
         # The marker comes last: a folder that has it has a configuration too.
         write_json(folder / "run.json", {"kind": _KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version})
     except OSError as error:
-        raise RunFolderError("--out", str(path), f"a folder that can be made and written ({error.strerror})") from error
+        raise RunFolderError(
+            "--out", address(place(path)), f"a folder that can be made and written ({error.strerror})"
+        ) from error
     return folder
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def write_config(folder: Place, config: Mapping[str, Any]) -> None:
     """Write ``config.yaml`` with the fields in their declared order."""
     write_bytes(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
 
-def write_snapshot(folder: Path, snapshot: Snapshot, genotype: Genotype) -> bool:
+def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype) -> bool:
     """Store a snapshot and its genotype; whole or not at all.
 
     Returns:
@@ -268,17 +279,17 @@ def write_snapshot(folder: Path, snapshot: Snapshot, genotype: Genotype) -> bool
     return True
 
 
-def write_history(folder: Path, trial: str, history: Iterable[Mapping[str, Any]]) -> None:
+def write_history(folder: Place, trial: str, history: Iterable[Mapping[str, Any]]) -> None:
     """Replace the epoch reports of a trial."""
     write_json(folder / "trials" / _safe(trial, "trial name") / "history.json", [dict(entry) for entry in history])
 
 
-def write_status(folder: Path, trial: str, state: str, **details: Any) -> None:
+def write_status(folder: Place, trial: str, state: str, **details: Any) -> None:
     """Replace the status of a trial: ``running``, ``finished`` or ``failed``, with a ``reason`` where it failed."""
     write_json(folder / "trials" / _safe(trial, "trial name") / "status.json", {"state": state, **details})
 
 
-def write_parquet(folder: Path) -> int:
+def write_parquet(folder: Place) -> int:
     """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are."""
     rows = read_run(folder).snapshots
     table = pa.Table.from_pylist([{name: row[name] for name in SNAPSHOT_COLUMNS} for row in rows], schema=_ARROW)
@@ -288,17 +299,20 @@ def write_parquet(folder: Path) -> int:
     return len(rows)
 
 
-def write_json(file: Path, data: Any) -> None:
+def write_json(file: Place, data: Any) -> None:
     """Write plain data as JSON, whole or not at all; NaN is refused because JSON has none."""
     write_bytes(file, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 
-def write_bytes(file: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk and rename it into place.
+def write_bytes(file: Place, content: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it into place; a remote file is put.
 
     Raises:
         ResourceError: If there is no space left.
     """
+    if isinstance(file, UPath):
+        put(file, content)
+        return
     temporary = ""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -20,6 +19,7 @@ from dnad_ray.data import ImageData
 from dnad_ray.devices import MEMORY_FORMAT, placed
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.evaluate import accuracy_of
+from dnad_ray.places import Place
 from dnad_ray.store import read_genotype, write_bytes, write_json
 from search_spaces.genotype import Genotype
 from search_spaces.network import Network, network_from
@@ -127,7 +127,7 @@ def teacher_genotype(config: RunConfig) -> Genotype:
     return space.uniform(("sep_conv_3x3",), only_inputs=True)
 
 
-def save_teacher(folder: Path, teacher: Teacher) -> TeacherFile:
+def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     """Write the teacher into ``folder`` and return the same as bytes."""
     # Strides are kept by safetensors only for contiguous tensors; the memory format is the loader's own business.
     weights = {name: tensor.cpu().contiguous() for name, tensor in teacher.network.state_dict().items()}
@@ -144,7 +144,7 @@ def save_teacher(folder: Path, teacher: Teacher) -> TeacherFile:
     return file
 
 
-def read_teacher(folder: Path) -> TeacherFile | None:
+def read_teacher(folder: Place) -> TeacherFile | None:
     """Return what :func:`save_teacher` wrote, or None if it never came to that."""
     try:
         # Bytes that are no text are refused in words by load_teacher, as all other damage is.

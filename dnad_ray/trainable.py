@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from dnad_ray.checkpoint import load_newest, save_checkpoint
+from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for
+from dnad_ray.places import place
 from dnad_ray.records import Snapshot
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
@@ -42,10 +41,11 @@ def tune_trial(
     """
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
-    spec, run_folder = specs[config["trial"]], Path(folder)
+    spec, run_folder = specs[config["trial"]], place(folder)
     device = device_for(spec.config.train.device)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
-    saved = load_newest(run_folder.glob(f"ray/*/{spec.name}/checkpoint_*"))
+    checkpoints = checkpoints_of(run_folder, spec.name)
+    saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
     for event, state in run_trial(spec, data, teacher, run_folder, saved):
         metrics: dict[str, Any] = {
@@ -58,9 +58,7 @@ def tune_trial(
         if isinstance(event, Snapshot):
             metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
         if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            with tempfile.TemporaryDirectory() as checkpoint:
-                save_checkpoint(Path(checkpoint), state.state_dict(), state.step)
-                tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(checkpoint))
+            # Ours, not Tune's: it copies in threads, and by way of a disk that other nodes would have to see.
+            keep_checkpoint(checkpoints, state.state_dict(), state.step)
             last_checkpoint = time.monotonic()
-        else:
-            tune.report(metrics)
+        tune.report(metrics)

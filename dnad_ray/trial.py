@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from dnad_ray.config import RunConfig, trial_configs
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.places import Place
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import read_status, write_history, write_snapshot, write_status
@@ -58,7 +59,7 @@ def trials_of(config: RunConfig) -> list[TrialSpec]:
 
 
 def run_trial(
-    spec: TrialSpec, data: ImageData, teacher: Teacher | None, folder: Path, saved: dict[str, Any] | None
+    spec: TrialSpec, data: ImageData, teacher: Teacher | None, folder: Place, saved: dict[str, Any] | None
 ) -> Iterator[tuple[EpochReport | Snapshot, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
@@ -80,7 +81,9 @@ def run_trial(
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
     facts = {
         "attempt": attempt,
+        "from_step": state.step,  # 0, or that of the checkpoint from which this attempt went on
         "overrides": dict(spec.overrides),
+        "host": platform.node(),  # on a cluster, where to look
         "device": state.device.type,
         "threads": torch.get_num_threads(),  # another number gives other bits
     }

@@ -21,7 +21,10 @@ STANDARD_LIBRARY_ONLY = {"search_spaces", "search_spaces.errors", "search_spaces
 RAY_MODULES = {f"dnad_ray.{name}" for name in ("cluster", "launch", "trainable", "watch")}
 VISION_MODULE = "dnad_ray.vision"
 READING_HALF = {"RunContents", "is_run", "read_genotype", "read_run"}
-ANALYSIS_MAY_IMPORT = {"dnad_ray.errors", "dnad_ray.records", "search_spaces.errors", "search_spaces.genotype"}
+ANALYSIS_MAY_IMPORT = {
+    *("dnad_ray.errors", "dnad_ray.places", "dnad_ray.records"),
+    *("search_spaces.errors", "search_spaces.genotype"),
+}
 HEAVY = {"fvcore", "ray", "torch", "torchvision"}  # what importing analysis must not load
 PICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 

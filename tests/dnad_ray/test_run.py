@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from dnad_ray import checkpoint as checkpoint_module
 from dnad_ray import run as run_module
 from dnad_ray.config import config_to_dict
 from dnad_ray.data import load_data
@@ -203,7 +204,7 @@ class Killed(BaseException):
 
 def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, monkeypatch, request):
     digits, timeless = request.getfixturevalue("digits"), request.getfixturevalue("timeless")
-    save, steps = run_module.save_checkpoint, []
+    save, steps = checkpoint_module.save_checkpoint, []
 
     def save_and_die(path, state, step):
         save(path, state, step)
@@ -212,10 +213,10 @@ def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, mo
             raise Killed
 
     spec = spec_of(tiny())
-    monkeypatch.setattr(run_module, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", save_and_die)
     with pytest.raises(Killed):
         run_search(spec, Prepared(digits, None), folder, board)
-    monkeypatch.setattr(run_module, "save_checkpoint", save)
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", save)
     checkpoints = folder / "trials" / "t00" / "checkpoints"
     assert sorted(int(path.name) for path in checkpoints.iterdir()) == steps  # the third came before it could prune
     (checkpoints / f"{steps[-1]:08d}" / "state.pt").write_bytes(b"torn")
@@ -289,7 +290,7 @@ def test_run_search_checkpoints_by_time_where_nothing_is_deleted(tiny, digits, f
     monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
     steps = []
     monkeypatch.setattr(
-        run_module,
+        checkpoint_module,
         "save_checkpoint",
         lambda path, state, step: (path.mkdir(parents=True, exist_ok=True), steps.append(step)),
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 
 import pytest
 import torch
 
 pytest.importorskip("ray")
 
+from dnad_ray import checkpoint as checkpoint_module
 from dnad_ray import trainable
 from dnad_ray.config import config_to_dict
 from dnad_ray.search import SearchState, search
@@ -32,21 +32,24 @@ def folder(tiny, tmp_path):
 
 @pytest.fixture
 def worker(folder, digits, monkeypatch):
-    """Run a trial as the numbered attempt; Tune copies each checkpoint into its folder, as the real one does."""
+    """Run a trial; returns what it reported, each with whether a checkpoint had been written since the last."""
 
-    def run(spec, attempt=1, die_after=None, teacher_file=None):
-        reports = []
+    def run(spec, die_after=None, teacher_file=None):
+        reports, kept = [], []
+        keep = checkpoint_module.keep_checkpoint
 
-        def report(metrics, checkpoint=None):
-            reports.append((metrics, checkpoint is not None))
-            if checkpoint is not None:
-                number = sum(saved for _, saved in reports) - 1
-                target = folder / "ray" / f"attempt-{attempt}" / spec.name / f"checkpoint_{number:06d}"
-                shutil.copytree(checkpoint.path, target)
+        def keep_checkpoint(checkpoints, state, step):
+            keep(checkpoints, state, step)
+            kept.append(step)
+
+        def report(metrics):
+            reports.append((metrics, bool(kept)))
+            kept.clear()
             if len(reports) == die_after:
                 raise Killed
 
         monkeypatch.setattr(trainable.tune, "report", report)
+        monkeypatch.setattr(trainable, "keep_checkpoint", keep_checkpoint)
         arguments = {"specs": {spec.name: spec}, "data": digits, "teacher_file": teacher_file}
         with contextlib.suppress(Killed):
             trainable.tune_trial({"trial": spec.name}, **arguments, folder=str(folder), num_threads=1)
@@ -79,15 +82,15 @@ def test_tune_trial_reports_every_event_and_saves_every_snapshot(spec, worker, f
 def test_tune_trial_continues_from_the_newest_intact_checkpoint(damage, spec, worker, request, monkeypatch):
     folder, digits, timeless = map(request.getfixturevalue, ("folder", "digits", "timeless"))
     worker(spec, die_after=6)
-    checkpoints = sorted((folder / "ray").glob("attempt-1/t00/checkpoint_*"))
+    checkpoints = sorted((folder / "trials" / "t00" / "checkpoints").iterdir())
     steps = [json.loads((path / "manifest.json").read_text())["step"] for path in checkpoints]
-    assert len(steps) >= 3
+    assert len(steps) == 2  # the newest two are kept
     for path in {"none": [], "torn": checkpoints[-1:], "all": checkpoints}[damage]:
         (path / "manifest.json").unlink()
     seen = []
     load = trainable.load_newest
     monkeypatch.setattr(trainable, "load_newest", lambda folders: seen.append(load(folders)) or seen[-1])
-    reports = worker(spec, attempt=2)
+    reports = worker(spec)
     assert [None if state is None else state["step"] for state in seen] == [
         {"none": steps[-1], "torn": steps[-2], "all": None}[damage]
     ]

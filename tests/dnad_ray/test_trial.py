@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import platform
 
 import pytest
 import torch
@@ -51,8 +52,10 @@ def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless)
         "state": "finished",
         "device_seconds": state.device_seconds,
         "attempt": 1,
+        "from_step": 0,
         "overrides": {"shrink.rate": 0.3, "seed": 0},
         "device": "cpu",
+        "host": platform.node(),
         "threads": torch.get_num_threads(),
     }
 
