@@ -34,12 +34,15 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 
 
 def main() -> None:
-    """Run the command line; exit code 0, 2 for a user's mistake, 1 for a run that did not finish, 130 for Ctrl-C."""
+    """Run the command line.
+
+    Exit codes: 0, 2 for a user's mistake, 1 for a run that did not finish, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:  # what click makes of Ctrl-C
-        _fail("interrupted", 130)
+    except click.exceptions.Abort as error:  # what click makes of an interrupt
+        _fail("interrupted", 128 + getattr(error.__cause__, "signum", signal.SIGINT))
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -98,9 +101,9 @@ def search(**options: Any) -> None:
     config = _resolved({**options, "trials": None})
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
-    def work(prepared: Any, folder: Path, board: Any) -> None:
+    def work(prepared: Any, folder: Path, board: Any, stop: Any) -> None:
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
-        run_search(spec, prepared, folder, board)
+        run_search(spec, prepared, folder, board, stop=stop)
 
     _carry_out(config, [spec], options, contextlib.nullcontext, work)
 
@@ -126,10 +129,10 @@ def sweep(address: str | None, **options: Any) -> None:
 
         return cluster(config, address)
 
-    def work(prepared: Any, folder: Path, board: Any) -> None:
+    def work(prepared: Any, folder: Path, board: Any, stop: Any) -> None:
         from dnad_ray.launch import run_sweep
 
-        run_sweep(config, specs, prepared, folder, board)
+        run_sweep(config, specs, prepared, folder, board, stop=stop)
 
     _carry_out(config, specs, options, session, work)
 
@@ -237,31 +240,33 @@ def _carry_out(
     """
     from dnad_ray.progress import progress_board
     from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder
+    from dnad_ray.stopping import StopSignals
 
     out, resume = options["out"] or Path("runs") / Path(options["config"]).stem, options["resume"]
     folder = check_out(config, specs, out, resume)
     console = Console()
     problem: DnadRayError | KeyboardInterrupt | None = None
-    with progress_board(console) as board:
+    with progress_board(console) as board, StopSignals() as signals:
         if resume and is_complete(specs, folder):
             board.say("nothing left to do: all trials are at their end")
         else:
             data = load_images(config, board)
             with session(), run_folder(config, folder, resume):
                 try:
-                    work(prepare(config, data, specs, folder, board), folder, board)
+                    prepared = prepare(config, data, specs, folder, board)
+                    signals.defer()  # until the results lie there too
+                    work(prepared, folder, board, signals)
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error
                     if not (folder / "trials").exists() and isinstance(error, DnadRayError):
                         raise
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Tune leaves its own handler behind
         try:
             conclude(specs, folder, board)
         except DnadRayError as error:
             problem = problem or error
-    _leave_results(folder, console)
-    if isinstance(problem, KeyboardInterrupt):
-        _fail(f"interrupted; to continue: {_resume_command()}", 130)
+        _leave_results(folder, console)
+    if signals.signum is not None and isinstance(problem, KeyboardInterrupt | IncompleteRunError):
+        _fail(f"interrupted; to continue: {_resume_command()}", 128 + signals.signum)
     if isinstance(problem, IncompleteRunError):
         raise IncompleteRunError(f"{problem}; to continue: {_resume_command()}") from problem
     if problem is not None:

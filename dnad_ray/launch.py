@@ -15,6 +15,8 @@ from dnad_ray.config import RunConfig
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.progress import Board
 from dnad_ray.run import Prepared, estimate_in_words
+from dnad_ray.stop_board import SweepStop, stop_board
+from dnad_ray.stopping import StopCheck
 from dnad_ray.store import read_status, write_status
 from dnad_ray.trainable import tune_trial
 from dnad_ray.trial import DONE, TrialSpec
@@ -25,7 +27,15 @@ __all__ = ["run_sweep"]
 _MAX_FAILURES = 2
 
 
-def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Path, board: Board) -> None:
+def run_sweep(
+    config: RunConfig,
+    specs: Sequence[TrialSpec],
+    prepared: Prepared,
+    folder: Path,
+    board: Board,
+    *,
+    stop: StopCheck | None = None,
+) -> None:
     """Run or continue the trials that are not at their end, inside :func:`cluster`.
 
     That ``fit`` returns is no success: ask :func:`dnad_ray.run.conclude`.
@@ -36,6 +46,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         prepared: What they share; goes into the object store once.
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
+        stop: Asked ten times a second; trials then end after their step, with a checkpoint.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
@@ -46,6 +57,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
     resources = resources_of(config)
     parallel = num_parallel(config, resources, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+    ending = None if stop is None else SweepStop(stop, stop_board())
     trainable = tune.with_parameters(
         tune_trial,
         specs={spec.name: spec for spec in todo},
@@ -53,6 +65,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         teacher_file=prepared.teacher_file,
         folder=str(folder),
         num_threads=threads_of(config),
+        stop=None if ending is None else ending.board,
     )
     attempt = 1 + len(list((folder / "ray").glob("attempt-*")))
     tuner = tune.Tuner(
@@ -69,7 +82,8 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
             name=f"attempt-{attempt}",
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[Watcher(todo, board)],
+            callbacks=[Watcher(todo, board), *([] if ending is None else [ending])],
+            stop=ending,
             verbose=0,
         ),
     )

@@ -28,6 +28,7 @@ from dnad_ray.errors import (
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
+from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, DONE, TrialSpec, run_trial
@@ -183,21 +184,20 @@ def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_
     )
 
 
-def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) -> None:
-    """Run or continue one trial in this process.
-
-    Raises:
-        KeyboardInterrupt: As it comes; what was recorded stands and the run can be resumed.
-    """
+def run_search(
+    spec: TrialSpec, prepared: Prepared, folder: Path, board: Board, *, stop: StopCheck | None = None
+) -> None:
+    """Run or continue one trial in this process, until it is asked to stop; it can be resumed exactly there."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
     checkpoints = folder / "trials" / spec.name / "checkpoints"
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
-    for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
+    for event, state in run_trial(spec, prepared.data, teacher, folder, saved, stop=stop):
         total = spec.config.train.epochs
-        board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
-        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
+        if not isinstance(event, StopRequest):
+            board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
+        if isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
             prune_checkpoints(checkpoints)
             last_checkpoint = time.monotonic()

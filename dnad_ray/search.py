@@ -31,6 +31,7 @@ from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import dense_sparsity, sparsity
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.shrink import ShrinkController, schedule_for
+from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.teacher import Teacher
 from search_spaces.genotype import Genotype
 from search_spaces.space import NetworkShape, space_named
@@ -195,29 +196,38 @@ class SearchState:
 _PLAIN = ("step", "deleted_since_snapshot", "is_finished", "device_seconds", "history", "sparsity")
 
 
-def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
-    """Run a search to its floor or its last epoch.
+def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochReport | Snapshot | StopRequest]:
+    """Run a search to its floor or its last epoch, or until it is asked to stop.
 
     Args:
         state: Where to begin; changed in place, and complete at every event.
+        stop: Asked before the first step and at the end of each (on a GPU, of each look).
 
     Yields:
         A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
         interval), the controller stalled, or the search ended; and an :class:`EpochReport` at the end of each
-        epoch, after the snapshot of the same step.
+        epoch, after the snapshot of the same step. A :class:`dnad_ray.stopping.StopRequest` that was honoured comes
+        last, and the state is not finished then.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
     """
     interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
+    has_looked = True
     while not state.is_finished:
+        # Between looks the state is on the device in part.
+        if has_looked and stop is not None and (request := stop()) is not None:
+            state.batches.close()
+            yield request
+            return
         began = time.perf_counter()
         is_warming_up = _is_warming_up(state)
         pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
         state.learner.step(*state.batches.batch(state.step), pressure)
         state.step += 1
         is_epoch_end = state.step % state.steps_per_epoch == 0
-        if state.step % state.look_steps and not is_epoch_end:
+        has_looked = state.step % state.look_steps == 0 or is_epoch_end
+        if not has_looked:
             state.device_seconds += time.perf_counter() - began
             continue
         before = len(state.supernet.candidates)

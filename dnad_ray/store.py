@@ -6,7 +6,7 @@ Layout of a run folder::
     run.json                             marker, schema, name, version
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
     trials/<trial>/history.json          one entry per epoch
-    trials/<trial>/status.json           running, finished or failed, and why
+    trials/<trial>/status.json           running, interrupted, finished or failed, and why
     genotypes/<digest>.json              every architecture that a snapshot names
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
 

@@ -15,6 +15,9 @@ from dnad_ray.checkpoint import load_newest, save_checkpoint
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for
 from dnad_ray.records import Snapshot
+from dnad_ray.search import SearchState
+from dnad_ray.stop_board import RemoteStop
+from dnad_ray.stopping import StopRequest
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
 
@@ -29,6 +32,7 @@ def tune_trial(
     teacher_file: TeacherFile | None,
     folder: str,
     num_threads: int,
+    stop: Any = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
 
@@ -39,6 +43,7 @@ def tune_trial(
         teacher_file: The teacher, likewise.
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
+        stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
     """
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
@@ -47,7 +52,11 @@ def tune_trial(
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
     saved = load_newest(run_folder.glob(f"ray/*/{spec.name}/checkpoint_*"))
     last_checkpoint = time.monotonic()
-    for event, state in run_trial(spec, data, teacher, run_folder, saved):
+    check = None if stop is None else RemoteStop(stop)
+    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=check):
+        if isinstance(event, StopRequest):
+            _save(state, {"step": state.step, "stopped": event.reason})
+            continue
         metrics: dict[str, Any] = {
             "epoch": event.epoch,
             "step": event.step,
@@ -58,9 +67,14 @@ def tune_trial(
         if isinstance(event, Snapshot):
             metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
         if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            with tempfile.TemporaryDirectory() as checkpoint:
-                save_checkpoint(Path(checkpoint), state.state_dict(), state.step)
-                tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(checkpoint))
+            _save(state, metrics)
             last_checkpoint = time.monotonic()
         else:
             tune.report(metrics)
+
+
+def _save(state: SearchState, metrics: dict[str, Any]) -> None:
+    """Report metrics with a checkpoint of the state, which is taken as it is now."""
+    with tempfile.TemporaryDirectory() as checkpoint:
+        save_checkpoint(Path(checkpoint), state.state_dict(), state.step)
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(checkpoint))

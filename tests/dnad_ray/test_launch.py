@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_from_dict, config_to_dict
 from dnad_ray.data import load_data
 from dnad_ray.search import SearchState, search
@@ -195,12 +196,15 @@ def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, con
     terminated.wait_for(lambda: len(snapshot_files(out, "t01")) > early)
     terminated.driver.terminate()  # what `ray job stop` sends
     code, said, err, _ = terminated.wait()
-    assert code == 1, (said, err)
+    assert code == 143, (said, err)
     assert "1 trial of up to 16 epochs" in said  # t00 is not run again
-    assert err == (
-        "dnad-ray: error: 1 of 2 trials did not finish (t01); to continue: "
-        f"dnad-ray sweep {config} --out {out} --resume\n"
-    )
+    notice, last = err.splitlines()
+    assert notice.startswith("dnad-ray: stopping at the end of the step")
+    assert last == f"dnad-ray: error: interrupted; to continue: dnad-ray sweep {config} --out {out} --resume"
+    status = read_run(out).status["t01"]
+    assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGTERM")
+    saved = load_newest(out.glob("ray/attempt-2/t01/checkpoint_*"))
+    assert saved["step"] == status["step"]  # nothing of what was computed is lost
     assert (out / "report.html").exists()
 
     code, said, err, _ = sweep(config, "--resume", out=out).wait()
