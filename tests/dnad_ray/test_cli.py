@@ -168,7 +168,9 @@ def wait_for(found, process, seconds=120):
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_search_interrupted_says_how_to_continue_and_does(signum, exit_code, command, config_file, tmp_path, timeless):
     whole, out = tmp_path / "whole" / "demo", tmp_path / "demo"  # runs of one name, for a comparison of their records
-    slower = ["--set", "data.image_size=20", "--set", "space.init_channels=8"]  # or it is over before it is interrupted
+    # Most of its steps come after the first snapshot, or it is over before it is interrupted.
+    longer = {"data.image_size": 14, "shrink.gamma_growth": 1.5, "shrink.rate": 0.05, "shrink.floor.operations": 4}
+    slower = [text for key, value in longer.items() for text in ("--set", f"{key}={value}")] + ["--epochs", "16"]
     code, _, err = command("search", config_file, "--out", whole, *slower)
     assert (code, err) == (0, "")
     arguments = ["search", str(config_file), "--out", str(out), *slower]
