@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray import __version__
-from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError
+from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError, one_line
+from dnad_ray.printable import printable
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
@@ -208,20 +210,20 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
 
 
 def _read_config(text: str) -> RunConfig:
-    import yaml
-
     from dnad_ray.config import config_from_dict
+    from dnad_ray.files import read_file
     from dnad_ray.recipes import RECIPES, recipe_named
+    from dnad_ray.yaml_reader import MAX_BYTES, parse_yaml
 
     path = Path(text)
     if text in RECIPES or (path.suffix not in (".yaml", ".yml") and not path.is_file()):
         return recipe_named(text)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        data = parse_yaml(read_file(path, MAX_BYTES, follow_links=True), text)
+    except OSError as error:
         raise ConfigError("CONFIG", text, f"a readable YAML file ({type(error).__name__})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("CONFIG", text, "YAML that parses: " + " ".join(str(error).split())) from None
+    except UserError as error:
+        raise ConfigError("CONFIG", text, f"YAML that parses: {one_line(error)}") from None
     if not isinstance(data, dict):
         raise ConfigError("CONFIG", text, "a YAML file with sections such as data, space, train")
     return config_from_dict(data, text)
@@ -296,7 +298,7 @@ def _print_front(front: pd.DataFrame) -> None:
     for row in front[columns].to_dict("records"):
         table.add_row(
             *(
-                format(value, metric(str(name)).format) if not isinstance(value, str) else value
+                escape(printable(value)) if isinstance(value, str) else format(value, metric(str(name)).format)
                 for name, value in row.items()
             )
         )
@@ -310,9 +312,9 @@ def _resume_command() -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"dnad-ray: warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"dnad-ray: warning: {printable(' '.join(str(message).split()))}", err=True)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"dnad-ray: error: {' '.join(message.split())}", err=True)
+    click.echo(f"dnad-ray: error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)

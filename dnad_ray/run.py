@@ -90,7 +90,7 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Path, resume: 
         raise ConfigError("--resume", _differences(stored, config), f"the configuration in {out / 'config.yaml'}")
     for spec in specs:
         overrides = contents.status.get(spec.name, {}).get("overrides")
-        if overrides not in (None, json.loads(json.dumps(dict(spec.overrides)))):
+        if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):
             # One file of snapshots must not get records of two settings.
             raise RunFolderError(
                 "--resume with --out", str(out), f"the command that made it, search or sweep ({spec.name} differs)"
@@ -236,6 +236,10 @@ def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:
             f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
             + "; ".join(f"{name}: {reason}" for name, reason in stopped.items())
         )
+
+
+def _canonical(data: object) -> str:
+    return json.dumps(data, sort_keys=True)
 
 
 def _differences(stored: RunConfig, asked: RunConfig) -> str:

@@ -22,6 +22,7 @@ from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.evaluate import accuracy_of
 from dnad_ray.store import read_genotype, write_bytes, write_json
 from search_spaces.genotype import Genotype
+from search_spaces.json_reader import parse_json
 from search_spaces.network import Network, network_from
 from search_spaces.space import NetworkShape, space_named, stages
 
@@ -140,7 +141,7 @@ def save_teacher(folder: Path, teacher: Teacher) -> TeacherFile:
     }
     file = TeacherFile(json.dumps(description), content)
     write_bytes(folder / _WEIGHTS, file.weights)
-    write_json(folder / _DESCRIPTION, json.loads(file.description))  # last: where it stands, the weights do too
+    write_json(folder / _DESCRIPTION, description)  # last: where it stands, the weights do too
     return file
 
 
@@ -161,7 +162,7 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         RunFolderError: If description and weights do not fit each other.
     """
     try:
-        description = json.loads(file.description)
+        description = parse_json(file.description, _DESCRIPTION)
         if hashlib.sha256(file.weights).hexdigest() != description["sha256"]:
             raise ValueError("the weights are not those that were described")
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
