@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import random
 import shutil
 from collections.abc import Iterable
@@ -18,12 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from dnad_ray.errors import UserError
+from dnad_ray.files import read_file
 from dnad_ray.store import write_bytes, write_json
+from dnad_ray.weights import MAX_BYTES, parse_state
+from search_spaces.json_reader import parse_json
 
 __all__ = ["load_newest", "prune_checkpoints", "random_states", "restore_random_states", "save_checkpoint"]
 
 SCHEMA = 2
 _STATE, _MANIFEST = "state.pt", "manifest.json"
+_LARGEST_MANIFEST = 10_000
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], step: int) -> None:
@@ -88,22 +92,19 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 def _manifest_of(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = parse_json(read_file(folder / _MANIFEST, _LARGEST_MANIFEST), _MANIFEST)
         entry = manifest["files"][_STATE]
-        is_ours = (
-            manifest["schema"] == SCHEMA and isinstance(manifest["step"], int) and {"size", "sha256"} <= entry.keys()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_ours = manifest["schema"] == SCHEMA and type(manifest["step"]) is int and {"size", "sha256"} <= entry.keys()
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
         return None
     return manifest if is_ours else None
 
 
 def _state_of(file: Path, entry: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        content = file.read_bytes()
+        content = read_file(file, MAX_BYTES)
         if len(content) != entry["size"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return None
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001 - a file that was made up makes torch raise nearly anything
+        return parse_state(content, file.name)
+    except (OSError, UserError):
         return None
-    return state if isinstance(state, dict) else None

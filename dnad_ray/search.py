@@ -25,7 +25,7 @@ from dnad_ray.cost_table import costs_of
 from dnad_ray.data import ImageData
 from dnad_ray.devices import MEMORY_FORMAT, device_for, placed
 from dnad_ray.distill import Imitation
-from dnad_ray.errors import ConfigError, NonFiniteLossError
+from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
 from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import dense_sparsity, sparsity
@@ -33,6 +33,7 @@ from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.teacher import Teacher
+from dnad_ray.weights import check_optimizer
 from search_spaces.genotype import Genotype
 from search_spaces.space import NetworkShape, space_named
 from search_spaces.supernet import Supernet
@@ -133,20 +134,34 @@ class SearchState:
         run: str,
         trial: str,
     ) -> SearchState:
-        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped."""
-        alive = Genotype.from_dict(saved["alive"], "checkpoint")
-        state = cls(config, data, teacher, run=run, trial=trial, alive=alive)
-        state.supernet.load_state_dict(saved["supernet"])
-        state.imitation.load_state_dict(saved["imitation"])
-        state.relaxation.load_state_dict(saved["relaxation"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.arch_optimizer.load_state_dict(saved["arch_optimizer"])
-        state.controller.load_state_dict(saved["controller"])
-        state.sums.load_state_dict(saved["sums"])
-        for name in _PLAIN:
-            setattr(state, name, saved[name])
-        restore_random_states(saved["random"])
+        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped.
+
+        Raises:
+            RunFolderError: If it is the state of another search, or of none.
+        """
+        try:
+            alive = Genotype.from_dict(saved["alive"], "checkpoint")
+            state = cls(config, data, teacher, run=run, trial=trial, alive=alive)
+            state._load(saved)
+        # Whatever torch and the generators make of a state that is not theirs.
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise RunFolderError("checkpoint", one_line(error)[:300], "a state of this very search") from error
         return state
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        self.supernet.load_state_dict(saved["supernet"])
+        self.imitation.load_state_dict(saved["imitation"])
+        self.relaxation.load_state_dict(saved["relaxation"])
+        for name in ("optimizer", "arch_optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+            check_optimizer(getattr(self, name))
+        self.controller.load_state_dict(saved["controller"])
+        self.sums.load_state_dict(saved["sums"])
+        for name in _PLAIN:
+            if type(saved[name]) is not type(getattr(self, name)):
+                raise TypeError(f"{name} is a {type(saved[name]).__name__}")
+            setattr(self, name, saved[name])
+        restore_random_states(saved["random"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors from which :meth:`resume` continues.
