@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray import __version__
-from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError, one_line
+from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, ResourceError, UserError, one_line
 from dnad_ray.printable import printable
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
 
@@ -266,10 +266,14 @@ def _carry_out(
             conclude(specs, folder, board)
         except DnadRayError as error:
             problem = problem or error
-        _leave_results(folder, console)
+        try:
+            _leave_results(folder, console)
+        except (DnadRayError, OSError):  # what kept the run from its end may keep its results from the disk
+            if problem is None:
+                raise
     if signals.signum is not None and isinstance(problem, KeyboardInterrupt | IncompleteRunError):
         _fail(f"interrupted; to continue: {_resume_command()}", 128 + signals.signum)
-    if isinstance(problem, IncompleteRunError):
+    if isinstance(problem, IncompleteRunError | ResourceError):
         raise IncompleteRunError(f"{problem}; to continue: {_resume_command()}") from problem
     if problem is not None:
         raise problem

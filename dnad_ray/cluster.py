@@ -18,6 +18,7 @@ import torch
 
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ResourceError, one_line
+from dnad_ray.ray_token import keep_token_private
 from dnad_ray.store import write_bytes
 
 __all__ = ["check_storage", "cluster", "num_parallel", "resources_of", "threads_of"]
@@ -47,6 +48,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end trials in the middle of a step
     if address is None and "RAY_ADDRESS" not in os.environ:
         options: dict[str, Any] = {"address": "local", "include_dashboard": False}
+        keep_token_private()
     else:
         options = {"address": address or os.environ["RAY_ADDRESS"]}
     on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -89,7 +89,7 @@ def run_sweep(
     )
     try:
         results = tuner.fit()
-    except (TuneError, RayError) as error:
+    except (TuneError, RayError, OSError, EOFError) as error:  # the last two where Tune finds the disk full
         raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
     for index in range(len(results)):
         _note_failure(folder, results[index])
