@@ -28,6 +28,7 @@ _MEASURED_BY = {
 _STATES = {
     "finished": "finished",
     "running": "still running or interrupted",
+    "interrupted": "interrupted",
     "stopped": "stopped early",
     "failed": "failed",
     "unknown": "without a status",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -16,8 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from dnad_ray.errors import UserError
+from dnad_ray.files import read_file
 from dnad_ray.places import Place, remove_folder
 from dnad_ray.store import write_bytes, write_json
+from dnad_ray.weights import MAX_BYTES, parse_state
+from search_spaces.json_reader import parse_json
 
 __all__ = [
     "checkpoints_of",
@@ -31,6 +34,7 @@ __all__ = [
 
 SCHEMA = 2
 _STATE, _MANIFEST = "state.pt", "manifest.json"
+_LARGEST_MANIFEST = 10_000
 
 
 def checkpoints_of(folder: Place, trial: str) -> Place:
@@ -106,22 +110,19 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 def _manifest_of(folder: Place) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = parse_json(read_file(folder / _MANIFEST, _LARGEST_MANIFEST), _MANIFEST)
         entry = manifest["files"][_STATE]
-        is_ours = (
-            manifest["schema"] == SCHEMA and isinstance(manifest["step"], int) and {"size", "sha256"} <= entry.keys()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_ours = manifest["schema"] == SCHEMA and type(manifest["step"]) is int and {"size", "sha256"} <= entry.keys()
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
         return None
     return manifest if is_ours else None
 
 
 def _state_of(file: Place, entry: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        content = file.read_bytes()
+        content = read_file(file, MAX_BYTES)
         if len(content) != entry["size"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return None
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001 - a file that was made up makes torch raise nearly anything
+        return parse_state(content, file.name)
+    except (OSError, UserError):
         return None
-    return state if isinstance(state, dict) else None

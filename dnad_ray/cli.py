@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray import __version__
-from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError
+from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, ResourceError, UserError, one_line
 from dnad_ray.places import Place, address, place
+from dnad_ray.printable import printable
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
@@ -35,12 +37,15 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 
 
 def main() -> None:
-    """Run the command line; exit code 0, 2 for a user's mistake, 1 for a run that did not finish, 130 for Ctrl-C."""
+    """Run the command line.
+
+    Exit codes: 0, 2 for a user's mistake, 1 for a run that did not finish, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:  # what click makes of Ctrl-C
-        _fail("interrupted", 130)
+    except click.exceptions.Abort as error:  # what click makes of an interrupt
+        _fail("interrupted", 128 + getattr(error.__cause__, "signum", signal.SIGINT))
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -105,9 +110,9 @@ def search(**options: Any) -> None:
     config = _resolved({**options, "trials": None})
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
-    def work(prepared: Any, folder: Place, board: Any) -> None:
+    def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
-        run_search(spec, prepared, folder, board)
+        run_search(spec, prepared, folder, board, stop=stop)
 
     _carry_out(config, [spec], options, contextlib.nullcontext, work)
 
@@ -133,10 +138,10 @@ def sweep(address: str | None, **options: Any) -> None:
 
         return cluster(config, address)
 
-    def work(prepared: Any, folder: Place, board: Any) -> None:
+    def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
         from dnad_ray.launch import run_sweep
 
-        run_sweep(config, specs, prepared, folder, board)
+        run_sweep(config, specs, prepared, folder, board, stop=stop)
 
     _carry_out(config, specs, options, session, work)
 
@@ -210,20 +215,20 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
 
 
 def _read_config(text: str) -> RunConfig:
-    import yaml
-
     from dnad_ray.config import config_from_dict
+    from dnad_ray.files import read_file
     from dnad_ray.recipes import RECIPES, recipe_named
+    from dnad_ray.yaml_reader import MAX_BYTES, parse_yaml
 
     path = Path(text)
     if text in RECIPES or (path.suffix not in (".yaml", ".yml") and not path.is_file()):
         return recipe_named(text)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        data = parse_yaml(read_file(path, MAX_BYTES, follow_links=True), text)
+    except OSError as error:
         raise ConfigError("CONFIG", text, f"a readable YAML file ({type(error).__name__})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("CONFIG", text, "YAML that parses: " + " ".join(str(error).split())) from None
+    except UserError as error:
+        raise ConfigError("CONFIG", text, f"YAML that parses: {one_line(error)}") from None
     if not isinstance(data, dict):
         raise ConfigError("CONFIG", text, "a YAML file with sections such as data, space, train")
     return config_from_dict(data, text)
@@ -242,32 +247,38 @@ def _carry_out(
     """
     from dnad_ray.progress import progress_board
     from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder
+    from dnad_ray.stopping import StopSignals
 
     out, resume = options["out"] or Path("runs") / Path(options["config"]).stem, options["resume"]
     folder = check_out(config, specs, out, resume)
     console = Console()
     problem: DnadRayError | KeyboardInterrupt | None = None
-    with progress_board(console) as board:
+    with progress_board(console) as board, StopSignals() as signals:
         if resume and is_complete(specs, folder):
             board.say("nothing left to do: all trials are at their end")
         else:
             data = load_images(config, board)
             with session(), run_folder(config, folder, resume):
                 try:
-                    work(prepare(config, data, specs, folder, board), folder, board)
+                    prepared = prepare(config, data, specs, folder, board)
+                    signals.defer()  # until the results lie there too
+                    work(prepared, folder, board, signals)
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error
                     if not (folder / "trials").exists() and isinstance(error, DnadRayError):
                         raise
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Tune leaves its own handler behind
         try:
             conclude(specs, folder, board)
         except DnadRayError as error:
             problem = problem or error
-    _leave_results(folder, console)
-    if isinstance(problem, KeyboardInterrupt):
-        _fail(f"interrupted; to continue: {_resume_command()}", 130)
-    if isinstance(problem, IncompleteRunError):
+        try:
+            _leave_results(folder, console)
+        except (DnadRayError, OSError):  # what kept the run from its end may keep its results from the disk
+            if problem is None:
+                raise
+    if signals.signum is not None and isinstance(problem, KeyboardInterrupt | IncompleteRunError):
+        _fail(f"interrupted; to continue: {_resume_command()}", 128 + signals.signum)
+    if isinstance(problem, IncompleteRunError | ResourceError):
         raise IncompleteRunError(f"{problem}; to continue: {_resume_command()}") from problem
     if problem is not None:
         raise problem
@@ -296,7 +307,7 @@ def _print_front(front: pd.DataFrame) -> None:
     for row in front[columns].to_dict("records"):
         table.add_row(
             *(
-                format(value, metric(str(name)).format) if not isinstance(value, str) else value
+                escape(printable(value)) if isinstance(value, str) else format(value, metric(str(name)).format)
                 for name, value in row.items()
             )
         )
@@ -310,9 +321,9 @@ def _resume_command() -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"dnad-ray: warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"dnad-ray: warning: {printable(' '.join(str(message).split()))}", err=True)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"dnad-ray: error: {' '.join(message.split())}", err=True)
+    click.echo(f"dnad-ray: error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)

@@ -19,6 +19,7 @@ import torch
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ResourceError, UserError, one_line
 from dnad_ray.places import Place, address, place, reached
+from dnad_ray.ray_token import keep_token_private
 from dnad_ray.store import write_bytes
 
 __all__ = ["check_storage", "cluster", "num_parallel", "resources_of", "threads_of"]
@@ -45,10 +46,13 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end trials in the middle of a step
     if address is None and "RAY_ADDRESS" not in os.environ:
         options: dict[str, Any] = {"address": "local", "include_dashboard": False}
+        keep_token_private()
     else:
         options = {"address": address or os.environ["RAY_ADDRESS"]}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _knock(options["address"])
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -56,10 +60,9 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         raise ResourceError(
             "--address", options["address"], f"a Ray cluster that answers ({one_line(error)})"
         ) from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end this process at once
     # Tune prints the traceback of every failure, also of those that it tries again; it keeps them in error.txt too.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Tune saves its state on SIGUSR1 but aborts on SIGTERM, which is what `ray job stop` and batch systems send.
-    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     threads = torch.get_num_threads()
     try:
         _check_resources(resources_of(config))
@@ -67,7 +70,6 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
 
 

@@ -12,10 +12,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dnad_ray.errors import ConfigError
+from dnad_ray.yaml_reader import YamlError, parse_yaml
 
 __all__ = [
     "DataConfig",
@@ -329,8 +329,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError("--set", text, "KEY=VALUE, for example shrink.rate=0.05")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = parse_yaml(value, key)
+    except YamlError:
         raise ConfigError(f"--set {key}", value, "a YAML value, for example 0.05, [1, 2] or null") from None
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 (no dot) as a string; nobody who writes it means one
         with contextlib.suppress(ValueError):

@@ -19,6 +19,8 @@ from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.places import Place, address
 from dnad_ray.progress import Board
 from dnad_ray.run import Prepared, estimate_in_words
+from dnad_ray.stop_board import SweepStop, stop_board
+from dnad_ray.stopping import StopCheck
 from dnad_ray.store import read_status, write_bytes, write_status
 from dnad_ray.trainable import tune_trial
 from dnad_ray.trial import DONE, TrialSpec
@@ -30,7 +32,15 @@ _MAX_FAILURES = 2
 _LOGS = ("error.txt", "events.out.tfevents.*")
 
 
-def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Place, board: Board) -> None:
+def run_sweep(
+    config: RunConfig,
+    specs: Sequence[TrialSpec],
+    prepared: Prepared,
+    folder: Place,
+    board: Board,
+    *,
+    stop: StopCheck | None = None,
+) -> None:
     """Run or continue the trials that are not at their end, inside :func:`cluster`.
 
     That ``fit`` returns is no success: ask :func:`dnad_ray.run.conclude`.
@@ -41,6 +51,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         prepared: What they share; goes into the object store once.
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
+        stop: Asked ten times a second; trials then end after their step, with a checkpoint.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
@@ -51,6 +62,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
     resources = resources_of(config)
     parallel = num_parallel(config, resources, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+    ending = None if stop is None else SweepStop(stop, stop_board())
     trainable = tune.with_parameters(
         tune_trial,
         specs={spec.name: spec for spec in todo},
@@ -58,6 +70,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         teacher_file=prepared.teacher_file,
         folder=address(folder),
         num_threads=threads_of(config),
+        stop=None if ending is None else ending.board,
     )
     attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
     with _tune_storage(folder / "ray", attempt) as storage:
@@ -74,13 +87,14 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
                 storage_path=storage,
                 name=attempt,
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[Watcher(todo, board)],
+                callbacks=[Watcher(todo, board), *([] if ending is None else [ending])],
+                stop=ending,
                 verbose=0,
             ),
         )
         try:
             results = tuner.fit()
-        except (TuneError, RayError) as error:
+        except (TuneError, RayError, OSError, EOFError) as error:  # the last two where Tune finds the disk full
             raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
         for index in range(len(results)):
             _note_failure(folder, results[index])

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from dnad_ray.printable import printable
+
 __all__ = ["Board", "duration_in_words", "progress_board"]
 
 _LINE_SECONDS = 5.0
@@ -31,6 +33,7 @@ class Board:
 
     def update(self, name: str, done: float, total: float, text: str = "") -> None:
         """Show that ``done`` of ``total`` of the line ``name`` is done."""
+        text = printable(text)
         if self._bars is not None:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, text=text)
@@ -49,7 +52,9 @@ class Board:
 
     def say(self, text: str) -> None:
         """Write one lasting line."""
-        (self._bars.console if self._bars is not None else self._console).print(text, markup=False, soft_wrap=True)
+        (self._bars.console if self._bars is not None else self._console).print(
+            printable(text), markup=False, soft_wrap=True
+        )
 
 
 @contextmanager
@@ -59,11 +64,11 @@ def progress_board(console: Console) -> Iterator[Board]:
         yield Board(console, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
         yield Board(console, bars)

@@ -27,6 +27,7 @@ from dnad_ray.places import Place, address, reached, remove_folder
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
+from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, DONE, TrialSpec, run_trial
@@ -90,7 +91,7 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
         )
     for spec in specs:
         overrides = contents.status.get(spec.name, {}).get("overrides")
-        if overrides not in (None, json.loads(json.dumps(dict(spec.overrides)))):
+        if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):
             # One file of snapshots must not get records of two settings.
             raise RunFolderError(
                 "--resume with --out", address(out), f"the command that made it, search or sweep ({spec.name} differs)"
@@ -184,21 +185,20 @@ def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_
     )
 
 
-def run_search(spec: TrialSpec, prepared: Prepared, folder: Place, board: Board) -> None:
-    """Run or continue one trial in this process.
-
-    Raises:
-        KeyboardInterrupt: As it comes; what was recorded stands and the run can be resumed.
-    """
+def run_search(
+    spec: TrialSpec, prepared: Prepared, folder: Place, board: Board, *, stop: StopCheck | None = None
+) -> None:
+    """Run or continue one trial in this process, until it is asked to stop; it can be resumed exactly there."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
     checkpoints = checkpoints_of(folder, spec.name)
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
-    for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
+    for event, state in run_trial(spec, prepared.data, teacher, folder, saved, stop=stop):
         total = spec.config.train.epochs
-        board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
-        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
+        if not isinstance(event, StopRequest):
+            board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
+        if isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             keep_checkpoint(checkpoints, state.state_dict(), state.step)
             last_checkpoint = time.monotonic()
 
@@ -236,6 +236,10 @@ def conclude(specs: Sequence[TrialSpec], folder: Place, board: Board) -> None:
             f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
             + "; ".join(f"{name}: {reason}" for name, reason in stopped.items())
         )
+
+
+def _canonical(data: object) -> str:
+    return json.dumps(data, sort_keys=True)
 
 
 def _differences(stored: RunConfig, asked: RunConfig) -> str:

@@ -25,13 +25,15 @@ from dnad_ray.cost_table import costs_of
 from dnad_ray.data import ImageData
 from dnad_ray.devices import MEMORY_FORMAT, device_for, placed
 from dnad_ray.distill import Imitation
-from dnad_ray.errors import ConfigError, NonFiniteLossError
+from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
 from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import dense_sparsity, sparsity
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.shrink import ShrinkController, schedule_for
+from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.teacher import Teacher
+from dnad_ray.weights import check_optimizer
 from search_spaces.genotype import Genotype
 from search_spaces.space import NetworkShape, space_named
 from search_spaces.supernet import Supernet
@@ -132,20 +134,34 @@ class SearchState:
         run: str,
         trial: str,
     ) -> SearchState:
-        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped."""
-        alive = Genotype.from_dict(saved["alive"], "checkpoint")
-        state = cls(config, data, teacher, run=run, trial=trial, alive=alive)
-        state.supernet.load_state_dict(saved["supernet"])
-        state.imitation.load_state_dict(saved["imitation"])
-        state.relaxation.load_state_dict(saved["relaxation"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.arch_optimizer.load_state_dict(saved["arch_optimizer"])
-        state.controller.load_state_dict(saved["controller"])
-        state.sums.load_state_dict(saved["sums"])
-        for name in _PLAIN:
-            setattr(state, name, saved[name])
-        restore_random_states(saved["random"])
+        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped.
+
+        Raises:
+            RunFolderError: If it is the state of another search, or of none.
+        """
+        try:
+            alive = Genotype.from_dict(saved["alive"], "checkpoint")
+            state = cls(config, data, teacher, run=run, trial=trial, alive=alive)
+            state._load(saved)
+        # Whatever torch and the generators make of a state that is not theirs.
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise RunFolderError("checkpoint", one_line(error)[:300], "a state of this very search") from error
         return state
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        self.supernet.load_state_dict(saved["supernet"])
+        self.imitation.load_state_dict(saved["imitation"])
+        self.relaxation.load_state_dict(saved["relaxation"])
+        for name in ("optimizer", "arch_optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+            check_optimizer(getattr(self, name))
+        self.controller.load_state_dict(saved["controller"])
+        self.sums.load_state_dict(saved["sums"])
+        for name in _PLAIN:
+            if type(saved[name]) is not type(getattr(self, name)):
+                raise TypeError(f"{name} is a {type(saved[name]).__name__}")
+            setattr(self, name, saved[name])
+        restore_random_states(saved["random"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors from which :meth:`resume` continues.
@@ -195,29 +211,38 @@ class SearchState:
 _PLAIN = ("step", "deleted_since_snapshot", "is_finished", "device_seconds", "history", "sparsity")
 
 
-def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
-    """Run a search to its floor or its last epoch.
+def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochReport | Snapshot | StopRequest]:
+    """Run a search to its floor or its last epoch, or until it is asked to stop.
 
     Args:
         state: Where to begin; changed in place, and complete at every event.
+        stop: Asked before the first step and at the end of each (on a GPU, of each look).
 
     Yields:
         A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
         interval), the controller stalled, or the search ended; and an :class:`EpochReport` at the end of each
-        epoch, after the snapshot of the same step.
+        epoch, after the snapshot of the same step. A :class:`dnad_ray.stopping.StopRequest` that was honoured comes
+        last, and the state is not finished then.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
     """
     interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
+    has_looked = True
     while not state.is_finished:
+        # Between looks the state is on the device in part.
+        if has_looked and stop is not None and (request := stop()) is not None:
+            state.batches.close()
+            yield request
+            return
         began = time.perf_counter()
         is_warming_up = _is_warming_up(state)
         pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
         state.learner.step(*state.batches.batch(state.step), pressure)
         state.step += 1
         is_epoch_end = state.step % state.steps_per_epoch == 0
-        if state.step % state.look_steps and not is_epoch_end:
+        has_looked = state.step % state.look_steps == 0 or is_epoch_end
+        if not has_looked:
             state.device_seconds += time.perf_counter() - began
             continue
         before = len(state.supernet.candidates)

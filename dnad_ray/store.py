@@ -7,7 +7,7 @@ Layout of a run folder::
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
     trials/<trial>/history.json          one entry per epoch
-    trials/<trial>/status.json           running, finished or failed, and why
+    trials/<trial>/status.json           running, interrupted, finished or failed, and why
     genotypes/<digest>.json              every architecture that a snapshot names
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import tempfile
@@ -33,10 +34,17 @@ import pyarrow.parquet as pq
 import yaml
 from upath import UPath
 
-from dnad_ray.errors import ResourceError, RunFolderError, one_line
+from dnad_ray import parquet_reader, yaml_reader
+from dnad_ray.errors import ResourceError, RunFolderError, UserError, one_line
+from dnad_ray.files import is_inside, read_file
+from dnad_ray.parquet_reader import parse_parquet
 from dnad_ray.places import Place, address, place, put, reached
 from dnad_ray.records import SNAPSHOT_COLUMNS, Snapshot
+from dnad_ray.yaml_reader import parse_yaml
+from search_spaces import json_reader
+from search_spaces.genotype import MAX_BYTES as MAX_GENOTYPE_BYTES
 from search_spaces.genotype import Genotype
+from search_spaces.json_reader import parse_json
 
 __all__ = [
     "RunContents",
@@ -57,6 +65,8 @@ __all__ = [
 
 RUN_SCHEMA = 1
 _KIND = "dnad-ray run"
+_LARGEST_MARKER = 100_000
+_LONGEST_NAME, _LONGEST_TEXT = 200, 1_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -102,14 +112,14 @@ def read_run(path: str | Place) -> RunContents:
     marker = _read_marker(folder)
     problems: list[str] = []
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        config = parse_yaml(read_file(folder / "config.yaml", yaml_reader.MAX_BYTES), "config.yaml")
+    except (OSError, UserError) as error:
         problems.append(f"config.yaml cannot be read: {one_line(error)}")
         config = {}
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
     rows = {(row["trial"], row["step"]): row for row in _read_parquet(folder, problems)}
-    for trial in _sorted(path for path in folder.glob("trials/*") if path.is_dir()):
+    for trial in _trial_folders(folder, problems):
         for file in _sorted(trial.glob("snapshots/*.json")):
             row = _read_snapshot(file, problems)
             if row is not None:
@@ -118,7 +128,7 @@ def read_run(path: str | Place) -> RunContents:
         status[trial.name] = {"state": "unknown"} | _read_json(trial / "status.json", dict, {}, problems)
     return RunContents(
         path=folder,
-        name=str(marker.get("name", folder.name)),
+        name=str(marker.get("name", folder.name))[:_LONGEST_NAME],
         config=config if isinstance(config, dict) else {},
         snapshots=[rows[key] for key in sorted(rows)],
         history=history,
@@ -143,10 +153,13 @@ def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
     root = place(path, "genotype")
     file = root if digest is None else root / "genotypes" / f"{_safe(digest, 'digest')}.json"
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_file(file, MAX_GENOTYPE_BYTES, follow_links=digest is None)
+    except OSError as error:
         raise RunFolderError("genotype", address(file), "a readable genotype JSON file") from error
-    return Genotype.from_json(text, origin=address(file))
+    found = Genotype.from_json(content, origin=address(file))
+    if digest is not None and found.digest != digest:
+        raise RunFolderError("genotype", address(file), f"the genotype of its name; it holds {found.digest}")
+    return found
 
 
 def _sorted(places: Iterable[Place]) -> list[Place]:
@@ -157,10 +170,10 @@ def _read_marker(folder: Place) -> dict[str, Any]:
     try:
         if not (reached(folder) and folder.is_dir()):
             raise RunFolderError("run folder", address(folder), "an existing run folder")
-        marker = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        marker = parse_json(read_file(folder / "run.json", _LARGEST_MARKER), "run.json")
     except RunFolderError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, UserError) as error:
         raise RunFolderError(
             "run folder", address(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
         ) from error
@@ -174,12 +187,12 @@ def _read_marker(folder: Place) -> dict[str, Any]:
 
 def _read_parquet(folder: Place, problems: list[str]) -> list[dict[str, Any]]:
     file = folder / "snapshots.parquet"
-    if not file.exists():
-        return []
     try:
-        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(file.read_bytes())).to_pylist()
-        return [Snapshot.from_dict(row).to_dict() for row in rows]
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        rows = parse_parquet(read_file(file, parquet_reader.MAX_BYTES), file.name, SNAPSHOT_COLUMNS)
+        return [_record(row) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, UserError, KeyError, TypeError) as error:
         problems.append(f"{file.name} cannot be read: {one_line(error)}")
         return []
 
@@ -187,21 +200,47 @@ def _read_parquet(folder: Place, problems: list[str]) -> list[dict[str, Any]]:
 def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
     row = _read_json(file, dict, None, problems)
     try:
-        return None if row is None else Snapshot.from_dict(row).to_dict()
-    except (KeyError, TypeError) as error:
+        return None if row is None else _record(row)
+    except (UserError, KeyError, TypeError) as error:
         problems.append(f"{file.name} is not a snapshot: {one_line(error)}")
         return None
 
 
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a snapshot as plain data; what names files, and what is shown, is what a run of ours may hold."""
+    data = Snapshot.from_dict(row).to_dict()
+    for name in ("trial", "digest"):
+        _safe(data[name], name)
+    for name, value in data.items():
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise RunFolderError(name, value[:60] + "...", f"at most {_LONGEST_TEXT} characters")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RunFolderError(name, value, "a finite number")
+    return data
+
+
+def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
+    """Return the folders of the trials; those that a link takes out of the run are left out."""
+    trials = []
+    for trial in _sorted(path for path in folder.glob("trials/*") if path.is_dir()):
+        if not all(is_inside(path, folder) for path in (trial, trial / "snapshots")):
+            problems.append(f"{trial.name} is a link out of the run folder and is left out")
+        elif not _SAFE_NAME.fullmatch(trial.name):
+            problems.append(f"{trial.name!r} is no name of a trial and is left out")
+        else:
+            trials.append(trial)
+    return trials
+
+
 def _read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(read_file(file, json_reader.MAX_BYTES), file.name)
         if isinstance(data, kind):
             return data
         problems.append(f"{file.name} holds a {type(data).__name__}, not a {kind.__name__}")
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, UserError) as error:
         problems.append(f"{address(file)} cannot be read: {one_line(error)}")
     return default
 

@@ -10,18 +10,21 @@ from dataclasses import asdict, dataclass
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import nn
 
 from dnad_ray.augment import TrainingBatches
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import MEMORY_FORMAT, placed
-from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
+from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
 from dnad_ray.evaluate import accuracy_of
+from dnad_ray.files import read_file
 from dnad_ray.places import Place
 from dnad_ray.store import read_genotype, write_bytes, write_json
+from dnad_ray.weights import MAX_BYTES, parse_weights
 from search_spaces.genotype import Genotype
+from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
+from search_spaces.json_reader import parse_json
 from search_spaces.network import Network, network_from
 from search_spaces.space import NetworkShape, space_named, stages
 
@@ -140,7 +143,7 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     }
     file = TeacherFile(json.dumps(description), content)
     write_bytes(folder / _WEIGHTS, file.weights)
-    write_json(folder / _DESCRIPTION, json.loads(file.description))  # last: where it stands, the weights do too
+    write_json(folder / _DESCRIPTION, description)  # last: where it stands, the weights do too
     return file
 
 
@@ -148,8 +151,8 @@ def read_teacher(folder: Place) -> TeacherFile | None:
     """Return what :func:`save_teacher` wrote, or None if it never came to that."""
     try:
         # Bytes that are no text are refused in words by load_teacher, as all other damage is.
-        description = (folder / _DESCRIPTION).read_text(encoding="utf-8", errors="replace")
-        return TeacherFile(description, (folder / _WEIGHTS).read_bytes())
+        description = read_file(folder / _DESCRIPTION, MAX_JSON_BYTES).decode(errors="replace")
+        return TeacherFile(description, read_file(folder / _WEIGHTS, MAX_BYTES))
     except FileNotFoundError:
         return None
 
@@ -161,19 +164,20 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         RunFolderError: If description and weights do not fit each other.
     """
     try:
-        description = json.loads(file.description)
+        description = parse_json(file.description, _DESCRIPTION)
         if hashlib.sha256(file.weights).hexdigest() != description["sha256"]:
             raise ValueError("the weights are not those that were described")
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
         shape = NetworkShape(**description["shape"])
+        with torch.device("meta"):  # takes no memory, however large a network is described
+            expected = network_from(genotype, shape).state_dict()
+        weights = parse_weights(file.weights, expected, _WEIGHTS)
         with torch.random.fork_rng():
             network = network_from(genotype, shape)
-        network.load_state_dict(safetensors.torch.load(file.weights))
+        network.load_state_dict(weights)
         accuracy = float(description["accuracy"])
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RunFolderError(
-            "teacher", str(error).splitlines()[0], "an intact teacher.json and .safetensors"
-        ) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise RunFolderError("teacher", one_line(error)[:300], "an intact teacher.json and .safetensors") from error
     return Teacher(_frozen(placed(network, device)), genotype, shape, accuracy)
 
 

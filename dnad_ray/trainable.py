@@ -14,6 +14,8 @@ from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for
 from dnad_ray.places import place
 from dnad_ray.records import Snapshot
+from dnad_ray.stop_board import RemoteStop
+from dnad_ray.stopping import StopRequest
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
 
@@ -28,6 +30,7 @@ def tune_trial(
     teacher_file: TeacherFile | None,
     folder: str,
     num_threads: int,
+    stop: Any = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
 
@@ -38,6 +41,7 @@ def tune_trial(
         teacher_file: The teacher, likewise.
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
+        stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
     """
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
@@ -47,7 +51,12 @@ def tune_trial(
     checkpoints = checkpoints_of(run_folder, spec.name)
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
-    for event, state in run_trial(spec, data, teacher, run_folder, saved):
+    check = None if stop is None else RemoteStop(stop)
+    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=check):
+        if isinstance(event, StopRequest):
+            keep_checkpoint(checkpoints, state.state_dict(), state.step)
+            tune.report({"step": state.step, "stopped": event.reason})
+            continue
         metrics: dict[str, Any] = {
             "epoch": event.epoch,
             "step": event.step,

@@ -15,6 +15,7 @@ from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.places import Place
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, search
+from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
 
@@ -59,8 +60,14 @@ def trials_of(config: RunConfig) -> list[TrialSpec]:
 
 
 def run_trial(
-    spec: TrialSpec, data: ImageData, teacher: Teacher | None, folder: Place, saved: dict[str, Any] | None
-) -> Iterator[tuple[EpochReport | Snapshot, SearchState]]:
+    spec: TrialSpec,
+    data: ImageData,
+    teacher: Teacher | None,
+    folder: Place,
+    saved: dict[str, Any] | None,
+    *,
+    stop: StopCheck | None = None,
+) -> Iterator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
     Args:
@@ -69,10 +76,12 @@ def run_trial(
         teacher: Who is imitated, None where the configuration imitates nobody.
         folder: The run folder.
         saved: A state to continue from, None to begin.
+        stop: Asked at the end of each step.
 
     Yields:
         Every event with the state to checkpoint; a snapshot is stored already. Where the loss diverges the trial's
-        status says so and the generator ends.
+        status says so and the generator ends; where it is stopped, the request is the last event, and the state that
+        comes with it is to be saved.
     """
     if saved is None:
         state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name)
@@ -89,11 +98,15 @@ def run_trial(
     }
     write_status(folder, spec.name, "running", **facts)
     try:
-        for event in search(state):
+        for event in search(state, stop):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.supernet.genotype)
             write_history(folder, spec.name, state.history)
             yield event, state
+            if isinstance(event, StopRequest):
+                facts |= {"step": state.step, "device_seconds": state.device_seconds}
+                write_status(folder, spec.name, event.state, reason=event.reason, **facts)
+                return
     except NonFiniteLossError as error:
         write_status(folder, spec.name, "stopped", reason=str(error), **facts)
         return

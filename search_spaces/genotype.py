@@ -14,13 +14,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from search_spaces.errors import GenotypeError
+from search_spaces.json_reader import JsonError, parse_json
 
-__all__ = ["NONE", "NUM_INPUTS", "SCHEMA_VERSION", "CellGenotype", "Edge", "Genotype"]
+__all__ = ["MAX_BYTES", "NONE", "NUM_INPUTS", "SCHEMA_VERSION", "CellGenotype", "Edge", "Genotype"]
 
 SCHEMA_VERSION = 1
 NUM_INPUTS = 2  # states 0 and 1 of a cell: the outputs of the cell before the previous one, and of the previous one
 NONE = "none"  # the candidate that stands for "no connection"; it never reaches a derived network
 _KIND = "dnad-ray genotype"
+MAX_BYTES = 2**20  # of a file; 336 candidates have 30,000
+_MOST_CELLS, _MOST_NODES, _MOST_EDGES = 200, 64, 20_000  # of what is read; beyond it, to build would take too long
 
 
 class Edge(NamedTuple):
@@ -193,18 +196,22 @@ class Genotype:
             raise GenotypeError(
                 origin, _short(data), 'cells as [{"reduction": bool, "nodes": [[[operation, source], ...], ...]}, ...]'
             ) from error
+        sizes = (len(cells), max((len(cell.nodes) for cell in cells), default=0), sum(c.num_operations for c in cells))
+        if any(size > most for size, most in zip(sizes, (_MOST_CELLS, _MOST_NODES, _MOST_EDGES), strict=True)):
+            allowed = f"at most {_MOST_CELLS} cells of at most {_MOST_NODES} nodes, and {_MOST_EDGES} edges in all"
+            raise GenotypeError(origin, "{} cells, {} nodes, {} edges".format(*sizes), allowed)
         genotype = cls(cells)
         if "digest" in data and data["digest"] != genotype.digest:
             raise GenotypeError(f"{origin} digest", data["digest"], f"{genotype.digest}, the digest of its cells")
         return genotype
 
     @classmethod
-    def from_json(cls, text: str, origin: str = "genotype") -> Genotype:
+    def from_json(cls, text: str | bytes, origin: str = "genotype") -> Genotype:
         """Parse what :meth:`to_json` returned; raises :class:`GenotypeError` as :meth:`from_dict` does."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:  # ValueError also where a number has too many digits
-            raise GenotypeError(origin, _short(text), "a JSON document") from error
+            data = parse_json(text, origin, MAX_BYTES)
+        except JsonError as error:
+            raise GenotypeError(error.argument, error.given, error.allowed) from None
         return cls.from_dict(data, origin)
 
 

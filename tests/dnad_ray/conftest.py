@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from dnad_ray import cli
 from dnad_ray.config import (
@@ -30,6 +32,7 @@ from dnad_ray.config import (
     with_overrides,
 )
 from dnad_ray.data import ImageData, Split, load_data
+from dnad_ray.progress import Board
 from dnad_ray.records import Snapshot
 from dnad_ray.teacher import Teacher, train_teacher
 
@@ -173,6 +176,12 @@ def config_file(tiny: TinyConfig, pictures: Path, tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("config") / "mine.yaml"
     path.write_text(yaml.safe_dump(config_to_dict(config)))
     return path
+
+
+@pytest.fixture
+def quiet_board() -> Board:
+    """A board that nobody sees."""
+    return Board(Console(file=io.StringIO(), width=80), None)
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ import torch
 import yaml
 
 from dnad_ray import cli
+from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_from_dict
 from dnad_ray.recipes import RECIPES, recipe_named
-from dnad_ray.store import read_genotype, read_run
+from dnad_ray.store import read_genotype, read_run, read_status
 
 RECORD = {"run", "trial", "seed", "step", "digest", "macs", "params", "num_operations", "proxy_accuracy", "kind"}
 
@@ -164,9 +165,12 @@ def wait_for(found, process, seconds=120):
         time.sleep(0.02)
 
 
-def test_search_interrupted_says_how_to_continue_and_does(command, config_file, tmp_path, timeless):
+@pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_search_interrupted_says_how_to_continue_and_does(signum, exit_code, command, config_file, tmp_path, timeless):
     whole, out = tmp_path / "whole" / "demo", tmp_path / "demo"  # runs of one name, for a comparison of their records
-    slower = ["--set", "data.image_size=20", "--set", "space.init_channels=8"]  # or it is over before it is interrupted
+    # Most of its steps come after the first snapshot, or it is over before it is interrupted.
+    longer = {"data.image_size": 14, "shrink.gamma_growth": 1.5, "shrink.rate": 0.05, "shrink.floor.operations": 4}
+    slower = [text for key, value in longer.items() for text in ("--set", f"{key}={value}")] + ["--epochs", "16"]
     code, _, err = command("search", config_file, "--out", whole, *slower)
     assert (code, err) == (0, "")
     arguments = ["search", str(config_file), "--out", str(out), *slower]
@@ -180,11 +184,18 @@ def test_search_interrupted_says_how_to_continue_and_does(command, config_file, 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     wait_for(lambda: list(out.glob("trials/t00/checkpoints/*/manifest.json")), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     said, err = process.communicate(timeout=120)
-    assert process.returncode == 130, (said, err)
+    assert process.returncode == exit_code, (said, err)
     again = f"dnad-ray search {config_file} --out {out} {' '.join(slower)} --resume"
-    assert err == f"dnad-ray: error: interrupted; to continue: {again}\n"
+    assert err.count("\n") == 2, (said, err)
+    notice, last = err.splitlines()
+    assert notice.startswith("dnad-ray: stopping at the end of the step")
+    assert last == f"dnad-ray: error: interrupted; to continue: {again}"
+    status = read_status(out, "t00")
+    assert (status["state"], status["reason"]) == ("interrupted", f"interrupted by {signum.name}")
+    saved = load_newest(out.glob("trials/t00/checkpoints/*"))
+    assert saved["step"] == status["step"]  # the step was finished and nothing of it is lost
     assert {"front.json", "snapshots.parquet"} <= set(files_of(out))
     early = read_run(out).snapshots
     expected = read_run(whole).snapshots

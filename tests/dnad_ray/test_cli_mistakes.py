@@ -120,7 +120,7 @@ def test_search_into_a_folder_with_something_else(command, config_file, tmp_path
         ("empty.yaml", b"", ["empty.yaml", "sections"]),
         ("broken.yaml", b"a: [1,\nb: {\n\tc", ["broken.yaml", "YAML that parses"]),
         ("tags.yaml", b"!!python/object/apply:os.system ['touch hacked']", ["tags.yaml", "YAML that parses"]),
-        ("binary.yaml", bytes(range(256)), ["binary.yaml", "readable"]),
+        ("binary.yaml", bytes(range(256)), ["binary.yaml", "UTF-8"]),
         ("control.yaml", b"a: \x07", ["control.yaml"]),
         ("deep.yaml", b"[" * 5000, ["deep.yaml"]),
         ("no-ending", b"seed: many", ["no-ending", "seed", "many"]),

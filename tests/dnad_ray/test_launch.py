@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 import torch
 import yaml
 
+from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_from_dict, config_to_dict
 from dnad_ray.data import load_data
 from dnad_ray.search import SearchState, search
@@ -41,15 +43,16 @@ LONGER = {
 class Sweep:
     """A sweep as its user starts it, and all processes that it ever started."""
 
-    def __init__(self, *arguments, out):
+    def __init__(self, *arguments, out, **variables):
         self.out = out
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | variables
         self.driver = subprocess.Popen(
             [sys.executable, "-m", "dnad_ray", "sweep", *map(str, arguments), "--out", str(out)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # so that Ctrl-C can be pressed: all processes of a terminal get it
         )
         self.began = time.monotonic()
         self.processes = {}
@@ -102,8 +105,8 @@ class Sweep:
 def sweep():
     started = []
 
-    def start(*arguments, out):
-        started.append(Sweep(*arguments, out=out))
+    def start(*arguments, out, **variables):
+        started.append(Sweep(*arguments, out=out, **variables))
         return started[-1]
 
     yield start
@@ -195,12 +198,15 @@ def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, con
     terminated.wait_for(lambda: len(snapshot_files(out, "t01")) > early)
     terminated.driver.terminate()  # what `ray job stop` sends
     code, said, err, _ = terminated.wait()
-    assert code == 1, (said, err)
+    assert code == 143, (said, err)
     assert "1 trial of up to 16 epochs" in said  # t00 is not run again
-    assert err == (
-        "dnad-ray: error: 1 of 2 trials did not finish (t01); to continue: "
-        f"dnad-ray sweep {config} --out {out} --resume\n"
-    )
+    notice, last = err.splitlines()
+    assert notice.startswith("dnad-ray: stopping at the end of the step")
+    assert last == f"dnad-ray: error: interrupted; to continue: dnad-ray sweep {config} --out {out} --resume"
+    status = read_run(out).status["t01"]
+    assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGTERM")
+    saved = load_newest(out.glob("ray/attempt-2/t01/checkpoint_*"))
+    assert saved["step"] == status["step"]  # nothing of what was computed is lost
     assert (out / "report.html").exists()
 
     code, said, err, _ = sweep(config, "--resume", out=out).wait()
@@ -214,6 +220,69 @@ def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, con
     keys = [(row["trial"], row["step"]) for row in pq.read_table(out / "snapshots.parquet").to_pylist()]
     assert len(keys) == len(set(keys)) > len(before.snapshots)
     assert timeless(after.snapshots) == undisturbed(out, timeless)
+
+
+@pytest.mark.slow
+def test_sweep_whose_trial_raises_hangs_and_is_interrupted_ends_with_the_same_result(
+    sweep, config_file, timeless, tmp_path
+):
+    out, home = tmp_path / "demo", tmp_path / "home"
+    home.mkdir()
+    config = config_file({**LONGER, "train.epochs": 24, "shrink.rate": 0.05, "sweep.num_trials": 2})
+
+    raising = sweep(config, out=out, HOME=str(home))
+    raising.wait_for((out / "run.json").exists)
+    (out / "trials" / "t01").mkdir(parents=True)
+    obstacle = out / "trials" / "t01" / "snapshots"
+    obstacle.write_text("in the way of the folder that the trial wants to make")
+    code, said, err, _ = raising.wait()
+    assert code == 1, (said, err)
+    assert err.count("\n") == 1
+    assert err.startswith("dnad-ray: error: 1 of 2 trials did not finish (t01); ")
+    assert "Error: " in err
+    assert str(obstacle) in err
+    assert err.endswith(f"; to continue: dnad-ray sweep {config} --out {out} --resume\n")
+    assert (said.count("Ray tries again"), said.count("failed too often")) == (2, 1)
+    assert {name: status["state"] for name, status in read_run(out).status.items()} == {
+        "t00": "finished",
+        "t01": "failed",
+    }
+    finished = [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")]
+    assert stat.S_IMODE((home / ".ray" / "auth_token").stat().st_mode) == 0o600
+    obstacle.unlink()
+
+    hanging = sweep(config, "--resume", out=out)
+    hanging.wait_for(lambda: snapshot_files(out, "t01"))
+    trial = hanging.wait_for(hanging.trial_process)
+    trial.suspend()
+    os.killpg(hanging.driver.pid, signal.SIGINT)
+    time.sleep(2)
+    assert hanging.driver.poll() is None  # it waits for the trial's step
+    began = time.monotonic()
+    os.killpg(hanging.driver.pid, signal.SIGINT)
+    code, said, err, _ = hanging.wait()
+    assert time.monotonic() - began < SECONDS / 4
+    assert code == 130, (said, err)
+    assert err.splitlines()[-1].startswith("dnad-ray: error: interrupted; to continue: ")
+    assert read_run(out).status["t01"]["state"] == "running"
+    hanging.clean_up()
+
+    interrupted = sweep(config, "--resume", out=out)
+    early = len(snapshot_files(out, "t01"))
+    interrupted.wait_for(lambda: len(snapshot_files(out, "t01")) > early)
+    os.killpg(interrupted.driver.pid, signal.SIGINT)
+    code, said, err, _ = interrupted.wait()
+    assert code == 130, (said, err)
+    assert err.splitlines()[-1].startswith("dnad-ray: error: interrupted; to continue: ")
+    status = read_run(out).status["t01"]
+    assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGINT")
+    assert load_newest(out.glob("ray/*/t01/checkpoint_*"))["step"] == status["step"]
+
+    code, said, err, _ = sweep(config, "--resume", out=out).wait()
+    assert (code, err) == (0, ""), said
+    assert "1 trial of up to 24 epochs" in said
+    assert [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")] == finished
+    assert timeless(read_run(out).snapshots) == undisturbed(out, timeless)
 
 
 def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):

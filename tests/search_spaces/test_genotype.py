@@ -264,7 +264,7 @@ def test_from_dict_refuses_a_wrong_digest():
         Genotype.from_dict(_plain(digest="0123"))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1,", "not JSON", "[" * 100_000, "[" + "1" * 5000 + "]"])
+@pytest.mark.parametrize("text", ["", "{", "[1,", "not JSON", "[" * 100_000])
 def test_from_json_refuses_what_is_not_json(text):
     with pytest.raises(GenotypeError, match=r"my file: got .*; allowed: a JSON document") as caught:
         Genotype.from_json(text, "my file")

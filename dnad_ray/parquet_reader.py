@@ -1,0 +1,87 @@
+"""The one reader of parquet: the columns of a table of records, as many rows and as much text as such a table has.
+
+The format compresses by repetition: a megabyte of text in one dictionary entry, named by a million rows, is a file
+of a few kilobytes and a terabyte in memory. Text therefore stays a dictionary until its entries are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dnad_ray.errors import UserError, one_line
+
+__all__ = ["MAX_BYTES", "MAX_ROWS", "MAX_TEXT", "ParquetError", "parse_parquet"]
+
+MAX_BYTES = 256 * 2**20
+MAX_ROWS = 2_000_000
+MAX_TEXT = 1_000
+"""Characters of one text; the longest of ours names a counter."""
+
+_MAX_COLUMNS = 200
+_BATCH_ROWS = 10_000
+_THRIFT_LIMIT = 2**20  # bytes of a text, and entries of a list, in the metadata
+
+
+class ParquetError(UserError):
+    """A file is no parquet table of records, or a larger one than such a table is."""
+
+
+def parse_parquet(content: bytes, origin: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Parse a table of numbers, booleans and short texts.
+
+    Args:
+        content: The file.
+        origin: Where it came from, for error messages.
+        columns: Those to read; others, and those that are missing, are passed over.
+
+    Raises:
+        ParquetError: If it is no such table, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a text of more
+            than :data:`MAX_TEXT`.
+    """
+    if len(content) > MAX_BYTES:
+        raise ParquetError(origin, f"{len(content):,} bytes", f"at most {MAX_BYTES:,}")
+    try:
+        return list(_rows(content, origin, columns))
+    # Arrow checks what it reads, but in which words it refuses a made-up file is not written down.
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
+        if isinstance(error, ParquetError):
+            raise
+        raise ParquetError(origin, one_line(error)[:300], "a parquet file that can be read") from None
+
+
+def _rows(content: bytes, origin: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    limits = {"thrift_string_size_limit": _THRIFT_LIMIT, "thrift_container_size_limit": _THRIFT_LIMIT}
+    with pq.ParquetFile(pa.BufferReader(content), **limits) as plain:
+        schema = plain.schema_arrow
+        if len(schema) > _MAX_COLUMNS or len(set(schema.names)) != len(schema):
+            raise ParquetError(origin, f"{len(schema)} columns", f"at most {_MAX_COLUMNS}, each once")
+        if plain.metadata.num_rows > MAX_ROWS:
+            raise ParquetError(origin, f"{plain.metadata.num_rows:,} rows", f"at most {MAX_ROWS:,}")
+        wanted = [name for name in columns if name in schema.names]
+        for name in wanted:
+            if not _is_plain(schema.field(name).type):
+                raise ParquetError(f"{origin} column {name}", str(schema.field(name).type), "numbers, booleans or text")
+        texts = [name for name in wanted if pa.types.is_string(schema.field(name).type)]
+    num_rows = 0
+    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **limits) as table:
+        for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
+            num_rows += batch.num_rows
+            if num_rows > MAX_ROWS:  # what the metadata say need not be so
+                raise ParquetError(origin, f"over {MAX_ROWS:,} rows", f"at most {MAX_ROWS:,}")
+            for name in texts:
+                column = batch.column(name)
+                values = column.dictionary if pa.types.is_dictionary(column.type) else column
+                longest = pc.max(pc.binary_length(values)).as_py() or 0
+                if longest > MAX_TEXT:
+                    raise ParquetError(f"{origin} column {name}", f"a text of {longest:,} bytes", f"at most {MAX_TEXT}")
+            yield from batch.to_pylist()
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
+    return any(test(kind) for test in tests)

@@ -1,0 +1,146 @@
+"""What breaks under a search: the disk is full, a checkpoint is damaged. Nothing is lost, and the end is the same.
+
+Killed, raising, hanging and interrupted trials are in ``test_launch``, diverging ones in ``test_trial``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dnad_ray.checkpoint import save_checkpoint
+from dnad_ray.config import config_to_dict
+from dnad_ray.run import Prepared, run_search
+from dnad_ray.search import SearchState, search
+from dnad_ray.stopping import StopRequest
+from dnad_ray.store import create_run, read_run
+from dnad_ray.trial import TrialSpec
+
+PRIVATE_MOUNT = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def stopped_after(num_steps):
+    left = iter(range(num_steps))
+    return lambda: StopRequest("enough") if next(left, None) is None else None
+
+
+def flip_a_bit(folder, before):
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "state.pt").write_bytes(content)
+
+
+def tear(folder, before):
+    content = (folder / "state.pt").read_bytes()
+    (folder / "state.pt").write_bytes(content[: len(content) // 2])
+
+
+def merge(folder, before):
+    """As Tune does: what a retry uploads comes into the folder that an earlier attempt left torn."""
+    shutil.copy(before / "state.pt", folder / "state.pt")
+    (folder / "left-over.bin").write_bytes(b"of the earlier attempt")
+
+
+def without_manifest(folder, before):
+    (folder / "manifest.json").unlink()
+
+
+def of_another_search(folder, before):
+    """Whole, and nothing that this search could go on from."""
+    save_checkpoint(folder, {"step": 1}, 99)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, tear, merge, without_manifest], ids=lambda damage: damage.__name__)
+def test_search_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(
+    damage, tiny, digits, timeless, tmp_path, quiet_board, monkeypatch
+):
+    folder = create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
+    spec, prepared = TrialSpec("t00", {"seed": 0}, tiny()), Prepared(digits, None)
+    for num_steps in (7, 4):
+        run_search(spec, prepared, folder, quiet_board, stop=stopped_after(num_steps))
+    before, newest = sorted((folder / "trials" / "t00" / "checkpoints").iterdir())
+    assert newest.name == "00000011"
+    damage(newest, before)
+    early = {row["step"] for row in read_run(folder).snapshots}
+    begun = []
+    resume = SearchState.resume
+    monkeypatch.setattr(
+        SearchState, "resume", lambda saved, *a, **k: begun.append(saved["step"]) or resume(saved, *a, **k)
+    )
+    run_search(spec, prepared, folder, quiet_board)
+    assert begun == [int(before.name)]
+    contents = read_run(folder)
+    assert timeless(contents.snapshots) == timeless(search(SearchState.start(tiny(), digits, run="demo", trial="t00")))
+    steps = [row["step"] for row in contents.snapshots]
+    assert len(steps) == len(set(steps)) > len(early) >= 1
+    assert contents.status["t00"]["state"] == "finished"
+
+
+def test_search_with_a_checkpoint_of_another_search_is_refused_in_words(command, config_file, tmp_path):
+    out = tmp_path / "demo"
+    create_run(out, config_to_dict(_configuration(config_file)), "0.1")
+    of_another_search(out / "trials" / "t00" / "checkpoints" / "00000099", None)
+    code, said, err = command("search", config_file, "--out", out, "--resume")
+    assert (code, err.count("\n")) == (2, 1), (said, err)
+    assert err.startswith("dnad-ray: error: checkpoint: got \"'alive'\"; allowed: a state of this very search")
+
+
+def _configuration(file):
+    from dnad_ray.cli import _read_config
+
+    return _read_config(str(file))
+
+
+def can_mount() -> bool:
+    script = 'mount -t tmpfs -o size=4k tmpfs "$0"'
+    try:
+        result = subprocess.run([*PRIVATE_MOUNT, "sh", "-c", script, "/mnt"], check=False, capture_output=True)
+    except OSError:
+        return False
+    return result.returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="this machine lets no user mount a small file system of their own")
+def test_search_on_a_full_disk_says_so_and_goes_on_when_there_is_room(command, config_file, timeless, tmp_path):
+    # Most of its steps come after the second snapshot, when the disk fills up.
+    longer = {"shrink.gamma_growth": 1.5, "shrink.rate": 0.05, "shrink.floor.operations": 4, "train.epochs": 16}
+    settings = [text for key, value in longer.items() for text in ("--set", f"{key}={value}")]
+    small, kept = tmp_path / "small", tmp_path / "kept"
+    small.mkdir()
+    script = f"""
+        mount -t tmpfs -o size=8m tmpfs {small}
+        snapshots={small}/demo/trials/t00/snapshots
+        two_are_there() {{ test $(ls $snapshots 2>&1 | wc -l) -ge 2; }}
+        (until two_are_there; do sleep 0.02; done; cat /dev/zero) > {small}/filler 2>/dev/null &
+        {sys.executable} -m dnad_ray search {config_file} --out {small}/demo {" ".join(settings)}
+        code=$?
+        df --output=avail {small} | tail -1
+        rm {small}/filler
+        cp -r {small} {kept}
+        exit $code
+    """
+    result = subprocess.run(
+        [*PRIVATE_MOUNT, "sh", "-c", script], capture_output=True, text=True, check=False, timeout=240, cwd=Path.cwd()
+    )
+    assert result.returncode == 1, result
+    assert result.stdout.split()[-1] == "0"
+    assert result.stderr.startswith("dnad-ray: error: space on the disk of: got ")
+    assert result.stderr.count("\n") == 1
+    again = f"dnad-ray search {config_file} --out {small}/demo {' '.join(settings)} --resume"
+    assert result.stderr.endswith(f"; to continue: {again}\n")
+    out = kept / "demo"
+    early = {(file.name, file.read_bytes()) for file in out.glob("trials/t00/snapshots/*")}
+    assert len(early) >= 2
+    assert not list(out.rglob(".*"))  # nothing half-written is left
+    assert list(out.glob("trials/t00/checkpoints/*/manifest.json"))
+
+    code, _, err = command("search", config_file, *settings, "--out", out, "--resume")
+    assert (code, err) == (0, "")
+    assert early < {(file.name, file.read_bytes()) for file in out.glob("trials/t00/snapshots/*")}
+    whole = tmp_path / "whole" / "demo"
+    assert command("search", config_file, *settings, "--out", whole)[0] == 0
+    assert timeless(read_run(out).snapshots) == timeless(read_run(whole).snapshots)
