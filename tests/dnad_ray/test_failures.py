@@ -116,7 +116,7 @@ def test_search_on_a_full_disk_says_so_and_goes_on_when_there_is_room(command, c
         snapshots={small}/demo/trials/t00/snapshots
         two_are_there() {{ test $(ls $snapshots 2>&1 | wc -l) -ge 2; }}
         (until two_are_there; do sleep 0.02; done; cat /dev/zero) > {small}/filler 2>/dev/null &
-        {sys.executable} -m dnad_ray search {config_file} --out {small}/demo {" ".join(settings)}
+        OMP_NUM_THREADS=1 {sys.executable} -m dnad_ray search {config_file} --out {small}/demo {" ".join(settings)}
         code=$?
         df --output=avail {small} | tail -1
         rm {small}/filler
