@@ -96,6 +96,10 @@ def search(**options: Any) -> None:
     if options["trials"] not in (None, 1):
         raise ConfigError("--trials", options["trials"], "1 for search; `dnad-ray sweep` runs more")
     config = _resolved({**options, "trials": None})
+    if config.train.num_processes > 1:
+        raise ConfigError(
+            "train.num_processes", config.train.num_processes, "1 for search; `dnad-ray sweep` starts more"
+        )
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
     def work(prepared: Any, folder: Path, board: Any) -> None:
@@ -190,6 +194,7 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
     """Return the configuration that the options ask for."""
     from dnad_ray.config import parse_assignment, with_overrides
     from dnad_ray.data import resolve_data_argument
+    from dnad_ray.resources import check_requests
     from dnad_ray.search import check_buildable
 
     short = {"image_size": "data.image_size", "epochs": "train.epochs", "seed": "seed", "trials": "sweep.num_trials"}
@@ -201,6 +206,7 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
     origin = ", ".join([f"--{name.replace('_', '-')}" for name in given] + ["--set"] * bool(options["assignments"]))
     config = with_overrides(_read_config(options["config"]), overrides, origin or "CONFIG")
     check_buildable(config)
+    check_requests(config)
     return config
 
 

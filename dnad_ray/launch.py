@@ -10,10 +10,12 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
-from dnad_ray.cluster import check_storage, num_parallel, resources_of, threads_of
+from dnad_ray.cluster import allotment_of, check_storage, num_parallel
 from dnad_ray.config import RunConfig
+from dnad_ray.distributed import WAITING_ROOM, share, tune_shared_trial
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.progress import Board
+from dnad_ray.resources import Allotment
 from dnad_ray.run import Prepared, estimate_in_words
 from dnad_ray.store import read_status, write_status
 from dnad_ray.trainable import tune_trial
@@ -43,20 +45,12 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
     """
     todo = [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
     check_storage(folder)
-    resources = resources_of(config)
-    parallel = num_parallel(config, resources, len(todo))
+    allotment = allotment_of(config, _threads_before(specs, folder))
+    parallel = num_parallel(config, allotment, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
-    trainable = tune.with_parameters(
-        tune_trial,
-        specs={spec.name: spec for spec in todo},
-        data=prepared.data,
-        teacher_file=prepared.teacher_file,
-        folder=str(folder),
-        num_threads=threads_of(config),
-    )
     attempt = 1 + len(list((folder / "ray").glob("attempt-*")))
     tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
+        _trainable(todo, prepared, folder, allotment),
         param_space={"trial": tune.grid_search([spec.name for spec in todo])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=parallel,
@@ -79,6 +73,29 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
     for index in range(len(results)):
         _note_failure(folder, results[index])
+
+
+def _trainable(specs: Sequence[TrialSpec], prepared: Prepared, folder: Path, allotment: Allotment) -> Any:
+    """Return what Tune runs for each trial, with what it needs and what it may use."""
+    given: dict[str, Any] = {"specs": {spec.name: spec for spec in specs}, "folder": str(folder)}
+    if allotment.processes > 1:
+        shared = share(prepared.data, prepared.teacher_file)
+        trial = tune.with_parameters(tune_shared_trial, **given, shared=shared, allotment=allotment)
+        return tune.with_resources(trial, tune.PlacementGroupFactory(WAITING_ROOM))
+    trial = tune.with_parameters(
+        tune_trial,
+        **given,
+        data=prepared.data,
+        teacher_file=prepared.teacher_file,
+        num_threads=allotment.threads,
+        gpu_share=allotment.gpus,
+    )
+    return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
+
+
+def _threads_before(specs: Sequence[TrialSpec], folder: Path) -> int | None:
+    """Return the threads of a trial that has begun, None if none has; with others, its bits would be others."""
+    return next(filter(None, (read_status(folder, spec.name).get("threads") for spec in specs)), None)
 
 
 def _trial_name(trial: Any) -> str:

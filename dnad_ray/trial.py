@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from dnad_ray.config import RunConfig, trial_configs
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import read_status, write_history, write_snapshot, write_status
@@ -58,7 +61,13 @@ def trials_of(config: RunConfig) -> list[TrialSpec]:
 
 
 def run_trial(
-    spec: TrialSpec, data: ImageData, teacher: Teacher | None, folder: Path, saved: dict[str, Any] | None
+    spec: TrialSpec,
+    data: ImageData,
+    teacher: Teacher | None,
+    folder: Path,
+    saved: dict[str, Any] | None,
+    *,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[EpochReport | Snapshot, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
@@ -68,21 +77,28 @@ def run_trial(
         teacher: Who is imitated, None where the configuration imitates nobody.
         folder: The run folder.
         saved: A state to continue from, None to begin.
+        ranks: The processes that share the trial; the first one writes.
 
     Yields:
         Every event with the state to checkpoint; a snapshot is stored already. Where the loss diverges the trial's
         status says so and the generator ends.
     """
     if saved is None:
-        state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name)
+        state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
     else:
-        state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name)
+        state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
+    if not ranks.is_first:
+        with contextlib.suppress(NonFiniteLossError):  # the first process writes it down
+            yield from ((event, state) for event in search(state))
+        return
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
     facts = {
         "attempt": attempt,
         "overrides": dict(spec.overrides),
         "device": state.device.type,
         "threads": torch.get_num_threads(),  # another number gives other bits
+        "processes": ranks.size,  # likewise
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     write_status(folder, spec.name, "running", **facts)
     try:

@@ -1,0 +1,111 @@
+"""A trial in several processes: a Tune trial that starts Ray Train's torch trainer (may import ray).
+
+The trial itself only waits and passes on what the first process reports; the processes are placed by Ray Train, on
+one node or on several. They report to Train, never to Tune, and keep their checkpoints where a search without Ray
+does: in the trial's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint
+from dnad_ray.data import ImageData
+from dnad_ray.devices import device_for, limit_memory
+from dnad_ray.parallel import ranks_here, share_state
+from dnad_ray.records import Snapshot
+from dnad_ray.resources import Allotment
+from dnad_ray.teacher import TeacherFile, load_teacher
+from dnad_ray.trainable import metrics_of
+from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
+
+__all__ = ["WAITING_ROOM", "Shared", "share", "tune_shared_trial"]
+
+WAITING_ROOM = [{"memory": 1.0}]
+"""What the trial itself is given, beside its processes: it does nothing but wait, and an empty request is refused."""
+
+_POLL_SECONDS = "0.2"  # Train's own two seconds between looks at its processes would hold up every report
+
+Shared = list["ray.ObjectRef[Any]"]
+"""Images and teacher in the object store. In a list, or Ray would hand over what they stand for."""
+
+
+def share(data: ImageData, teacher_file: TeacherFile | None) -> Shared:
+    """Put what all processes of all trials read into the object store, once."""
+    return [ray.put(data), ray.put(teacher_file)]
+
+
+def tune_shared_trial(
+    config: Mapping[str, Any],
+    *,
+    specs: Mapping[str, TrialSpec],
+    shared: Shared,
+    folder: str,
+    allotment: Allotment,
+) -> None:
+    """Run one trial of several processes inside a Tune actor.
+
+    Args:
+        config: ``{"trial": name}``.
+        specs: All trials of the sweep by name.
+        shared: What :func:`share` returned.
+        folder: The run folder, on storage that every node sees.
+        allotment: What each process gets.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _POLL_SECONDS)
+    spec = specs[config["trial"]]
+    on_gpu = allotment.gpus > 0
+    trainer = TorchTrainer(
+        _search_part,
+        train_loop_config={"spec": spec, "shared": shared, "folder": folder, "allotment": allotment},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=allotment.processes,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": allotment.cpus} | ({"GPU": allotment.gpus} if on_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            # A name of its own each time: under the same one, Train would look for a state of its own to restore.
+            name=f"{spec.name}-{uuid4().hex[:8]}",
+            storage_path=str(Path(folder) / "ray" / "train"),
+            callbacks=[cast(Any, TuneReportCallback())],  # Train's stub names a class of Tune's
+            # What fails is tried again by Tune, which counts attempts for trials of one process too.
+            failure_config=ray.train.FailureConfig(max_failures=0),
+        ),
+    )
+    trainer.fit()
+
+
+def _search_part(config: dict[str, Any]) -> None:
+    """Search in one process of a trial; continues from the newest intact checkpoint that the first process finds."""
+    spec: TrialSpec = config["spec"]
+    allotment: Allotment = config["allotment"]
+    torch.set_num_threads(allotment.threads)
+    data, teacher_file = cast("tuple[ImageData, TeacherFile | None]", ray.get(config["shared"]))
+    run_folder, ranks = Path(config["folder"]), ranks_here()
+    device = device_for(spec.config.train.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(get_device())  # Train shows each process all GPUs of the trial on the node
+    limit_memory(device, allotment.gpus)
+    teacher = None if teacher_file is None else load_teacher(teacher_file, device)
+    checkpoints = run_folder / "trials" / spec.name / "checkpoints"
+    saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, device)
+    last_checkpoint = time.monotonic()
+    for event, state in run_trial(spec, data, teacher, run_folder, saved, ranks=ranks):
+        is_due = isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
+        if ranks.is_first and is_due:
+            save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
+            prune_checkpoints(checkpoints)
+            last_checkpoint = time.monotonic()
+        ray.train.report(metrics_of(event, state))  # waits for the other processes to report as well
