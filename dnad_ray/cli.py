@@ -117,6 +117,7 @@ def sweep(address: str | None, **options: Any) -> None:
 
     CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists. Its section `sweep` says what is varied.
     """
+    from dnad_ray.resources import check_requests
     from dnad_ray.search import check_buildable
     from dnad_ray.trial import trials_of
 
@@ -124,6 +125,7 @@ def sweep(address: str | None, **options: Any) -> None:
     specs = trials_of(config)
     for spec in specs:
         check_buildable(spec.config)
+        check_requests(spec.config)
 
     def session() -> AbstractContextManager[None]:
         from dnad_ray.cluster import cluster
@@ -194,7 +196,6 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
     """Return the configuration that the options ask for."""
     from dnad_ray.config import parse_assignment, with_overrides
     from dnad_ray.data import resolve_data_argument
-    from dnad_ray.resources import check_requests
     from dnad_ray.search import check_buildable
 
     short = {"image_size": "data.image_size", "epochs": "train.epochs", "seed": "seed", "trials": "sweep.num_trials"}
@@ -206,7 +207,6 @@ def _resolved(options: dict[str, Any]) -> RunConfig:
     origin = ", ".join([f"--{name.replace('_', '-')}" for name in given] + ["--set"] * bool(options["assignments"]))
     config = with_overrides(_read_config(options["config"]), overrides, origin or "CONFIG")
     check_buildable(config)
-    check_requests(config)
     return config
 
 

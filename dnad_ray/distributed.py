@@ -20,7 +20,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint
+from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint, seed_all
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.parallel import ranks_here, share_state
@@ -92,6 +92,7 @@ def _search_part(config: dict[str, Any]) -> None:
     spec: TrialSpec = config["spec"]
     allotment: Allotment = config["allotment"]
     torch.set_num_threads(allotment.threads)
+    seed_all(spec.config.seed)
     data, teacher_file = cast("tuple[ImageData, TeacherFile | None]", ray.get(config["shared"]))
     run_folder, ranks = Path(config["folder"]), ranks_here()
     device = device_for(spec.config.train.device)

@@ -54,6 +54,8 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         param_space={"trial": tune.grid_search([spec.name for spec in todo])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=parallel,
+            # A worker that has loaded everything goes on with the next trial; seeds and threads are set anew for each.
+            reuse_actors=allotment.processes == 1,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),

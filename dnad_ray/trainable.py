@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from dnad_ray.checkpoint import load_newest, save_checkpoint
+from dnad_ray.checkpoint import load_newest, save_checkpoint, seed_all
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.records import EpochReport, Snapshot
@@ -46,6 +46,7 @@ def tune_trial(
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
     spec, run_folder = specs[config["trial"]], Path(folder)
+    seed_all(spec.config.seed)
     device = device_for(spec.config.train.device)
     limit_memory(device, gpu_share)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)

@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("ray")
 
 from dnad_ray import trainable
+from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_to_dict
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import create_run, read_run, read_status
@@ -95,6 +96,19 @@ def test_tune_trial_continues_from_the_newest_intact_checkpoint(damage, spec, wo
     assert timeless(read_run(folder).snapshots) == expected
     assert reports[-1][0]["step"] == expected[-1]["step"]
     assert read_status(folder, "t00")["attempt"] == 2
+
+
+def test_tune_trial_forgets_what_the_worker_did_before(spec, worker, folder):
+    random_states = []
+    for attempt, before in enumerate((1, 2), 1):
+        torch.manual_seed(before)
+        worker(spec, attempt, die_after=6)
+        (newest,) = sorted((folder / "ray").glob(f"attempt-{attempt}/t00/checkpoint_*"))[-1:]
+        random_states.append(load_newest([newest])["random"])
+        shutil.rmtree(folder / "ray")
+    first, second = random_states
+    assert torch.equal(first["torch"], second["torch"])
+    assert {**first, "torch": None} == {**second, "torch": None}
 
 
 def test_tune_trial_takes_its_own_checkpoints_only(spec, tiny, worker, folder):

@@ -2,7 +2,7 @@
 
     python two_processes.py FOLDER RANK SIZE
 
-reads ``job.json`` in the folder and writes what it found to ``RANK.json``.
+reads ``jobs.json`` in the folder and writes what it found to ``RANK.json``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from dnad_ray.teacher import load_teacher, read_teacher
 CPU = torch.device("cpu")
 
 
-def load(folder, config):
-    """The images of the job, 192 and 128 of them, and its teacher."""
+def load(folder, job, config):
+    """The images of the job, 192 and 128 of them if no more are asked for, and its teacher."""
     data = load_data(config.data)
-    if config.data.name == "digits":
+    if config.data.name == "digits" and not job.get("all_images"):
         parts = (
             Split(images=p.images[:n], labels=p.labels[:n]) for p, n in ((data.train, 192), (data.validation, 128))
         )
@@ -47,7 +47,7 @@ def load(folder, config):
 
 def start(folder, job, ranks):
     config = config_from_dict(job["config"])
-    return SearchState.start(config, *load(folder, config), run="r", trial="t", ranks=ranks)
+    return SearchState.start(config, *load(folder, job, config), run="r", trial="t", ranks=ranks)
 
 
 def followed(state):
@@ -105,7 +105,7 @@ def resumed(folder, job, ranks):
     saved = load_newest(folder.glob("checkpoints/*")) if ranks.is_first else None  # the others see no disk
     saved = share_state(ranks, saved, CPU)
     config = config_from_dict(job["config"])
-    again = SearchState.resume(saved, config, *load(folder, config), run="r", trial="t", ranks=ranks)
+    again = SearchState.resume(saved, config, *load(folder, job, config), run="r", trial="t", ranks=ranks)
     first = again.step
     later, digests = followed(again)
     return {"step": first, "records": records(events + later), "digests": digests}
