@@ -20,9 +20,8 @@ from dnad_ray.config import RunConfig
 from dnad_ray.errors import ResourceError, one_line
 from dnad_ray.resources import Allotment, Node, allot
 from dnad_ray.store import write_bytes
-from dnad_ray.trial import trials_of
 
-__all__ = ["allotment_of", "check_storage", "cluster", "num_parallel"]
+__all__ = ["allotment_of", "check_storage", "cluster", "nodes", "num_parallel"]
 
 _LEAST_FREE_BYTES = 200 * 2**20
 
@@ -78,26 +77,23 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def allotment_of(config: RunConfig, threads: int | None = None) -> Allotment:
+def allotment_of(config: RunConfig) -> Allotment:
     """Return what each process of a trial gets; needs a running Ray.
-
-    Args:
-        config: The run.
-        threads: Threads of trials that have begun already.
 
     Raises:
         ConfigError: If the request contradicts itself.
         ResourceError: If the cluster can never give it.
     """
-    return allot(config, _nodes(), len(trials_of(config)), threads)
+    return allot(config, nodes())
 
 
 def num_parallel(config: RunConfig, allotment: Allotment, num_trials: int) -> int:
     """Return how many trials run at once."""
-    return max(1, min(num_trials, config.sweep.max_concurrent or num_trials, allotment.num_parallel(_nodes())))
+    return max(1, min(num_trials, config.sweep.max_concurrent or num_trials, allotment.num_parallel(nodes())))
 
 
-def _nodes() -> list[Node]:
+def nodes() -> list[Node]:
+    """Return what the machines of the cluster offer."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(cpus=entry.get("CPU", 0.0), gpus=entry.get("GPU", 0.0)) for entry in found]
 

@@ -10,12 +10,12 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
-from dnad_ray.cluster import allotment_of, check_storage, num_parallel
+from dnad_ray.cluster import allotment_of, check_storage, nodes, num_parallel
 from dnad_ray.config import RunConfig
 from dnad_ray.distributed import WAITING_ROOM, share, tune_shared_trial
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.progress import Board
-from dnad_ray.resources import Allotment
+from dnad_ray.resources import Allotment, idle_in_words
 from dnad_ray.run import Prepared, estimate_in_words
 from dnad_ray.store import read_status, write_status
 from dnad_ray.trainable import tune_trial
@@ -45,9 +45,12 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
     """
     todo = [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
     check_storage(folder)
-    allotment = allotment_of(config, _threads_before(specs, folder))
+    allotment = allotment_of(config)
     parallel = num_parallel(config, allotment, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+    hint = idle_in_words(config, allotment, nodes(), parallel)
+    if hint is not None:
+        board.say(f"sweep: {hint}")
     attempt = 1 + len(list((folder / "ray").glob("attempt-*")))
     tuner = tune.Tuner(
         _trainable(todo, prepared, folder, allotment),
@@ -93,11 +96,6 @@ def _trainable(specs: Sequence[TrialSpec], prepared: Prepared, folder: Path, all
         gpu_share=allotment.gpus,
     )
     return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
-
-
-def _threads_before(specs: Sequence[TrialSpec], folder: Path) -> int | None:
-    """Return the threads of a trial that has begun, None if none has; with others, its bits would be others."""
-    return next(filter(None, (read_status(folder, spec.name).get("threads") for spec in specs)), None)
 
 
 def _trial_name(trial: Any) -> str:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ConfigError, ResourceError
 
-__all__ = ["Allotment", "Node", "allot", "check_requests"]
+__all__ = ["Allotment", "Node", "allot", "check_requests", "idle_in_words"]
 
-MOST_AUTOMATIC_CPUS = 8
-"""Most CPUs that a process is given without being asked for: a search of small networks has no use for more."""
+MOST_AUTOMATIC_CPUS = 9
+"""Most CPUs that a process on a GPU is given without being asked for: one, and as many decoders as are automatic."""
 
 _ROUNDING = 1e-6  # Ray counts in units of 1/10,000
 
@@ -80,27 +80,25 @@ def check_requests(config: RunConfig) -> None:
         raise ConfigError("sweep.gpus_per_trial", gpus, allowed)
 
 
-def allot(config: RunConfig, nodes: Sequence[Node], num_trials: int, threads: int | None = None) -> Allotment:
+def allot(config: RunConfig, nodes: Sequence[Node]) -> Allotment:
     """Return what each process of a trial gets; choose what the configuration leaves open.
 
     GPUs: one per process where the cluster has any. CPUs with a GPU: the process's share of its node's, for workers
-    that decode images. CPUs without: 1, which scales best, and more only where the trials are too few to use all.
+    that decode images. CPUs without: 1, which scales best, also where some stay idle: the number of threads is seen
+    in the last bits of every result, so it must not depend on the machine, and of small networks two threads make no
+    faster ones; :func:`idle_in_words` says so.
 
     Args:
         config: The run.
         nodes: The machines of the cluster.
-        num_trials: Trials of the run, those included that are at their end: a resume must come to the same.
-        threads: Threads per process of trials that have begun on CPUs: others would give other bits.
 
     Raises:
         ConfigError: If the request contradicts itself.
         ResourceError: If the cluster can never give it.
 
-    >>> allot(RunConfig(), [Node(cpus=16, gpus=0)], num_trials=40)
+    >>> allot(RunConfig(), [Node(cpus=16, gpus=0)])
     Allotment(processes=1, cpus=1.0, gpus=0.0)
-    >>> allot(RunConfig(), [Node(cpus=16, gpus=0)], num_trials=4).cpus
-    4.0
-    >>> allot(RunConfig(), [Node(cpus=16, gpus=4)], num_trials=40)
+    >>> allot(RunConfig(), [Node(cpus=16, gpus=4)])
     Allotment(processes=1, cpus=4.0, gpus=1.0)
     """
     check_requests(config)
@@ -113,16 +111,33 @@ def allot(config: RunConfig, nodes: Sequence[Node], num_trials: int, threads: in
         if cpus < 1 and not gpus:
             raise ResourceError("sweep.cpus_per_trial", cpus, "at least 1 on a cluster without GPUs")
         cpus /= processes
-    elif gpus:
-        cpus = _cpus_beside_gpu(nodes, gpus)
-    elif threads is not None:
-        cpus = float(threads)
     else:
-        wanted = processes * min(num_trials, sweep.max_concurrent or num_trials)
-        cpus = _cpus_for(nodes, wanted)
+        cpus = _cpus_beside_gpu(nodes, gpus) if gpus else 1.0
     result = Allotment(processes=processes, cpus=cpus, gpus=gpus)
     _check_fits(result, nodes)
     return result
+
+
+def idle_in_words(config: RunConfig, allotment: Allotment, nodes: Sequence[Node], num_parallel: int) -> str | None:
+    """Return a hint where half of the CPUs or more stay idle because nobody said what trials on CPUs get.
+
+    >>> config, nodes = RunConfig(), [Node(cpus=16, gpus=0)]
+    >>> idle_in_words(config, allot(config, nodes), nodes, num_parallel=4)
+    'sweep.cpus_per_trial=4 would use 16 of 16 CPUs, not 4; it helps where images or networks are large'
+    >>> idle_in_words(config, allot(config, nodes), nodes, num_parallel=16)
+    """
+    if config.sweep.cpus_per_trial is not None or allotment.gpus:
+        return None
+    processes = allotment.processes * num_parallel
+    largest = int(max(node.cpus for node in nodes))
+    most = max(each for each in range(1, 1 + largest) if _places(nodes, each, 0) >= processes)
+    if most == 1:
+        return None
+    total = sum(node.cpus for node in nodes)
+    return (
+        f"sweep.cpus_per_trial={most * allotment.processes} would use {most * processes} of {total:g} CPUs, "
+        f"not {processes}; it helps where images or networks are large"
+    )
 
 
 def _cpus_beside_gpu(nodes: Sequence[Node], gpus: float) -> float:
@@ -130,13 +145,6 @@ def _cpus_beside_gpu(nodes: Sequence[Node], gpus: float) -> float:
     share = min((node.cpus / node.gpus * gpus for node in nodes if node.gpus >= gpus), default=1.0)
     # Where there are fewer CPUs than processes, a whole one each would leave GPUs idle.
     return float(min(int(share + _ROUNDING), MOST_AUTOMATIC_CPUS)) if share >= 1 else max(int(share * 100) / 100, 0.01)
-
-
-def _cpus_for(nodes: Sequence[Node], num_processes: int) -> float:
-    """Return the most CPUs with which as many processes run at once as with one CPU each."""
-    at_once = min(num_processes, _places(nodes, 1, 0))
-    fitting = [cpus for cpus in range(1, MOST_AUTOMATIC_CPUS + 1) if _places(nodes, cpus, 0) >= at_once]
-    return float(max(fitting))
 
 
 def _places(nodes: Sequence[Node], cpus: float, gpus: float) -> int:

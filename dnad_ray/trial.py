@@ -98,6 +98,7 @@ def run_trial(
         "device": state.device.type,
         "threads": torch.get_num_threads(),  # another number gives other bits
         "processes": ranks.size,  # likewise
+        "pid": os.getpid(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     write_status(folder, spec.name, "running", **facts)

@@ -8,36 +8,43 @@ import torch
 from dnad_ray import devices
 from dnad_ray.devices import limit_memory
 from dnad_ray.errors import ConfigError, ResourceError
-from dnad_ray.resources import Allotment, Node, allot, check_requests
+from dnad_ray.resources import Allotment, Node, allot, check_requests, idle_in_words
 
 LAPTOP = [Node(cpus=2, gpus=0)]
 GPU_BOX = [Node(cpus=16, gpus=4)]
 
 
-def given(config, nodes, num_trials=100, threads=None):
-    result = allot(config, nodes, num_trials, threads)
+def given(config, nodes):
+    result = allot(config, nodes)
     return result.cpus, result.gpus, result.num_parallel(nodes)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "num_trials", "expected"),
+    ("nodes", "parallel"),
+    [(LAPTOP, 2), ([Node(64, 0)], 64), ([Node(4, 0), Node(3, 0)], 7), ([Node(0, 0), Node(2, 0)], 2)],
+)
+def test_allot_gives_cpu_trials_a_thread_each_on_every_machine(nodes, parallel, tiny):
+    assert given(tiny(), nodes) == (1, 0, parallel)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nodes", "parallel", "hint"),
     [
-        (LAPTOP, 6, (1, 0, 2)),  # enough trials: a thread each
-        (LAPTOP, 1, (2, 0, 1)),  # nobody else would use the second CPU
-        ([Node(16, 0)], 16, (1, 0, 16)),
-        ([Node(16, 0)], 5, (3, 0, 5)),
-        ([Node(64, 0)], 2, (8, 0, 8)),  # never more than eight
-        ([Node(4, 0), Node(3, 0)], 3, (2, 0, 3)),  # two on the first node and one on the second
-        ([Node(4, 0), Node(3, 0)], 2, (3, 0, 2)),
-        ([Node(0, 0), Node(2, 0)], 9, (1, 0, 2)),  # a head that offers nothing
+        ({}, [Node(16, 0)], 9, None),  # two CPUs each for nine would be too many
+        ({}, [Node(16, 0)], 5, "sweep.cpus_per_trial=3 would use 15 of 16 CPUs, not 5"),
+        ({}, [Node(4, 0), Node(3, 0)], 3, "sweep.cpus_per_trial=2 would use 6 of 7 CPUs, not 3"),
+        ({}, [Node(4, 0), Node(3, 0)], 2, "sweep.cpus_per_trial=3 would use 6 of 7 CPUs, not 2"),
+        ({}, LAPTOP, 1, "sweep.cpus_per_trial=2 would use 2 of 2 CPUs, not 1"),
+        ({"train.num_processes": 2}, [Node(8, 0)], 2, "sweep.cpus_per_trial=4 would use 8 of 8 CPUs, not 4"),
+        ({"sweep.cpus_per_trial": 1}, [Node(16, 0)], 1, None),  # whoever asked for one knows
+        ({}, GPU_BOX, 2, None),
+        ({"sweep.cpus_per_trial": 0.5}, [Node(1, 2)], 2, None),
     ],
 )
-def test_allot_gives_cpu_trials_a_thread_each_and_more_where_cpus_would_idle(nodes, num_trials, expected, tiny):
-    assert given(tiny(), nodes, num_trials) == expected
-
-
-def test_allot_counts_what_may_run_at_once_not_what_there_is(tiny):
-    assert given(tiny({"sweep.max_concurrent": 2}), [Node(8, 0)]) == (4, 0, 2)
+def test_idle_cpus_are_pointed_out(overrides, nodes, parallel, hint, tiny):
+    config = tiny({"train.device": "auto", **overrides})
+    said = idle_in_words(config, allot(config, nodes), nodes, parallel)
+    assert said is None if hint is None else said.startswith(hint)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,7 @@ def test_allot_counts_what_may_run_at_once_not_what_there_is(tiny):
         ({"train.device": "cpu"}, GPU_BOX, (1, 0, 16)),
         ({"sweep.cpus_per_trial": 2}, GPU_BOX, (2, 1, 4)),
         ({"sweep.cpus_per_trial": 0.5}, [Node(1, 2)], (0.5, 1, 2)),
-        ({}, [Node(32, 0), Node(64, 1)], (8, 1, 1)),
+        ({}, [Node(32, 0), Node(64, 1)], (9, 1, 1)),  # never more than nine
         ({"train.num_processes": 2}, GPU_BOX, (4, 1, 2)),
         ({"train.num_processes": 4}, [Node(8, 2), Node(16, 2)], (4, 1, 1)),  # over two nodes
         ({"train.num_processes": 2, "sweep.gpus_per_trial": 2, "sweep.cpus_per_trial": 4}, GPU_BOX, (2, 1, 2)),
@@ -65,18 +72,9 @@ def test_allot_on_gpus(overrides, nodes, expected, tiny):
 
 def test_allot_to_several_processes_on_cpus(tiny):
     assert given(tiny({"train.num_processes": 2}), LAPTOP) == (1, 0, 1)
-    assert given(tiny({"train.num_processes": 2}), [Node(16, 0)], num_trials=2) == (4, 0, 2)
     assert given(tiny({"train.num_processes": 2, "sweep.cpus_per_trial": 4}), [Node(16, 0)]) == (2, 0, 4)
     # Processes of a trial need not be neighbours.
     assert given(tiny({"train.num_processes": 3}), [Node(1, 0)] * 3) == (1, 0, 1)
-
-
-def test_allot_goes_on_with_the_threads_that_trials_began_with(tiny):
-    # One of two trials is at its end; with all CPUs for the other one, its bits would be others.
-    assert given(tiny(), LAPTOP, num_trials=1, threads=1) == (1, 0, 2)
-    assert given(tiny({"sweep.cpus_per_trial": 2}), LAPTOP, threads=1) == (2, 0, 1)  # asked for is asked for
-    with pytest.raises(ResourceError, match=r"cpus_per_trial.*at most 2,"):
-        allot(tiny(), LAPTOP, 1, threads=4)
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (3, 3)])
@@ -103,7 +101,7 @@ def test_requests_that_contradict_themselves_are_refused_in_words(overrides, wor
     with pytest.raises(ConfigError, match=words):
         check_requests(config)
     with pytest.raises(ConfigError, match=words):
-        allot(config, GPU_BOX, 1)
+        allot(config, GPU_BOX)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_requests_that_contradict_themselves_are_refused_in_words(overrides, wor
 )
 def test_what_the_cluster_never_has_is_refused_in_words(overrides, nodes, words, tiny):
     with pytest.raises(ResourceError, match=words):
-        allot(tiny({"train.device": "auto", **overrides}), nodes, 1)
+        allot(tiny({"train.device": "auto", **overrides}), nodes)
 
 
 def test_a_batch_has_two_images_for_each_process(tiny):
