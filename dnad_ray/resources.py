@@ -123,7 +123,7 @@ def idle_in_words(config: RunConfig, allotment: Allotment, nodes: Sequence[Node]
 
     >>> config, nodes = RunConfig(), [Node(cpus=16, gpus=0)]
     >>> idle_in_words(config, allot(config, nodes), nodes, num_parallel=4)
-    'sweep.cpus_per_trial=4 would use 16 of 16 CPUs, not 4; it helps where images or networks are large'
+    'sweep.cpus_per_trial=4 would use 16 of 16 CPUs, not 4, which may help with large images or networks'
     >>> idle_in_words(config, allot(config, nodes), nodes, num_parallel=16)
     """
     if config.sweep.cpus_per_trial is not None or allotment.gpus:
@@ -136,7 +136,7 @@ def idle_in_words(config: RunConfig, allotment: Allotment, nodes: Sequence[Node]
     total = sum(node.cpus for node in nodes)
     return (
         f"sweep.cpus_per_trial={most * allotment.processes} would use {most * processes} of {total:g} CPUs, "
-        f"not {processes}; it helps where images or networks are large"
+        f"not {processes}, which may help with large images or networks"
     )
 
 
