@@ -12,10 +12,10 @@ from ray.tune.error import TuneError
 
 from dnad_ray.cluster import allotment_of, check_storage, nodes, num_parallel
 from dnad_ray.config import RunConfig
-from dnad_ray.distributed import WAITING_ROOM, share, tune_shared_trial
+from dnad_ray.distributed import WAITING_ROOM, PlaceCleaner, share, tune_shared_trial
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.progress import Board
-from dnad_ray.resources import Allotment, idle_in_words
+from dnad_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.run import Prepared, estimate_in_words
 from dnad_ray.store import read_status, write_status
 from dnad_ray.trainable import tune_trial
@@ -41,10 +41,12 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
+        ConfigError: If there are too few images for the processes of a trial.
         IncompleteRunError: If Ray gave up.
     """
     todo = [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
     check_storage(folder)
+    check_parts(config, len(prepared.data.train))
     allotment = allotment_of(config)
     parallel = num_parallel(config, allotment, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
@@ -68,7 +70,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
             name=f"attempt-{attempt}",
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[Watcher(todo, board)],
+            callbacks=[Watcher(todo, board), PlaceCleaner(folder)],
             verbose=0,
         ),
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ConfigError, ResourceError
 
-__all__ = ["Allotment", "Node", "allot", "check_requests", "idle_in_words"]
+__all__ = ["Allotment", "Node", "allot", "check_parts", "check_requests", "idle_in_words"]
 
 MOST_AUTOMATIC_CPUS = 9
 """Most CPUs that a process on a GPU is given without being asked for: one, and as many decoders as are automatic."""
@@ -78,6 +78,23 @@ def check_requests(config: RunConfig) -> None:
     if processes == 1 and gpus > 1:
         allowed = "0 to 1: a process computes on one GPU; train.num_processes shares a search among several"
         raise ConfigError("sweep.gpus_per_trial", gpus, allowed)
+
+
+def check_parts(config: RunConfig, num_images: int) -> None:
+    """Refuse more processes than the images there are can occupy.
+
+    Args:
+        config: The run.
+        num_images: Training images; where they are fewer than a batch, they are the batch.
+
+    Raises:
+        ConfigError: If a process had fewer than 2 images of a batch.
+    """
+    processes = config.train.num_processes
+    if processes > 1 and num_images < 2 * processes:
+        raise ConfigError(
+            "train.num_processes", processes, f"at most {num_images // 2} with {num_images} training images"
+        )
 
 
 def allot(config: RunConfig, nodes: Sequence[Node]) -> Allotment:

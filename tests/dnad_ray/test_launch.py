@@ -247,22 +247,33 @@ def test_sweep_without_the_cluster_it_is_to_join_is_refused_within_seconds(sweep
 
 
 @pytest.mark.slow
-def test_sweep_of_two_processes_each_goes_on_after_one_is_killed(sweep, config_file, timeless, tmp_path):
+def test_sweep_of_two_processes_each_goes_on_after_one_and_then_the_trial_is_killed(
+    sweep, config_file, timeless, tmp_path
+):
     out = tmp_path / "demo"
     settings = {**LONGER, "train.num_processes": 2, "sweep.cpus_per_trial": 2, "train.epochs": 10}
     config = config_file({**settings, "distill.kind": "logits", "distill.temperature": 2.0})
     running = sweep(config, out=out)
+
+    def status_of(key):
+        return read_run(out).status.get("t00", {}).get(key)
+
     running.wait_for(lambda: snapshot_files(out, "t00"))
     running.wait_for(lambda: running.process_named("ray::RayTrainWorker")).kill()
+    before = running.wait_for(lambda: status_of("attempt") == 2 and len(snapshot_files(out, "t00")))
+    running.wait_for(lambda: len(snapshot_files(out, "t00")) > before)
+    # Without the trial itself, nobody is left to give back what its processes were placed in.
+    running.wait_for(running.trial_process).kill()
     code, said, err, _ = running.wait()
     assert (code, err) == (0, ""), said
-    assert "the worker failed; Ray tries again" in said
+    assert said.count("the worker failed; Ray tries again") == 2
+    assert not list(out.glob("trials/*/place.json"))
 
     contents = read_run(out)
     status = contents.status["t00"]
     assert {name: status[name] for name in ("state", "attempt", "processes", "threads")} == {
         "state": "finished",
-        "attempt": 2,
+        "attempt": 3,
         "processes": 2,
         "threads": 1,
     }

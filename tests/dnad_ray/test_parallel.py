@@ -64,6 +64,7 @@ def found(tiny, small_teacher, pictures, tmp_path_factory):
     return {name: [result[name] for result in results] for name in jobs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["plain", "imitating", "in memory", "from disk"])
 def test_processes_hold_the_same_bits_after_every_step(job, found):
     first, second = found[job]
@@ -74,12 +75,14 @@ def test_processes_hold_the_same_bits_after_every_step(job, found):
     assert first["num_candidates"] < 45  # something was deleted on the way
 
 
+@pytest.mark.slow
 def test_processes_score_as_one_does(found):
     for job in ("plain", "imitating"):
         shared, alone = found[job][0]["scores"]
         assert shared == alone == found[job][0]["records"][-1]["proxy_accuracy"]
 
 
+@pytest.mark.slow
 def test_processes_report_the_whole_batch(found):
     plain = found["plain"][0]
     assert all(0.5 < loss < 4 for loss in plain["losses"])
@@ -87,6 +90,7 @@ def test_processes_report_the_whole_batch(found):
         assert accuracy * 189 == pytest.approx(round(accuracy * 189), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_processes_that_resume_go_on_bit_for_bit(found):
     whole = found["plain"][0]
     for resumed in found["resumed"]:
@@ -95,10 +99,12 @@ def test_processes_that_resume_go_on_bit_for_bit(found):
         assert resumed["digests"] == whole["digests"][resumed["step"] :]
 
 
+@pytest.mark.slow
 def test_processes_read_from_disk_what_they_hold_in_memory(found):
     assert found["from disk"] == found["in memory"]
 
 
+@pytest.mark.slow
 def test_processes_take_the_step_of_the_whole_batch(found):
     for rank, step in enumerate(found["step"]):
         assert step["sizes"] == [16 + rank, 33]  # parts that differ count by their images
@@ -107,18 +113,21 @@ def test_processes_take_the_step_of_the_whole_batch(found):
         assert min(step["largest"], step["arch"], step["halves_differ"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_processes_all_stop_where_one_computes_no_number(found):
     first, second = found["poisoned"]
     assert first == second
     assert first.startswith("NonFiniteLossError: the loss became nan at step 4 ")
 
 
+@pytest.mark.slow
 def test_processes_that_drift_apart_all_say_so(found):
     first, second = found["drifted"]
     assert first == second
     assert first.startswith("DriftError: the 2 processes of a search no longer hold the same weights")
 
 
+@pytest.mark.slow
 def test_processes_that_find_no_checkpoint_begin(found):
     assert found["nothing"] == [None, None]
 

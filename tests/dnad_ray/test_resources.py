@@ -8,7 +8,7 @@ import torch
 from dnad_ray import devices
 from dnad_ray.devices import limit_memory
 from dnad_ray.errors import ConfigError, ResourceError
-from dnad_ray.resources import Allotment, Node, allot, check_requests, idle_in_words
+from dnad_ray.resources import Allotment, Node, allot, check_parts, check_requests, idle_in_words
 
 LAPTOP = [Node(cpus=2, gpus=0)]
 GPU_BOX = [Node(cpus=16, gpus=4)]
@@ -146,6 +146,13 @@ def test_command_refuses_in_one_line_and_leaves_nothing(name, assignment, words,
     assert (code, err.count("\n")) == (2, 1)
     assert words in err
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_too_few_for_the_processes_are_refused(tiny):
+    check_parts(tiny({"train.num_processes": 4}), 8)
+    check_parts(tiny(), 1)
+    with pytest.raises(ConfigError, match=r"train.num_processes: got 4; allowed: at most 3 with 7 training images"):
+        check_parts(tiny({"train.num_processes": 4}), 7)
 
 
 def test_memory_of_a_fraction_of_a_gpu_is_limited_to_that(monkeypatch):
