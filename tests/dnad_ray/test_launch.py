@@ -251,7 +251,7 @@ def test_sweep_of_two_processes_each_goes_on_after_one_and_then_the_trial_is_kil
     sweep, config_file, timeless, tmp_path
 ):
     out = tmp_path / "demo"
-    settings = {**LONGER, "train.num_processes": 2, "sweep.cpus_per_trial": 2, "train.epochs": 10}
+    settings = {**LONGER, "train.num_processes": 2, "sweep.cpus_per_trial": 2}
     config = config_file({**settings, "distill.kind": "logits", "distill.temperature": 2.0})
     running = sweep(config, out=out)
 
