@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dnad_ray.images import Augmentation, ImageData, ImageSource, Indices, shared_tensor
+from dnad_ray.parallel import ALONE, Ranks
 
 __all__ = ["Augmentation", "EpochDraws", "TrainingBatches", "draw_epoch", "evaluation_batches"]
 
@@ -77,6 +78,7 @@ class TrainingBatches:
         seed: Seed of order and variations.
         device: Where the batches are made.
         memory_format: Layout of the images of a batch.
+        ranks: The processes that share every batch: this one gets its part.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class TrainingBatches:
         seed: int,
         device: torch.device,
         memory_format: torch.memory_format = torch.contiguous_format,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
         held = data.train.held()
         self._split = data.train
@@ -94,6 +98,7 @@ class TrainingBatches:
         self._normalise = _Normalisation(data, device)
         self._augmentation = data.augmentation
         self._batch_size = min(batch_size, len(data.train))
+        self._part = ranks.part(self._batch_size)
         self._seed = seed
         self._device = device
         self._memory_format = memory_format
@@ -107,6 +112,11 @@ class TrainingBatches:
     def num_images(self) -> int:
         """Training images in all."""
         return len(self._split)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step, in all processes together."""
+        return self._batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -125,7 +135,7 @@ class TrainingBatches:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         draws = self._draws_of(epoch)
-        chosen = draws.order[position * self._batch_size : (position + 1) * self._batch_size]
+        chosen = draws.order[position * self._batch_size : (position + 1) * self._batch_size][self._part]
         images = self._normalise(self._varied(self._read(step, chosen), draws.offset[chosen], draws.flip[chosen]))
         if self._augmentation.cutout:
             images = images * self._kept_by_cutout(draws.centre[chosen])
@@ -149,7 +159,7 @@ class TrainingBatches:
             return self._images.index_select(0, chosen)  # brackets would copy pixel by pixel
         if step != self._next_step:
             self.close()
-        parts = _parts(self._seed, self.num_images, self._batch_size, step)
+        parts = _parts(self._seed, self.num_images, self._batch_size, self._part, step)
         stream = self._stream or self._split.stream(parts, self._device)
         self._stream = None  # where it fails, the next call starts another one
         images = next(stream)
@@ -206,8 +216,8 @@ def evaluation_batches(
         yield batch, torch.from_numpy(split.labels[part]).to(device)
 
 
-def _parts(seed: int, num_images: int, batch_size: int, step: int) -> Iterator[Indices]:
-    """Yield the images of each step from ``step`` on, without end.
+def _parts(seed: int, num_images: int, batch_size: int, part: slice, step: int) -> Iterator[Indices]:
+    """Yield this process's images of each step from ``step`` on, without end.
 
     It must not hold the batches object: the two would keep each other, and the workers, alive.
     """
@@ -215,7 +225,7 @@ def _parts(seed: int, num_images: int, batch_size: int, step: int) -> Iterator[I
     epoch, position = divmod(step, steps)
     while True:
         order = draw_epoch(seed, epoch, num_images, 1, Augmentation()).order.numpy()
-        yield from order[position * batch_size : steps * batch_size].reshape(-1, batch_size)
+        yield from order[position * batch_size : steps * batch_size].reshape(-1, batch_size)[:, part]
         epoch, position = epoch + 1, 0
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "random_states",
     "restore_random_states",
     "save_checkpoint",
+    "seed_all",
 ]
 
 SCHEMA = 2
@@ -93,6 +94,13 @@ def random_states() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator of the process: one that has run another trial must not show in this one."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - also the old global one, whoever uses it
+    torch.manual_seed(seed)
 
 
 def restore_random_states(states: dict[str, Any]) -> None:

@@ -108,6 +108,10 @@ def search(**options: Any) -> None:
     if options["trials"] not in (None, 1):
         raise ConfigError("--trials", options["trials"], "1 for search; `dnad-ray sweep` runs more")
     config = _resolved({**options, "trials": None})
+    if config.train.num_processes > 1:
+        raise ConfigError(
+            "train.num_processes", config.train.num_processes, "1 for search; `dnad-ray sweep` starts more"
+        )
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
     def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
@@ -125,6 +129,7 @@ def sweep(address: str | None, **options: Any) -> None:
 
     CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists. Its section `sweep` says what is varied.
     """
+    from dnad_ray.resources import check_requests
     from dnad_ray.search import check_buildable
     from dnad_ray.trial import trials_of
 
@@ -132,6 +137,7 @@ def sweep(address: str | None, **options: Any) -> None:
     specs = trials_of(config)
     for spec in specs:
         check_buildable(spec.config)
+        check_requests(spec.config)
 
     def session() -> AbstractContextManager[None]:
         from dnad_ray.cluster import cluster

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,9 +20,10 @@ from dnad_ray.config import RunConfig
 from dnad_ray.errors import ResourceError, UserError, one_line
 from dnad_ray.places import Place, address, place, reached
 from dnad_ray.ray_token import keep_token_private
+from dnad_ray.resources import Allotment, Node, allot
 from dnad_ray.store import write_bytes
 
-__all__ = ["check_storage", "cluster", "num_parallel", "resources_of", "threads_of"]
+__all__ = ["allotment_of", "check_storage", "cluster", "nodes", "num_parallel"]
 
 _LEAST_FREE_BYTES = 200 * 2**20
 
@@ -65,8 +66,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     threads = torch.get_num_threads()
     try:
-        _check_resources(resources_of(config))
-        torch.set_num_threads(threads_of(config))
+        torch.set_num_threads(allotment_of(config).threads)
         yield
     finally:
         torch.set_num_threads(threads)
@@ -80,28 +80,25 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def resources_of(config: RunConfig) -> dict[str, float]:
-    """Return the CPUs and GPUs of a trial; needs a running Ray."""
-    gpus = config.sweep.gpus_per_trial
-    if gpus is None:
-        wants_none = config.train.device == "cpu" or not ray.cluster_resources().get("GPU", 0)
-        gpus = 0.0 if wants_none else 1.0
-    return {"cpu": config.sweep.cpus_per_trial, "gpu": gpus}
+def allotment_of(config: RunConfig) -> Allotment:
+    """Return what each process of a trial gets; needs a running Ray.
+
+    Raises:
+        ConfigError: If the request contradicts itself.
+        ResourceError: If the cluster can never give it.
+    """
+    return allot(config, nodes())
 
 
-def threads_of(config: RunConfig) -> int:
-    """Return how many threads a trial computes with."""
-    return max(1, int(config.sweep.cpus_per_trial))
+def num_parallel(config: RunConfig, allotment: Allotment, num_trials: int) -> int:
+    """Return how many trials run at once."""
+    return max(1, min(num_trials, config.sweep.max_concurrent or num_trials, allotment.num_parallel(nodes())))
 
 
-def _check_resources(resources: Mapping[str, float]) -> None:
-    for name, available in (("cpu", "CPU"), ("gpu", "GPU")):
-        # The largest node counts, not the sum: a trial lives on one node, and asking for more waits for ever.
-        most = max(node["Resources"].get(available, 0.0) for node in ray.nodes() if node["Alive"])
-        if resources[name] > most:
-            raise ResourceError(
-                f"sweep.{name}s_per_trial", resources[name], f"at most {most:g}, what the largest node has"
-            )
+def nodes() -> list[Node]:
+    """Return what the machines of the cluster offer."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(cpus=entry.get("CPU", 0.0), gpus=entry.get("GPU", 0.0)) for entry in found]
 
 
 def check_storage(folder: Place) -> None:
@@ -143,10 +140,3 @@ def _sees(marker: str) -> bool:
         return reached(place(marker))
     except UserError:  # on that node, the protocol's package or the key may be missing
         return False
-
-
-def num_parallel(config: RunConfig, resources: Mapping[str, float], num_trials: int) -> int:
-    """Return how many trials run at once."""
-    cluster = ray.cluster_resources()
-    fit = [int(cluster.get(name.upper(), 0.0) / amount) for name, amount in resources.items() if amount]
-    return max(1, min([num_trials, config.sweep.max_concurrent or num_trials, *fit]))

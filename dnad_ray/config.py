@@ -42,7 +42,7 @@ Count = Annotated[int, Field(ge=1)]
 
 _GRID = "sweep.grid."
 # Set once per run: varied, they would have no effect, or would not fit the one teacher.
-_SHARED = ("seed", "sweep", "data", "space.stem", "distill.teacher")
+_SHARED = ("seed", "sweep", "data", "space.stem", "distill.teacher", "train.num_processes")
 
 
 class _Section(BaseModel):
@@ -132,11 +132,19 @@ class TrainConfig(_Section):
     """`bfloat16` runs convolutions in half precision, norms and losses in full; slower on CPUs, untried on GPUs."""
     cuda_graphs: bool = False
     """Record a step's kernels on a GPU and replay them until something is deleted; untried so far, hence off."""
+    num_processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes that share every batch of a search, each on a GPU or CPUs of its own; `dnad-ray sweep` only."""
     look_steps: Count | None = None
     """Steps between looks of the host at losses and weights, when it also deletes; None takes 1 on CPU, 8 on a GPU."""
 
     @model_validator(mode="after")
-    def _graphs_have_an_effect(self) -> TrainConfig:
+    def _graphs_and_processes(self) -> TrainConfig:
+        if self.num_processes > 1 and (self.cuda_graphs or self.batch_size < 2 * self.num_processes):
+            allowed = "1 with cuda_graphs" if self.cuda_graphs else f"at most {self.batch_size // 2}"
+            raise ValueError(
+                f"num_processes: got {self.num_processes}; allowed: {allowed}, so that each has 2 images of a batch "
+                f"of {self.batch_size} or more, and none records a message to the others"
+            )
         if self.cuda_graphs and self.device == "cpu":
             raise ValueError("cuda_graphs: got True, which has no effect with device 'cpu'; allowed: False, or a GPU")
         return self
@@ -260,10 +268,10 @@ class SweepConfig(_Section):
     """Values for config keys, for example `shrink.rate: [0.05, 0.1]`; every combination is a trial."""
     num_trials: Count | None = None
     """Trials in all: the grid under `seed`, then under `seed + 1`, and so on; None takes the grid once."""
-    cpus_per_trial: Positive = 1.0
-    """CPUs of a trial; it uses that many threads."""
+    cpus_per_trial: Positive | None = None
+    """CPUs of a trial, in all its processes; each uses its part as threads. None: see `docs/resources.md`."""
     gpus_per_trial: NonNegative | None = None
-    """GPUs of a trial, fractions allowed; None takes one GPU each where the cluster has GPUs and else none."""
+    """GPUs of a trial, one per process, or a fraction of one; None takes one each where the cluster has GPUs."""
     max_concurrent: Count | None = None
     """Most trials at once; None takes as many as fit."""
 
@@ -376,7 +384,7 @@ def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig
         if not config.sweep.grid[key]:
             raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
         if any(f"{key}.".startswith(f"{name}.") for name in _SHARED):
-            shared = "what all trials share (data.*, space.stem, distill.teacher.*)"
+            shared = "what all trials share (data.*, space.stem, distill.teacher.*, train.num_processes)"
             raise ConfigError("sweep.grid", key, f"any key but seed (set sweep.num_trials), sweep.*, and {shared}")
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):

@@ -8,6 +8,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DnadRayError",
+    "DriftError",
     "GenotypeError",
     "IncompleteRunError",
     "NonFiniteLossError",
@@ -37,6 +38,10 @@ class ResourceError(UserError):
 
 class NonFiniteLossError(DnadRayError):
     """The training loss became NaN or infinite; the trial stops and its snapshots stand."""
+
+
+class DriftError(DnadRayError):
+    """The processes that share a search no longer hold the same weights."""
 
 
 class IncompleteRunError(DnadRayError):

@@ -11,13 +11,20 @@ from torch import Tensor, nn
 from dnad_ray.augment import evaluation_batches
 from dnad_ray.data import ImageData, ImageSource
 from dnad_ray.devices import MEMORY_FORMAT
+from dnad_ray.parallel import ALONE, Ranks
 
 __all__ = ["accuracy_of", "recalibrate"]
 
 
 @torch.no_grad()
 def accuracy_of(
-    network: nn.Module, logits: Callable[[Tensor], Tensor], split: ImageSource, data: ImageData, batch_size: int
+    network: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    split: ImageSource,
+    data: ImageData,
+    batch_size: int,
+    *,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Return the share of images that are classified correctly, in evaluation mode (running batch statistics).
 
@@ -27,15 +34,17 @@ def accuracy_of(
         split: Images and labels.
         data: The dataset, for its normalisation.
         batch_size: Images per step.
+        ranks: Processes with the same network; each looks at its part of the images.
     """
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in evaluation_batches(split, data, batch_size, device, MEMORY_FORMAT):
+    mine = split if ranks.size == 1 else split.select(np.arange(len(split))[ranks.part(len(split))])
+    for images, labels in evaluation_batches(mine, data, batch_size, device, MEMORY_FORMAT):
         correct += (logits(images).argmax(1) == labels).sum()
     network.train(was_training)
-    return int(correct) / len(split)
+    return int(ranks.sum(correct)) / len(split)
 
 
 @torch.no_grad()

@@ -13,11 +13,13 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
-from dnad_ray.cluster import check_storage, num_parallel, resources_of, threads_of
+from dnad_ray.cluster import allotment_of, check_storage, nodes, num_parallel
 from dnad_ray.config import RunConfig
+from dnad_ray.distributed import WAITING_ROOM, PlaceCleaner, share, tune_shared_trial
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.places import Place, address
 from dnad_ray.progress import Board
+from dnad_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.run import Prepared, estimate_in_words
 from dnad_ray.stop_board import SweepStop, stop_board
 from dnad_ray.stopping import StopCheck
@@ -55,30 +57,28 @@ def run_sweep(
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
+        ConfigError: If there are too few images for the processes of a trial.
         IncompleteRunError: If Ray gave up.
     """
     todo = [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
     check_storage(folder)
-    resources = resources_of(config)
-    parallel = num_parallel(config, resources, len(todo))
+    check_parts(config, len(prepared.data.train))
+    allotment = allotment_of(config)
+    parallel = num_parallel(config, allotment, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+    hint = idle_in_words(config, allotment, nodes(), parallel)
+    if hint is not None:
+        board.say(f"sweep: {hint}")
     ending = None if stop is None else SweepStop(stop, stop_board())
-    trainable = tune.with_parameters(
-        tune_trial,
-        specs={spec.name: spec for spec in todo},
-        data=prepared.data,
-        teacher_file=prepared.teacher_file,
-        folder=address(folder),
-        num_threads=threads_of(config),
-        stop=None if ending is None else ending.board,
-    )
     attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
     with _tune_storage(folder / "ray", attempt) as storage:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
+            _trainable(todo, prepared, folder, allotment, None if ending is None else ending.board),
             param_space={"trial": tune.grid_search([spec.name for spec in todo])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=parallel,
+                # A worker that has loaded everything goes on with the next trial; seeds and threads are set anew.
+                reuse_actors=allotment.processes == 1,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),
@@ -87,7 +87,7 @@ def run_sweep(
                 storage_path=storage,
                 name=attempt,
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[Watcher(todo, board), *([] if ending is None else [ending])],
+                callbacks=[Watcher(todo, board), PlaceCleaner(folder), *([] if ending is None else [ending])],
                 stop=ending,
                 verbose=0,
             ),
@@ -116,6 +116,24 @@ def _tune_storage(folder: Place, attempt: str) -> Iterator[str]:
             for file in Path(storage, attempt).rglob("*"):
                 if file.is_file() and any(fnmatch(file.name, pattern) for pattern in _LOGS):
                     write_bytes(folder / file.relative_to(storage).as_posix(), file.read_bytes())
+
+
+def _trainable(specs: Sequence[TrialSpec], prepared: Prepared, folder: Place, allotment: Allotment, stop: Any) -> Any:
+    """Return what Tune runs for each trial, with what it needs and what it may use."""
+    given: dict[str, Any] = {"specs": {spec.name: spec for spec in specs}, "folder": address(folder), "stop": stop}
+    if allotment.processes > 1:
+        shared = share(prepared.data, prepared.teacher_file)
+        trial = tune.with_parameters(tune_shared_trial, **given, shared=shared, allotment=allotment)
+        return tune.with_resources(trial, tune.PlacementGroupFactory(WAITING_ROOM))
+    trial = tune.with_parameters(
+        tune_trial,
+        **given,
+        data=prepared.data,
+        teacher_file=prepared.teacher_file,
+        num_threads=allotment.threads,
+        gpu_share=allotment.gpus,
+    )
+    return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
 
 
 def _trial_name(trial: Any) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dnad_ray.config import RunConfig
 from dnad_ray.graphs import RecordedStep
 from dnad_ray.losses import shrinking_loss, sparsity
+from dnad_ray.parallel import ALONE, Ranks, average
 from dnad_ray.relaxation import Relaxation
 from dnad_ray.teacher import Teacher
 from search_spaces.bank import Sliced
@@ -53,11 +54,20 @@ class Learner:
         supernet: On its device, with its present candidates.
         imitation: Imitation loss and its adapters, on the same device.
         teacher: Who is imitated, None for nobody.
+        ranks: The processes that share the search.
     """
 
-    def __init__(self, config: RunConfig, supernet: Supernet, imitation: nn.Module, teacher: Teacher | None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        supernet: Supernet,
+        imitation: nn.Module,
+        teacher: Teacher | None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         settings = config.train
         self.supernet, self.imitation, self.teacher = supernet, imitation, teacher
+        self._ranks, self._share = ranks, 1.0
         self.device = next(supernet.parameters()).device
         self.relaxation = Relaxation(supernet.candidates).to(self.device)
         on_gpu = self.device.type == "cuda"
@@ -75,7 +85,7 @@ class Learner:
         )
         self._grad_clip, self._kd_weight = settings.grad_clip, config.distill.weight
         self._autocast = settings.precision == "bfloat16"
-        self._clipped = list(supernet.parameters())  # to walk through all modules takes a while
+        self._list_tensors()
         # What a look fetches; written in place, for a recording knows memory, not names.
         self._loss = torch.zeros((), device=self.device)
         self._totals = torch.zeros(3, device=self.device)
@@ -84,14 +94,19 @@ class Learner:
         self._recorded_pressure = torch.zeros(2, device=self.device).unbind()
         self._recorded = RecordedStep(self._step) if on_gpu and settings.cuda_graphs else None
 
-    def step(self, images: Tensor, labels: Tensor, pressure: tuple[float, float] | None) -> None:
+    def step(
+        self, images: Tensor, labels: Tensor, pressure: tuple[float, float] | None, num_images: int | None = None
+    ) -> None:
         """Take one step of network weights and architecture weights on the same batch.
 
         Args:
             images: (N, C, H, W), normalised, on the device.
             labels: (N,).
             pressure: Sparsity weight gamma and offset mu; None while warming up.
+            num_images: Images of the whole batch, of which these are this process's part; None if they are all.
         """
+        num_images = num_images or len(labels)
+        self._share = len(labels) / num_images
         if self._recorded is None:
             self._pressure = pressure
             self._step(images, labels)
@@ -103,7 +118,7 @@ class Learner:
                 entry.fill_(value)
             self._recorded(images, labels)
         self._num_steps += 1
-        self._num_images += len(labels)
+        self._num_images += num_images
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         weights = self.relaxation.weights()
@@ -121,21 +136,34 @@ class Learner:
         self.optimizer.zero_grad()
         self.arch_optimizer.zero_grad()
         loss.backward()
+        with torch.no_grad():
+            correct = (output.logits.argmax(1) == labels).sum()
+            imitated = torch.zeros_like(loss) if kd_loss is None else kd_loss
+            facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype)])
+            if self._ranks.size > 1:
+                self._agree(facts)
         nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
         self.optimizer.step()
         self.arch_optimizer.step()
         with torch.no_grad():
-            correct = (output.logits.argmax(1) == labels).sum()
-            imitated = torch.zeros_like(loss) if kd_loss is None else kd_loss
-            self._loss.copy_(loss)
-            self._totals += torch.stack([task_loss, imitated, correct.to(loss.dtype)])
+            self._loss.copy_(facts[0])
+            self._totals += facts[1:]
+
+    def _agree(self, facts: Tensor) -> None:
+        """Turn gradients, running statistics and losses of this process's images into those of the whole batch."""
+        parameters = chain(self._parameters(), self.relaxation.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        facts[:-1] *= self._share  # means over images; the last one is a count
+        average(self._ranks, [*gradients, *self._statistics], self._share, facts)
 
     @torch.no_grad()
     def look(self) -> Look:
         """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
         weights = self.relaxation.weights()
         facts = torch.stack([self._loss, sparsity(weights)])
-        loss, total, task_loss, kd_loss, correct, *values = torch.cat([facts, self._totals, weights]).tolist()
+        loss, total, task_loss, kd_loss, correct, *values = self._ranks.of_first(
+            torch.cat([facts, self._totals, weights])
+        ).tolist()
         result = Look(loss, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values)
         self._totals.zero_()
         self._num_steps = self._num_images = 0
@@ -147,8 +175,13 @@ class Learner:
         if self._recorded is not None:
             self._recorded.forget()
         cut_optimizer(self.optimizer, self._parameters(), sliced)
-        self._clipped = list(self.supernet.parameters())
+        self._list_tensors()
         cut_optimizer(self.arch_optimizer, self.relaxation.parameters(), [self.relaxation.keep(kept)])
+
+    def _list_tensors(self) -> None:
+        # To walk through all modules takes a while.
+        self._clipped = list(self.supernet.parameters())
+        self._statistics = [entry for entry in self.supernet.buffers() if entry.is_floating_point()]
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         return chain(self.supernet.parameters(), self.imitation.parameters())

@@ -29,6 +29,7 @@ from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one
 from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import dense_sparsity, sparsity
+from dnad_ray.parallel import ALONE, Ranks, check_same
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.stopping import StopCheck, StopRequest
@@ -74,6 +75,7 @@ class SearchState:
         run: Name of the run, for provenance.
         trial: Name of the trial, for provenance.
         alive: Candidates to begin with; None is all.
+        ranks: The processes that share the search; all of them go through the same states.
     """
 
     def __init__(
@@ -85,15 +87,16 @@ class SearchState:
         run: str,
         trial: str,
         alive: Genotype | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         if config.distill.uses_teacher and teacher is None:
             raise ValueError(f"distill.kind {config.distill.kind!r} needs a teacher")
-        self.config, self.data, self.run, self.trial = config, data, run, trial
+        self.config, self.data, self.run, self.trial, self.ranks = config, data, run, trial, ranks
         self.teacher = teacher if config.distill.uses_teacher else None
         self.device = device_for(config.train.device)
         settings, space = config.train, config.space
         self.space = space_named(space.name, space.operations, space.num_cells, space.num_nodes)
-        self.batches = TrainingBatches(data, settings.batch_size, config.seed, self.device, MEMORY_FORMAT)
+        self.batches = TrainingBatches(data, settings.batch_size, config.seed, self.device, MEMORY_FORMAT, ranks=ranks)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.supernet = Supernet(self.space, self.shape(space.init_channels))
@@ -102,7 +105,7 @@ class SearchState:
             self.supernet.keep_only(alive)
         placed(self.supernet, self.device)
         self.imitation.to(self.device)
-        self.learner = Learner(config, self.supernet, self.imitation, self.teacher)
+        self.learner = Learner(config, self.supernet, self.imitation, self.teacher, ranks)
         self.relaxation = self.learner.relaxation
         self.optimizer, self.arch_optimizer = self.learner.optimizer, self.learner.arch_optimizer
         self.look_steps = settings.look_steps or (8 if self.device.type == "cuda" else 1)
@@ -118,10 +121,17 @@ class SearchState:
 
     @classmethod
     def start(
-        cls, config: RunConfig, data: ImageData, teacher: Teacher | None = None, *, run: str, trial: str
+        cls,
+        config: RunConfig,
+        data: ImageData,
+        teacher: Teacher | None = None,
+        *,
+        run: str,
+        trial: str,
+        ranks: Ranks = ALONE,
     ) -> SearchState:
         """Return the state before the first step."""
-        return cls(config, data, teacher, run=run, trial=trial)
+        return cls(config, data, teacher, run=run, trial=trial, ranks=ranks)
 
     @classmethod
     def resume(
@@ -133,6 +143,7 @@ class SearchState:
         *,
         run: str,
         trial: str,
+        ranks: Ranks = ALONE,
     ) -> SearchState:
         """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped.
 
@@ -141,7 +152,7 @@ class SearchState:
         """
         try:
             alive = Genotype.from_dict(saved["alive"], "checkpoint")
-            state = cls(config, data, teacher, run=run, trial=trial, alive=alive)
+            state = cls(config, data, teacher, run=run, trial=trial, alive=alive, ranks=ranks)
             state._load(saved)
         # Whatever torch and the generators make of a state that is not theirs.
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
@@ -180,6 +191,11 @@ class SearchState:
             "random": random_states(),
             **{name: getattr(self, name) for name in _PLAIN},
         }
+
+    def shared_bits(self) -> dict[str, Any]:
+        """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
+        own = {"random", "history", "device_seconds"}
+        return {name: value for name, value in self.state_dict().items() if name not in own}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -238,7 +254,7 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
         began = time.perf_counter()
         is_warming_up = _is_warming_up(state)
         pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
-        state.learner.step(*state.batches.batch(state.step), pressure)
+        state.learner.step(*state.batches.batch(state.step), pressure, state.batches.batch_size)
         state.step += 1
         is_epoch_end = state.step % state.steps_per_epoch == 0
         has_looked = state.step % state.look_steps == 0 or is_epoch_end
@@ -260,6 +276,8 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
         elif state.step % interval == 0 and state.deleted_since_snapshot:
             kind = "pruned"
         assert len(state.supernet.candidates) == before - deleted
+        if is_epoch_end or state.is_finished:
+            check_same(state.ranks, state.shared_bits(), state.device)
         state.device_seconds += time.perf_counter() - began
         # Both are made before either is handed out, so that a state saved at the first lacks nothing of the second.
         snapshot = None if kind is None else _snapshot(state, kind)
@@ -338,7 +356,9 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
 
     scoring = config.evaluation
     recalibrate(state.supernet, logits, state.data, scoring.recalibration_images, config.train.batch_size)
-    accuracy = accuracy_of(state.supernet, logits, state.data.validation, state.data, scoring.batch_size)
+    accuracy = accuracy_of(
+        state.supernet, logits, state.data.validation, state.data, scoring.batch_size, ranks=state.ranks
+    )
     genotype = state.supernet.genotype.pruned()
     traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
     cost = costs_of(genotype, _derived_shape(state), traced)

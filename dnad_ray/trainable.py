@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from ray import tune
 
-from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest
+from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest, seed_all
 from dnad_ray.data import ImageData
-from dnad_ray.devices import device_for
+from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.places import place
-from dnad_ray.records import Snapshot
+from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.search import SearchState
 from dnad_ray.stop_board import RemoteStop
 from dnad_ray.stopping import StopRequest
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
 
-__all__ = ["tune_trial"]
+__all__ = ["metrics_of", "tune_trial"]
 
 
 def tune_trial(
@@ -30,6 +31,7 @@ def tune_trial(
     teacher_file: TeacherFile | None,
     folder: str,
     num_threads: int,
+    gpu_share: float = 0.0,
     stop: Any = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
@@ -41,12 +43,15 @@ def tune_trial(
         teacher_file: The teacher, likewise.
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
+        gpu_share: Share of its GPU that the trial was given, 1 for a whole one.
         stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
     """
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
     spec, run_folder = specs[config["trial"]], place(folder)
+    seed_all(spec.config.seed)
     device = device_for(spec.config.train.device)
+    limit_memory(device, gpu_share)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
     checkpoints = checkpoints_of(run_folder, spec.name)
     saved = load_newest(checkpoints.glob("*"))
@@ -57,17 +62,23 @@ def tune_trial(
             keep_checkpoint(checkpoints, state.state_dict(), state.step)
             tune.report({"step": state.step, "stopped": event.reason})
             continue
-        metrics: dict[str, Any] = {
-            "epoch": event.epoch,
-            "step": event.step,
-            "num_operations": event.num_operations,
-            "device_seconds": event.device_seconds,
-            "at_end": state.is_finished,
-        }
-        if isinstance(event, Snapshot):
-            metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
+        metrics = metrics_of(event, state)
         if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             # Ours, not Tune's: it copies in threads, and by way of a disk that other nodes would have to see.
             keep_checkpoint(checkpoints, state.state_dict(), state.step)
             last_checkpoint = time.monotonic()
         tune.report(metrics)
+
+
+def metrics_of(event: EpochReport | Snapshot, state: SearchState) -> dict[str, Any]:
+    """Return what Tune and its callbacks are told about an event."""
+    metrics: dict[str, Any] = {
+        "epoch": event.epoch,
+        "step": event.step,
+        "num_operations": event.num_operations,
+        "device_seconds": event.device_seconds,
+        "at_end": state.is_finished,
+    }
+    if isinstance(event, Snapshot):
+        metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
+    return metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import torch
 from dnad_ray.config import RunConfig, trial_configs
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.places import Place
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, search
@@ -67,6 +70,7 @@ def run_trial(
     saved: dict[str, Any] | None,
     *,
     stop: StopCheck | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
@@ -77,6 +81,7 @@ def run_trial(
         folder: The run folder.
         saved: A state to continue from, None to begin.
         stop: Asked at the end of each step.
+        ranks: The processes that share the trial; the first one writes.
 
     Yields:
         Every event with the state to checkpoint; a snapshot is stored already. Where the loss diverges the trial's
@@ -84,9 +89,13 @@ def run_trial(
         comes with it is to be saved.
     """
     if saved is None:
-        state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name)
+        state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
     else:
-        state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name)
+        state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
+    if not ranks.is_first:
+        with contextlib.suppress(NonFiniteLossError):  # the first process writes it down
+            yield from ((event, state) for event in search(state, stop))
+        return
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
     facts = {
         "attempt": attempt,
@@ -95,6 +104,9 @@ def run_trial(
         "host": platform.node(),  # on a cluster, where to look
         "device": state.device.type,
         "threads": torch.get_num_threads(),  # another number gives other bits
+        "processes": ranks.size,  # likewise
+        "pid": os.getpid(),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     write_status(folder, spec.name, "running", **facts)
     try:

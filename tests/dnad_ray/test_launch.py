@@ -81,13 +81,17 @@ class Sweep:
         said, err = self.driver.communicate(timeout=30)
         return self.driver.returncode, said, err, time.monotonic() - self.began
 
-    def trial_process(self):
-        """The process of a running trial, None while there is none."""
+    def process_named(self, beginning):
+        """A running worker whose name begins like that, None while there is none."""
         for process in self.processes.values():
             with contextlib.suppress(psutil.Error):
-                if process.is_running() and process.cmdline()[:1] == ["ray::ImplicitFunc.train"]:
+                if process.is_running() and process.cmdline()[:1] and process.cmdline()[0].startswith(beginning):
                     return process
         return None
+
+    def trial_process(self):
+        """The process of a running trial, None while there is none."""
+        return self.process_named("ray::ImplicitFunc.train")
 
     def clean_up(self):
         """End what is left, by its id: others on this machine may have a Ray of their own."""
@@ -191,6 +195,7 @@ def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, con
     killed.clean_up()
     before = read_run(out)
     assert {name: status["state"] for name, status in before.status.items()} == {"t00": "finished", "t01": "running"}
+    assert before.status["t00"]["pid"] == before.status["t01"]["pid"]  # a worker takes the next trial
     finished = [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")]
 
     terminated = sweep(config, "--resume", out=out)
@@ -308,3 +313,62 @@ def test_sweep_without_the_cluster_it_is_to_join_is_refused_within_seconds(sweep
     assert seconds < 60
     assert not out.exists()
     assert Path.cwd() == tmp_path
+
+
+@pytest.mark.slow
+def test_sweep_of_two_processes_each_goes_on_after_one_and_then_the_trial_is_killed(
+    sweep, config_file, timeless, tmp_path
+):
+    out = tmp_path / "demo"
+    settings = {**LONGER, "train.num_processes": 2, "sweep.cpus_per_trial": 2}
+    config = config_file({**settings, "distill.kind": "logits", "distill.temperature": 2.0})
+    running = sweep(config, out=out)
+
+    def status_of(key):
+        return read_run(out).status.get("t00", {}).get(key)
+
+    running.wait_for(lambda: snapshot_files(out, "t00"))
+    running.wait_for(lambda: running.process_named("ray::RayTrainWorker")).kill()
+    before = running.wait_for(lambda: status_of("attempt") == 2 and len(snapshot_files(out, "t00")))
+    running.wait_for(lambda: len(snapshot_files(out, "t00")) > before)
+    # Without the trial itself, nobody is left to give back what its processes were placed in.
+    running.wait_for(running.trial_process).kill()
+    code, said, err, _ = running.wait()
+    assert (code, err) == (0, ""), said
+    assert said.count("the worker failed; Ray tries again") == 2
+    assert not list(out.glob("trials/*/place.json"))
+
+    contents = read_run(out)
+    status = contents.status["t00"]
+    assert {name: status[name] for name in ("state", "attempt", "processes", "threads")} == {
+        "state": "finished",
+        "attempt": 3,
+        "processes": 2,
+        "threads": 1,
+    }
+    keys = [row["step"] for row in contents.snapshots]
+    assert len(keys) == len(set(keys)) > 1
+    # The same search in two processes without Ray, never killed.
+    (tmp_path / "job").symlink_to(out)
+    job = {"task": "whole", "name": "job", "config": contents.config, "all_images": True}
+    (tmp_path / "jobs.json").write_text(json.dumps({"t00": job}))
+    program = Path(__file__).with_name("two_processes.py")
+    ranks = [subprocess.Popen([sys.executable, str(program), str(tmp_path), str(rank), "2"]) for rank in range(2)]
+    assert [process.wait(SECONDS) for process in ranks] == [0, 0]
+    expected = json.loads((tmp_path / "0.json").read_text())["t00"]["records"]
+    names = {"run": "r", "trial": "t"}
+    assert [row | names for row in timeless(contents.snapshots)] == expected
+
+
+@pytest.mark.slow
+def test_sweep_places_two_trials_on_each_gpu(sweep, config_file, tmp_path, monkeypatch):
+    # Ray believes in two GPUs and four CPUs and places trials by them; torch finds no GPU and computes on the CPU.
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 4, "GPU": 2}')
+    out = tmp_path / "demo"
+    config = config_file({"sweep.gpus_per_trial": 0.5, "train.device": "auto", "sweep.num_trials": 4})
+    code, said, err, _ = sweep(config, out=out).wait()
+    assert (code, err) == (0, ""), said
+    assert "4 trials of up to 6 epochs, 4 at a time" in said
+    status = read_run(out).status
+    assert sorted(entry["visible_gpus"] for entry in status.values()) == ["0", "0", "1", "1"]
+    assert {entry["threads"] for entry in status.values()} == {1}

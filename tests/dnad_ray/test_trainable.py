@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ pytest.importorskip("ray")
 
 from dnad_ray import checkpoint as checkpoint_module
 from dnad_ray import trainable
+from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_to_dict
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import create_run, read_run, read_status
@@ -98,6 +100,19 @@ def test_tune_trial_continues_from_the_newest_intact_checkpoint(damage, spec, wo
     assert timeless(read_run(folder).snapshots) == expected
     assert reports[-1][0]["step"] == expected[-1]["step"]
     assert read_status(folder, "t00")["attempt"] == 2
+
+
+def test_tune_trial_forgets_what_the_worker_did_before(spec, worker, folder):
+    random_states = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        worker(spec, die_after=6)
+        checkpoints = folder / "trials" / "t00" / "checkpoints"
+        random_states.append(load_newest(checkpoints.iterdir())["random"])
+        shutil.rmtree(checkpoints)
+    first, second = random_states
+    assert torch.equal(first["torch"], second["torch"])
+    assert {**first, "torch": None} == {**second, "torch": None}
 
 
 def test_tune_trial_takes_its_own_checkpoints_only(spec, tiny, worker, folder):
