@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
+from ray.tune.stopper import TimeoutStopper
 
+from dnad_ray.budget import Budget
 from dnad_ray.cluster import check_storage, num_parallel, resources_of, threads_of
 from dnad_ray.config import RunConfig
+from dnad_ray.data import ImageData
+from dnad_ray.dominance import Trajectories
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.progress import Board
-from dnad_ray.run import Prepared, estimate_in_words
-from dnad_ray.store import read_status, write_status
+from dnad_ray.run import Prepared, estimate_in_words, unfinished
+from dnad_ray.scheduler import ParetoScheduler
+from dnad_ray.source import Sampler, TrialSource
+from dnad_ray.store import read_run, read_status, write_status
 from dnad_ray.trainable import tune_trial
-from dnad_ray.trial import DONE, TrialSpec
+from dnad_ray.trial import TrialSpec, setting_of
 from dnad_ray.watch import Watcher
 
 __all__ = ["run_sweep"]
 
 _MAX_FAILURES = 2
+_GRACE_SECONDS = 120.0
+"""After the time budget, for trials to finish a step and save it; what hangs is ended then."""
+
+SamplerMaker = Callable[[RunConfig, Sequence[TrialSpec], Trajectories, ImageData], Sampler]
 
 
-def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Path, board: Board) -> None:
+def run_sweep(
+    config: RunConfig,
+    specs: Sequence[TrialSpec],
+    prepared: Prepared,
+    folder: Path,
+    board: Board,
+    *,
+    budget: Budget | None = None,
+    make_sampler: SamplerMaker | None = None,
+) -> None:
     """Run or continue the trials that are not at their end, inside :func:`cluster`.
 
     That ``fit`` returns is no success: ask :func:`dnad_ray.run.conclude`.
@@ -36,29 +55,48 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         prepared: What they share; goes into the object store once.
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
+        budget: What it may spend; None for no limit.
+        make_sampler: Makes who chooses trials from results, out of the trials at their end; None where all are chosen.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
         IncompleteRunError: If Ray gave up.
     """
-    todo = [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
+    budget = budget or Budget()
+    left = unfinished(specs, folder)
+    todo = left[: len(left) - len(budget.left_out(left))]
     check_storage(folder)
     resources = resources_of(config)
     parallel = num_parallel(config, resources, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+    trajectories = _trajectories(config, prepared, folder)
+    at_end = [spec for spec in specs if spec not in left]
+    sampler = None if make_sampler is None else make_sampler(config, at_end, trajectories, prepared.data)
+    watcher = Watcher(todo, board)
     trainable = tune.with_parameters(
         tune_trial,
-        specs={spec.name: spec for spec in todo},
+        base=config,
         data=prepared.data,
         teacher_file=prepared.teacher_file,
         folder=str(folder),
         num_threads=threads_of(config),
+        deadline=budget.deadline,
     )
     attempt = 1 + len(list((folder / "ray").glob("attempt-*")))
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
-        param_space={"trial": tune.grid_search([spec.name for spec in todo])},
         tune_config=tune.TuneConfig(
+            search_alg=TrialSource(
+                todo,
+                config,
+                folder,
+                budget=budget,
+                sampler=sampler,
+                trajectories=trajectories,
+                on_chosen=watcher.expect,
+            ),
+            scheduler=ParetoScheduler(trajectories, folder) if config.sweep.scheduler == "pareto" else None,
+            num_samples=len(todo),
             max_concurrent_trials=parallel,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -69,7 +107,8 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
             name=f"attempt-{attempt}",
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[Watcher(todo, board)],
+            callbacks=[watcher],
+            stop=None if budget.remaining is None else TimeoutStopper(budget.remaining + _GRACE_SECONDS),
             verbose=0,
         ),
     )
@@ -79,6 +118,16 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
         raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
     for index in range(len(results)):
         _note_failure(folder, results[index])
+
+
+def _trajectories(config: RunConfig, prepared: Prepared, folder: Path) -> Trajectories:
+    """Return what the trials recorded in earlier commands."""
+    known = Trajectories(len(prepared.data.validation), config.sweep.noise_factor, config.sweep.patience)
+    contents = read_run(folder)
+    for row in contents.snapshots:
+        setting = setting_of(contents.status.get(row["trial"], {}).get("overrides", {}))
+        known.add(row["trial"], setting, row["step"], row["macs"], 1 - row["proxy_accuracy"])
+    return known
 
 
 def _trial_name(trial: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
-__all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "metric"]
+__all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Pause", "Snapshot", "metric"]
 
 SnapshotKind = Literal["pruned", "pareto", "final"]
 
@@ -199,6 +199,23 @@ class EpochReport:
     def from_dict(cls, data: dict[str, Any]) -> EpochReport:
         """Build a report from :meth:`to_dict`; ignores unknown fields, raises as :meth:`Snapshot.from_dict` does."""
         return cls(**_checked(cls, data))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    """A search ends here because it was asked to: saved now, it goes on later as if nothing had happened.
+
+    Attributes:
+        step: Optimisation steps taken.
+        epoch: Epochs begun.
+        num_operations: Operations alive, as the derived network has them.
+        device_seconds: Compute spent so far.
+    """
+
+    step: int
+    epoch: int
+    num_operations: int
+    device_seconds: float
 
 
 def _checked(record: type, data: dict[str, Any]) -> dict[str, Any]:

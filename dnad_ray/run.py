@@ -6,13 +6,14 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from dnad_ray import __version__
+from dnad_ray.budget import Budget
 from dnad_ray.checkpoint import load_newest, prune_checkpoints, save_checkpoint
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
@@ -26,7 +27,7 @@ from dnad_ray.errors import (
     RunFolderError,
 )
 from dnad_ray.progress import Board, duration_in_words
-from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.records import EpochReport, Pause, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
@@ -43,7 +44,11 @@ __all__ = [
     "prepare",
     "run_folder",
     "run_search",
+    "unfinished",
 ]
+
+
+_ENDED_EARLY = {"finished": "ended", "stopped": "stopped early", "dominated": "was stopped by the scheduler"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,12 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Path, resume: 
 
 def is_complete(specs: Sequence[TrialSpec], folder: Path) -> bool:
     """Whether all trials of a run are at their end."""
-    return all(read_status(folder, spec.name)["state"] in DONE for spec in specs)
+    return not unfinished(specs, folder)
+
+
+def unfinished(specs: Sequence[TrialSpec], folder: Path) -> list[TrialSpec]:
+    """Return the trials of a run that are not at their end."""
+    return [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
 
 
 def load_images(config: RunConfig, board: Board) -> ImageData:
@@ -183,8 +193,8 @@ def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_
     )
 
 
-def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) -> None:
-    """Run or continue one trial in this process.
+def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board, budget: Budget | None = None) -> None:
+    """Run or continue one trial in this process; it pauses when the time budget is spent.
 
     Raises:
         KeyboardInterrupt: As it comes; what was recorded stands and the run can be resumed.
@@ -194,48 +204,74 @@ def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) 
     checkpoints = folder / "trials" / spec.name / "checkpoints"
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
-    for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
+    for event, state in run_trial(
+        spec, prepared.data, teacher, folder, saved, should_pause=(budget or Budget()).is_spent
+    ):
         total = spec.config.train.epochs
         board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
-        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
+        if isinstance(event, (Snapshot, Pause)) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
             prune_checkpoints(checkpoints)
             last_checkpoint = time.monotonic()
 
 
-def event_text(event: EpochReport | Snapshot) -> str:
+def event_text(event: EpochReport | Snapshot | Pause) -> str:
     """Return an event in a few words for a progress line."""
     text = f"{event.num_operations} operations"
     return text + (f", proxy error {1 - event.proxy_accuracy:.2%}" if isinstance(event, Snapshot) else "")
 
 
-def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:
+def conclude(
+    specs: Sequence[TrialSpec],
+    folder: Path,
+    board: Board,
+    budget: Budget | None = None,
+    left_out: Collection[str] = (),
+) -> str:
     """Gather the snapshots and compute, rather than believe, that all trials came to their end.
 
+    A spent budget is no failure: it was asked for.
+
+    Args:
+        specs: All trials of the run.
+        folder: The run folder.
+        board: Where to say which trials ended early.
+        budget: What the command was allowed to spend.
+        left_out: Trials that were not to run for lack of it.
+
+    Returns:
+        What the budget left to do, in words; empty if nothing.
+
     Raises:
-        IncompleteRunError: If some did not.
+        IncompleteRunError: If some did not, and no budget is why.
         NonFiniteLossError: If all did, but some because their loss diverged.
     """
     num_snapshots = write_parquet(folder)
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
+    budget = budget or Budget()
+    for name, entry in status.items():
+        if entry["state"] in DONE and "reason" in entry:
+            board.say(f"{name} {_ENDED_EARLY[entry['state']]}: {entry['reason']}; its snapshots stand")
+    board.say(f"{num_snapshots} snapshots in {folder / 'snapshots.parquet'}")
+    unfinished = {name: entry for name, entry in status.items() if entry["state"] not in DONE}
+    cut = [n for n, e in unfinished.items() if n in left_out or (budget.is_spent() and e["state"] != "failed")]
+    failed = [name for name in unfinished if name not in cut]
+    words = budget.words(cut, len(specs))
+    if failed:
+        reasons = {str(status[name]["reason"]) for name in failed if "reason" in status[name]}
+        raise IncompleteRunError(
+            f"{len(failed)} of {len(specs)} trials did not finish ({', '.join(failed)})"
+            + "".join(f"; {reason}" for reason in [*sorted(reasons), words] if reason)
+        )
     stopped = {
         name: entry.get("reason", "no reason recorded") for name, entry in status.items() if entry["state"] == "stopped"
     }
-    for name, reason in stopped.items():
-        board.say(f"{name} stopped early: {reason}; its snapshots stand")
-    board.say(f"{num_snapshots} snapshots in {folder / 'snapshots.parquet'}")
-    unfinished = [name for name, entry in status.items() if entry["state"] not in DONE]
-    if unfinished:
-        reasons = {str(status[name]["reason"]) for name in unfinished if "reason" in status[name]}
-        raise IncompleteRunError(
-            f"{len(unfinished)} of {len(specs)} trials did not finish ({', '.join(unfinished)})"
-            + "".join(f"; {reason}" for reason in sorted(reasons))
-        )
     if stopped:
         raise NonFiniteLossError(
             f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
-            + "; ".join(f"{name}: {reason}" for name, reason in stopped.items())
+            + "; ".join([*(f"{name}: {reason}" for name, reason in stopped.items()), *([words] if words else [])])
         )
+    return words
 
 
 def _differences(stored: RunConfig, asked: RunConfig) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -28,8 +28,9 @@ from dnad_ray.distill import Imitation
 from dnad_ray.errors import ConfigError, NonFiniteLossError
 from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.learner import Learner, Look
+from dnad_ray.limits import PASSES_PER_STEP, limit_reached
 from dnad_ray.losses import dense_sparsity, sparsity
-from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
+from dnad_ray.records import EpochReport, Pause, Snapshot, SnapshotKind
 from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.teacher import Teacher
 from search_spaces.genotype import Genotype
@@ -109,6 +110,9 @@ class SearchState:
         self.step = 0
         self.deleted_since_snapshot = 0
         self.is_finished = False
+        self.limit = ""  # which of config.limit ended it
+        self.ends_at: int | None = None  # the step at which an earlier attempt was ended by a limit
+        self.macs_spent = 0  # counted where there is a limit to it
         self.device_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.sums = _EpochSums()
@@ -192,14 +196,26 @@ class SearchState:
         return Imitation(self.config.distill, ours, theirs)
 
 
-_PLAIN = ("step", "deleted_since_snapshot", "is_finished", "device_seconds", "history", "sparsity")
+_PLAIN = (
+    "step",
+    "deleted_since_snapshot",
+    "is_finished",
+    "device_seconds",
+    "history",
+    "sparsity",
+    "limit",
+    "macs_spent",
+)
 
 
-def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
-    """Run a search to its floor or its last epoch.
+def search(
+    state: SearchState, should_pause: Callable[[], bool] = lambda: False
+) -> Iterator[EpochReport | Snapshot | Pause]:
+    """Run a search to its floor, its limit or its last epoch.
 
     Args:
         state: Where to begin; changed in place, and complete at every event.
+        should_pause: Asked after every look; the search ends with a :class:`Pause` when it says yes.
 
     Yields:
         A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
@@ -222,10 +238,15 @@ def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
             continue
         before = len(state.supernet.candidates)
         look = _look(state)
+        _spend(state, look.num_images)
         deleted = 0 if is_warming_up else _delete(state, look.weights)
         is_pareto = not is_warming_up and _observe(state, deleted, look.num_steps)
         state.deleted_since_snapshot += deleted
         state.is_finished = state.step >= state.num_steps or _cannot_go_on(state) or _is_at_floor(state, deleted)
+        if not state.is_finished:
+            spent = state.macs_spent, state.device_seconds
+            state.limit = limit_reached(state.config.limit, *spent, state.step, state.ends_at)
+            state.is_finished = bool(state.limit)
         kind: SnapshotKind | None = None
         if state.is_finished:
             kind = "final"
@@ -243,6 +264,15 @@ def search(state: SearchState) -> Iterator[EpochReport | Snapshot]:
             yield snapshot
         if report is not None:
             yield report
+        if not state.is_finished and should_pause():
+            state.batches.close()
+            yield Pause(
+                step=state.step,
+                epoch=math.ceil(state.step / state.steps_per_epoch),
+                num_operations=state.supernet.genotype.pruned().num_operations,
+                device_seconds=state.device_seconds,
+            )
+            return
 
 
 def _look(state: SearchState) -> Look:
@@ -259,6 +289,14 @@ def _look(state: SearchState) -> Look:
     state.sums.add(look, state.teacher is not None)
     state.sparsity = look.sparsity
     return look
+
+
+def _spend(state: SearchState, num_images: int) -> None:
+    """Count what the steps since the last look cost, if there is a limit to it."""
+    if state.config.limit.macs is not None:
+        # The network of everything that is alive, at the width of the supernet, costs what the supernet does.
+        forward = costs_of(state.supernet.genotype, state.shape(state.config.space.init_channels)).macs
+        state.macs_spent += PASSES_PER_STEP * num_images * forward
 
 
 def _delete(state: SearchState, weights: list[float]) -> int:

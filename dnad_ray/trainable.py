@@ -12,11 +12,12 @@ import torch
 from ray import tune
 
 from dnad_ray.checkpoint import load_newest, save_checkpoint
+from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for
-from dnad_ray.records import Snapshot
+from dnad_ray.records import Pause, Snapshot
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
+from dnad_ray.trial import CHECKPOINT_SECONDS, run_trial, spec_of
 
 __all__ = ["tune_trial"]
 
@@ -24,30 +25,38 @@ __all__ = ["tune_trial"]
 def tune_trial(
     config: Mapping[str, Any],
     *,
-    specs: Mapping[str, TrialSpec],
+    base: RunConfig,
     data: ImageData,
     teacher_file: TeacherFile | None,
     folder: str,
     num_threads: int,
+    deadline: float | None = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
 
     Args:
-        config: ``{"trial": name}``.
-        specs: All trials of the sweep by name.
+        config: ``{"trial": name, "overrides": what it changes in the run's configuration}``.
+        base: Configuration of the run.
         data: Images, from the object store (read-only, shared by the trials of a node).
         teacher_file: The teacher, likewise.
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
+        deadline: When to pause, in seconds since the epoch; None for never.
     """
+
+    def should_pause() -> bool:
+        return deadline is not None and time.time() >= deadline
+
+    if should_pause():
+        return  # it waited for resources until there was no time left
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
-    spec, run_folder = specs[config["trial"]], Path(folder)
+    spec, run_folder = spec_of(base, config["trial"], config["overrides"]), Path(folder)
     device = device_for(spec.config.train.device)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
     saved = load_newest(run_folder.glob(f"ray/*/{spec.name}/checkpoint_*"))
     last_checkpoint = time.monotonic()
-    for event, state in run_trial(spec, data, teacher, run_folder, saved):
+    for event, state in run_trial(spec, data, teacher, run_folder, saved, should_pause=should_pause):
         metrics: dict[str, Any] = {
             "epoch": event.epoch,
             "step": event.step,
@@ -57,7 +66,7 @@ def tune_trial(
         }
         if isinstance(event, Snapshot):
             metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
-        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
+        if isinstance(event, (Snapshot, Pause)) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             with tempfile.TemporaryDirectory() as checkpoint:
                 save_checkpoint(Path(checkpoint), state.state_dict(), state.step)
                 tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(checkpoint))

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dnad_ray.config import RunConfig, trial_configs
+from dnad_ray.config import RunConfig, with_overrides
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
-from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.records import EpochReport, Pause, Snapshot
+from dnad_ray.sampling import corners, trial_configs
 from dnad_ray.search import SearchState, search
-from dnad_ray.store import read_status, write_history, write_snapshot, write_status
+from dnad_ray.store import read_final_step, read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
 
-__all__ = ["CHECKPOINT_SECONDS", "DONE", "TrialSpec", "run_trial", "trials_of"]
+__all__ = ["CHECKPOINT_SECONDS", "DONE", "TrialSpec", "run_trial", "setting_of", "spec_of", "trials_of"]
 
 CHECKPOINT_SECONDS = 30.0
 """Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
 
-DONE = frozenset({"finished", "stopped"})
-"""States of a trial that a resume leaves alone: at its end, or stopped by a loss that would diverge again."""
+DONE = frozenset({"finished", "stopped", "dominated"})
+"""States that a resume leaves alone: at its end or limit, a loss that would diverge again, stopped by the scheduler."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class TrialSpec:
 
     Attributes:
         name: Name of its folder.
-        overrides: What it changes in the run's configuration.
+        overrides: What it changes in the run's configuration; at least the seed, but nothing before a sampler that
+            learns from results has chosen.
         config: Its complete configuration.
     """
 
@@ -41,25 +44,59 @@ class TrialSpec:
     config: RunConfig
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether it is known what the trial will try."""
+        return bool(self.overrides)
+
+    @property
+    def setting(self) -> str:
+        """What it has in common with the trials that differ from it by their seed only."""
+        return setting_of(self.overrides)
+
+    @property
     def label(self) -> str:
         """The overrides in words, short enough for a progress line."""
         return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides.items())
 
 
-def trials_of(config: RunConfig) -> list[TrialSpec]:
-    """Return the trials of a sweep, in the order in which they start.
+def spec_of(config: RunConfig, name: str, overrides: Mapping[str, Any]) -> TrialSpec:
+    """Return the trial of a run that changes its configuration so.
 
     Raises:
-        ConfigError: If a combination of the grid is impossible or has no effect.
+        ConfigError: If an override is impossible.
+    """
+    return TrialSpec(name, dict(overrides), with_overrides(config, overrides, name))
+
+
+def setting_of(overrides: Mapping[str, Any]) -> str:
+    """Return the canonical text of overrides without their seed."""
+    return json.dumps({key: value for key, value in overrides.items() if key != "seed"}, sort_keys=True)
+
+
+def trials_of(config: RunConfig) -> list[TrialSpec]:
+    """Return the trials of a sweep, in the order in which they start; those of Optuna are not chosen yet.
+
+    Raises:
+        ConfigError: If a combination of what is varied is impossible or has no effect.
     """
     pairs = list(trial_configs(config))
+    if config.sweep.sampler == "optuna":
+        # Until it is chosen, a trial is taken for one that imitates, if any may: somebody has to train the teacher.
+        likely = next((corner for corner in corners(config) if corner.distill.uses_teacher), config)
+        pairs = [({}, likely)] * (config.sweep.num_trials or 0)
     digits = max(2, len(str(len(pairs) - 1)))
     return [TrialSpec(f"t{i:0{digits}d}", overrides, trial) for i, (overrides, trial) in enumerate(pairs)]
 
 
 def run_trial(
-    spec: TrialSpec, data: ImageData, teacher: Teacher | None, folder: Path, saved: dict[str, Any] | None
-) -> Iterator[tuple[EpochReport | Snapshot, SearchState]]:
+    spec: TrialSpec,
+    data: ImageData,
+    teacher: Teacher | None,
+    folder: Path,
+    saved: dict[str, Any] | None,
+    *,
+    should_pause: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[EpochReport | Snapshot | Pause, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
     Args:
@@ -68,15 +105,17 @@ def run_trial(
         teacher: Who is imitated, None where the configuration imitates nobody.
         folder: The run folder.
         saved: A state to continue from, None to begin.
+        should_pause: Asked after every look at the device; the trial pauses when it says yes.
 
     Yields:
         Every event with the state to checkpoint; a snapshot is stored already. Where the loss diverges the trial's
-        status says so and the generator ends.
+        status says so and the generator ends. A pause is the last event; save it, or it is lost.
     """
     if saved is None:
         state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name)
     else:
         state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name)
+    state.ends_at = read_final_step(folder, spec.name)
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
     facts = {
         "attempt": attempt,
@@ -85,8 +124,10 @@ def run_trial(
         "threads": torch.get_num_threads(),  # another number gives other bits
     }
     write_status(folder, spec.name, "running", **facts)
+    is_paused = False
     try:
-        for event in search(state):
+        for event in search(state, should_pause):
+            is_paused = isinstance(event, Pause)
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.supernet.genotype)
             write_history(folder, spec.name, state.history)
@@ -94,4 +135,9 @@ def run_trial(
     except NonFiniteLossError as error:
         write_status(folder, spec.name, "stopped", reason=str(error), **facts)
         return
+    if is_paused:
+        write_status(folder, spec.name, "paused", reason="the time budget was spent", **facts)
+        return
+    if state.limit:
+        facts["reason"] = f"it reached {state.limit}"
     write_status(folder, spec.name, "finished", device_seconds=state.device_seconds, **facts)

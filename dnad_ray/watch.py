@@ -28,6 +28,10 @@ class Watcher(tune.Callback):
         self._errors: dict[str, float] = {}
         self._ended: set[str] = set()
 
+    def expect(self, spec: TrialSpec) -> None:
+        """Take note of a trial that was chosen only now."""
+        self._specs[spec.name] = spec
+
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
         return {}

@@ -34,7 +34,7 @@ def folder(tiny, tmp_path):
 def worker(folder, digits, monkeypatch):
     """Run a trial as the numbered attempt; Tune copies each checkpoint into its folder, as the real one does."""
 
-    def run(spec, attempt=1, die_after=None, teacher_file=None):
+    def run(spec, attempt=1, die_after=None, teacher_file=None, deadline=None):
         reports = []
 
         def report(metrics, checkpoint=None):
@@ -47,9 +47,11 @@ def worker(folder, digits, monkeypatch):
                 raise Killed
 
         monkeypatch.setattr(trainable.tune, "report", report)
-        arguments = {"specs": {spec.name: spec}, "data": digits, "teacher_file": teacher_file}
+        arguments = {"base": spec.config, "data": digits, "teacher_file": teacher_file, "deadline": deadline}
         with contextlib.suppress(Killed):
-            trainable.tune_trial({"trial": spec.name}, **arguments, folder=str(folder), num_threads=1)
+            trainable.tune_trial(
+                {"trial": spec.name, "overrides": spec.overrides}, **arguments, folder=str(folder), num_threads=1
+            )
         return reports
 
     return run
