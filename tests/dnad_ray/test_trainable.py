@@ -126,6 +126,30 @@ def test_tune_trial_saves_by_time_where_nothing_is_deleted(tiny, worker, monkeyp
     assert [saved for _, saved in worker(spec, die_after=2)] == [True, True]
 
 
+def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, request):
+    digits, timeless = map(request.getfixturevalue, ("digits", "timeless"))
+    clock = iter([0.0, 0.0, 0.0, 0.0, 9.0])  # before it begins, and after each step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainable.time, "time", lambda: next(clock))
+        reports = worker(spec, deadline=5.0)
+    assert (reports[-1][0]["step"], reports[-1][0]["at_end"], reports[-1][1]) == (4, False, True)
+    assert read_status(folder, "t00")["state"] == "paused"
+    worker(spec, attempt=2)
+    expected = search(SearchState.start(spec.config, digits, run="demo", trial="t00"))
+    assert timeless(read_run(folder).snapshots) == timeless(expected)
+
+
+def test_tune_trial_that_gets_its_turn_too_late_does_not_begin(spec, worker, folder):
+    assert worker(spec, deadline=1.0) == []
+    assert read_status(folder, "t00") == {"state": "unknown"}
+
+
+def test_tune_trial_takes_what_is_overridden(tiny, worker, folder):
+    worker(TrialSpec("t00", {"seed": 5, "train.epochs": 2}, tiny()))
+    assert {row["seed"] for row in read_run(folder).snapshots} == {5}
+    assert len(read_run(folder).history["t00"]) == 2
+
+
 def test_tune_trial_uses_the_threads_it_is_given(spec, worker, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
