@@ -216,6 +216,35 @@ def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, con
     assert timeless(after.snapshots) == undisturbed(out, timeless)
 
 
+def test_sweep_whose_time_is_spent_pauses_its_trials_and_is_no_failure(sweep, config_file, tmp_path):
+    out = tmp_path / "demo"
+    # Nothing is ever deleted: without a budget it would not end.
+    endless = {
+        "train.epochs": 10_000_000,
+        "shrink.gamma_init": 1e-9,
+        "shrink.gamma_max": 1e9,
+        "shrink.gamma_growth": 1.1,
+    }
+    config = config_file({**endless, "sweep.num_trials": 3, "sweep.max_concurrent": 1})
+    code, said, err, seconds = sweep(config, "--time-budget", "45s", out=out).wait()
+    assert (code, err) == (0, ""), said
+    assert seconds >= 45
+    names = "t00, t01, t02"
+    last = said.splitlines()[-1]
+    assert last == (
+        f"the time budget of 45 s is spent; 3 of 3 trials are not at their end ({names}); to continue: "
+        f"dnad-ray sweep {config} --time-budget 45s --out {out} --resume"
+    )
+    status = read_run(out).status
+    if status:  # else this machine was so busy that none began in time
+        assert {name: entry["state"] for name, entry in status.items()} == {"t00": "paused"}
+        steps = [json.loads(file.read_text())["step"] for file in out.glob("ray/*/t00/checkpoint_*/manifest.json")]
+        history = read_run(out).history["t00"]
+        # It took no epoch more, and saved the step at which it paused.
+        assert max(steps) >= (history[-1]["step"] if history else 1)
+        assert max(steps) - (history[-1]["step"] if history else 0) <= 3
+
+
 def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):
     out = tmp_path / "demo"
     config = config_file({"sweep.cpus_per_trial": 4096, "distill.kind": "features", "distill.teacher.epochs": 10_000})

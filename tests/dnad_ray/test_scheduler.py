@@ -35,7 +35,7 @@ def report(tiny, tmp_path):
     def tell(name, step, at_end=False, **metrics):
         if read_status(folder, name)["state"] == "unknown":
             write_status(folder, name, "running", **FACTS)
-        trial = SimpleNamespace(config={"trial": name, "overrides": FACTS["overrides"]})
+        trial = SimpleNamespace(config={"trial": name, "overrides": {"shrink.rate": float(name[1:]), "seed": 0}})
         result = {"step": step, "epoch": 1, "at_end": at_end, "device_seconds": step / 10, **metrics}
         return scheduler.on_trial_result(None, trial, result)
 
