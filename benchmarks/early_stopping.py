@@ -3,11 +3,12 @@
     python benchmarks/early_stopping.py --json early-stopping.json
 
 Real searches are run to their end once, one after the other on one thread, and recorded: settings of shrink rate and
-learning rate, one of them poor, under several seeds, once with a floor in operations as the demo has it and once with
-a floor in MACs. Sweeps are then replayed from the records: two workers take trials from a queue, each snapshot
-arrives when the trial had spent the CPU seconds it was recorded with, and the scheduler decides by the very code that a
-sweep runs (``dnad_ray.dominance``). So the networks are real and the sweeps are simulated. Each replay has an order of
-the trials of its own, drawn at random and the same with and without the scheduler.
+learning rate under several seeds; learning rates close to a good one with a floor in operations as the demo has it, the
+same with a floor in MACs, and learning rates over three decades as somebody tries who knows nothing yet. Sweeps are
+then replayed from the records: two workers take trials from a queue, each snapshot arrives when the trial had spent the
+CPU seconds it was recorded with, and the scheduler decides by the very code that a sweep runs
+(``dnad_ray.dominance``). So the networks are real and the sweeps are simulated. Each replay has an order of the trials
+of its own, drawn at random and the same with and without the scheduler.
 
 Hypervolume is that of error and MACs, a share of the box between zero and (100 %, largest MACs recorded).
 """
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis import hypervolume_share
+from analysis import hypervolume_share, pareto_mask
 from dnad_ray.config import RunConfig, SweepConfig, with_overrides
 from dnad_ray.data import load_data
 from dnad_ray.dominance import Trajectories
@@ -34,10 +35,13 @@ from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, search
 from dnad_ray.trial import setting_of, trials_of
 
-GRID = {"shrink.rate": [0.08, 0.12], "train.learning_rate": [5e-4, 2e-3, 8e-3]}
-FLOORS = {
-    "20 operations": {"shrink.floor.operations": 20},
-    "1.2 million MACs": {"shrink.floor.operations": None, "shrink.floor.macs": 1_200_000},
+RATES = [0.08, 0.12]
+CLOSE, WIDE = [5e-4, 2e-3, 8e-3], [2e-5, 2e-4, 2e-3, 2e-2]
+MACS_FLOOR = {"shrink.floor.operations": None, "shrink.floor.macs": 1_200_000}
+SCENARIOS: dict[str, tuple[list[float], dict[str, Any]]] = {
+    "close, floor of 20 operations": (CLOSE, {"shrink.floor.operations": 20}),
+    "close, floor of 1.2 M MACs": (CLOSE, MACS_FLOOR),
+    "wide, floor of 1.2 M MACs": (WIDE, MACS_FLOOR),
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
 NUM_WORKERS = 2
@@ -122,7 +126,8 @@ def compare(rows: list[Row], factor: float, patience: int, num_orders: int) -> d
         order = generator.sample(sorted(trials), len(trials))
         pairs.append((replay(trials, order, None, patience), replay(trials, order, factor, patience)))
     full = pairs[0][0].compute
-    poor = {name for name, entries in trials.items() if '"train.learning_rate": 0.0005' in entries[0]["setting"]}
+    mask = pareto_mask([(row["error"], row["macs"]) for row in rows])
+    on_front = {row["trial"] for row, is_on in zip(rows, mask, strict=True) if is_on}
     at = {}
     for share in SHARES:
         without, with_it = (
@@ -144,8 +149,9 @@ def compare(rows: list[Row], factor: float, patience: int, num_orders: int) -> d
         "compute_without_seconds": full,
         "compute_with_share": spread([b.compute / full for _, b in pairs]),
         "stopped": spread([float(len(b.stopped)) for _, b in pairs]),
-        "stopped_of_poor_setting": spread([float(len(poor & set(b.stopped))) for _, b in pairs]),
-        "num_poor": len(poor),
+        "stopped_on_front": spread([float(len(on_front & set(b.stopped))) for _, b in pairs]),
+        "num_on_front": len(on_front),
+        "hypervolume_of_all": hypervolume_share([(row["error"], row["macs"]) for row in rows], reference),
         "hypervolume_at": at,
     }
 
@@ -161,7 +167,9 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def print_table(results: list[dict[str, Any]]) -> None:
     shares = " / ".join(f"{share:.0%}" for share in SHARES)
-    print(f"| floor | factor | compute | stopped (of poor setting) | gain in hypervolume at {shares} of the compute |")
+    print(
+        f"| sweep | factor | compute | stopped (on the front of all) | gain in hypervolume at {shares} of the compute |"
+    )
     print("|---|---:|---:|---:|---|")
     for result in results:
         gains = [
@@ -169,10 +177,11 @@ def print_table(results: list[dict[str, Any]]) -> None:
             f"({entry['orders_better']} up, {entry['orders_worse']} down)"
             for entry in result["hypervolume_at"].values()
         ]
-        compute, stopped, poor = (result[name] for name in ("compute_with_share", "stopped", "stopped_of_poor_setting"))
+        compute, stopped, lost = (result[name] for name in ("compute_with_share", "stopped", "stopped_on_front"))
         print(
             f"| {result['name']} | {result['factor']:g} | {compute['mean']:.1%} +- {compute['sd']:.1%} | "
-            f"{stopped['mean']:.1f} ({poor['mean']:.1f} of {result['num_poor']}) | {'; '.join(gains)} |"
+            f"{stopped['mean']:.1f} of {result['num_trials']} ({lost['mean']:.1f} of {result['num_on_front']}) | "
+            f"{'; '.join(gains)} |"
         )
 
 
@@ -187,10 +196,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     records: dict[str, list[Row]] = json.loads(arguments.record.read_text()) if arguments.record.exists() else {}
-    num_trials = arguments.seeds * len(GRID["shrink.rate"]) * len(GRID["train.learning_rate"])
-    varied = {"distill.kind": "none", "distill.temperature": None, "sweep.grid": GRID, "sweep.num_trials": num_trials}
-    for name, floor in FLOORS.items():
+    for name, (learning_rates, floor) in SCENARIOS.items():
         if name not in records:
+            varied = {
+                "distill.kind": "none",
+                "distill.temperature": None,
+                "sweep.grid": {"shrink.rate": RATES, "train.learning_rate": learning_rates},
+                "sweep.num_trials": arguments.seeds * len(RATES) * len(learning_rates),
+            }
             records[name] = record(with_overrides(recipe_named("demo"), {**varied, **floor}))
             arguments.record.write_text(json.dumps(records))
     defaults, results = SweepConfig(), []
