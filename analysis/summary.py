@@ -28,7 +28,10 @@ _MEASURED_BY = {
 _STATES = {
     "finished": "finished",
     "running": "still running or interrupted",
+    "pending": "not begun",
+    "paused": "paused",
     "stopped": "stopped early",
+    "dominated": "stopped by the scheduler",
     "failed": "failed",
     "unknown": "without a status",
 }

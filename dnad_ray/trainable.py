@@ -48,7 +48,8 @@ def tune_trial(
         return deadline is not None and time.time() >= deadline
 
     if should_pause():
-        return  # it waited for resources until there was no time left
+        tune.report({"at_end": False, "is_paused": True})  # it waited for resources until there was no time left
+        return
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
     spec, run_folder = spec_of(base, config["trial"], config["overrides"]), Path(folder)
@@ -63,6 +64,7 @@ def tune_trial(
             "num_operations": event.num_operations,
             "device_seconds": event.device_seconds,
             "at_end": state.is_finished,
+            "is_paused": isinstance(event, Pause),
         }
         if isinstance(event, Snapshot):
             metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}

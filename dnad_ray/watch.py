@@ -51,8 +51,10 @@ class Watcher(tune.Callback):
             self._board.update(spec.name, total if result["at_end"] else result["epoch"], total, text)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that is at its end."""
+        """Count a trial that is at its end, and not one that paused."""
         with contextlib.suppress(Exception):
+            if trial.last_result["is_paused"]:
+                return
             self._ended.add(trial.config["trial"])
             self._board.update("sweep", len(self._ended), len(self._specs), "trials at their end")
 

@@ -133,6 +133,7 @@ def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, 
         patch.setattr(trainable.time, "time", lambda: next(clock))
         reports = worker(spec, deadline=5.0)
     assert (reports[-1][0]["step"], reports[-1][0]["at_end"], reports[-1][1]) == (4, False, True)
+    assert [metrics["is_paused"] for metrics, _ in reports] == [False] * (len(reports) - 1) + [True]
     assert read_status(folder, "t00")["state"] == "paused"
     worker(spec, attempt=2)
     expected = search(SearchState.start(spec.config, digits, run="demo", trial="t00"))
@@ -140,7 +141,7 @@ def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, 
 
 
 def test_tune_trial_that_gets_its_turn_too_late_does_not_begin(spec, worker, folder):
-    assert worker(spec, deadline=1.0) == []
+    assert worker(spec, deadline=1.0) == [({"at_end": False, "is_paused": True}, False)]
     assert read_status(folder, "t00") == {"state": "unknown"}
 
 
