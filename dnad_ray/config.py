@@ -266,10 +266,10 @@ class SweepConfig(_Section):
     """Shares of the dense network's MACs: `optuna` weighs the lowest errors at most that large against each other."""
     scheduler: Literal["none", "pareto"] = "none"
     """`pareto` stops trials that are dominated at equal MACs all along, beyond the noise of seeds and images."""
-    patience: Count = 4
+    patience: Count = 2
     """Fewest snapshots that `pareto` compares before it stops a trial."""
-    noise_factor: Positive = 1.64
-    """Standard deviations that `pareto` takes for noise; 1.64 is chance in 1 of 20."""
+    noise_factor: Positive = 3.0
+    """Standard deviations that `pareto` takes for noise, in the mean over a trial's snapshots."""
     cpus_per_trial: Positive = 1.0
     """CPUs of a trial; it uses that many threads."""
     gpus_per_trial: NonNegative | None = None

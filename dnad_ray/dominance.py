@@ -115,12 +115,13 @@ class Trajectories:
     """
 
     num_images: int
-    factor: float = 1.64
-    patience: int = 4
+    factor: float = 3.0
+    patience: int = 2
     _points: dict[str, list[Point]] = field(default_factory=dict)
     _steps: dict[str, set[int]] = field(default_factory=dict)
     _settings: dict[str, str] = field(default_factory=dict)
-    _pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _spreads: dict[str, tuple[float, int]] = field(default_factory=dict)  # of the settings not in _changed
+    _changed: set[str] = field(default_factory=set)
 
     def add(self, trial: str, setting: str, step: int, macs: int, error: float) -> None:
         """Take note of a snapshot; one that is known, as after a replay, changes nothing.
@@ -137,7 +138,7 @@ class Trajectories:
         self._steps[trial].add(step)
         self._settings[trial] = setting
         bisect.insort(self._points.setdefault(trial, []), (macs, error))
-        self._pairs[setting] = self._spread(setting)
+        self._changed.add(setting)
 
     def take(self, trial: str, setting: str, report: Mapping[str, Any]) -> None:
         """Add the snapshot that a trial reported, if the report is of one: it has an ``error`` then."""
@@ -151,8 +152,11 @@ class Trajectories:
     @property
     def dispersion(self) -> float:
         """What seeds add to the binomial variance of an error; 0 where no setting has two seeds at equal MACs."""
-        total, count = (sum(values) for values in zip(*self._pairs.values(), strict=True)) if self._pairs else (0, 0)
-        return total / count if count else 0.0
+        for setting in self._changed:
+            self._spreads[setting] = self._spread(setting)
+        self._changed.clear()
+        count = sum(number for _, number in self._spreads.values())
+        return sum(total for total, _ in self._spreads.values()) / count if count else 0.0
 
     def verdict(self, trial: str) -> Verdict | None:
         """Return why a trial is dominated all along its trajectory, None if it is not."""
@@ -161,21 +165,23 @@ class Trajectories:
             return None
         smallest, dispersion = min(points[0][0] for points in others), self.dispersion
         distances: list[float] = []
-        last: tuple[float, float, int] | None = None
-        for macs, error in reversed(self._points.get(trial, [])):
+        newest: tuple[float, float, int] | None = None
+        # The newest is the smallest, and most trials that go on do so because of it: no need to look at the others.
+        for macs, error in self._points.get(trial, []):
             rivals = [found for points in others if (found := error_at(points, macs)) is not None]
             if not rivals:
                 if macs < smallest:
                     return None
                 continue
-            last = error, min(rivals), macs
-            if error <= min(rivals):
+            rival = min(rivals)
+            if error <= rival:
                 return None
-            distances.append((error - min(rivals)) / deviation_of(*last[:2], self.num_images, dispersion))
-        if last is None or len(distances) < self.patience:
+            newest = newest or (error, rival, macs)
+            distances.append((error - rival) / deviation_of(error, rival, self.num_images, dispersion))
+        if newest is None or len(distances) < self.patience:
             return None
         distance = sum(distances) / len(distances)
-        return Verdict(len(distances), distance, *last) if distance > self.factor else None
+        return Verdict(len(distances), distance, *newest) if distance > self.factor else None
 
     def _spread(self, setting: str) -> tuple[float, int]:
         """Return the sum and the number of the squared differences among the seeds of a setting, in binomial units."""
