@@ -98,7 +98,6 @@ def search(**options: Any) -> None:
     from dnad_ray.trial import TrialSpec
 
     budget = _budget(options)
-
     if options["trials"] not in (None, 1):
         raise ConfigError("--trials", options["trials"], "1 for search; `dnad-ray sweep` runs more")
     config = _resolved({**options, "trials": None})
@@ -278,7 +277,7 @@ def _carry_out(
     problem: DnadRayError | KeyboardInterrupt | None = None
     with progress_board(console) as board:
         if options.get("more_seeds"):
-            specs += _more_seeds(config, specs, folder, options["more_seeds"], board)
+            specs.extend(_more_seeds(config, specs, folder, options["more_seeds"], board))  # `work` has this list too
         left_out = [spec.name for spec in budget.left_out(unfinished(specs, folder))]
         if resume and is_complete(specs, folder):
             board.say("nothing left to do: all trials are at their end")

@@ -23,7 +23,7 @@ from dnad_ray.scheduler import ParetoScheduler
 from dnad_ray.source import Sampler, TrialSource
 from dnad_ray.store import read_run, read_status, write_status
 from dnad_ray.trainable import tune_trial
-from dnad_ray.trial import TrialSpec, setting_of
+from dnad_ray.trial import TrialSpec
 from dnad_ray.watch import Watcher
 
 __all__ = ["run_sweep"]
@@ -69,7 +69,7 @@ def run_sweep(
     resources = resources_of(config)
     parallel = num_parallel(config, resources, len(todo))
     board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
-    trajectories = _trajectories(config, prepared, folder)
+    trajectories = _trajectories(config, specs, prepared, folder)
     at_end = [spec for spec in specs if spec not in left]
     sampler = None if make_sampler is None else make_sampler(config, at_end, trajectories, prepared.data)
     watcher = Watcher(todo, board)
@@ -120,13 +120,12 @@ def run_sweep(
         _note_failure(folder, results[index])
 
 
-def _trajectories(config: RunConfig, prepared: Prepared, folder: Path) -> Trajectories:
+def _trajectories(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Path) -> Trajectories:
     """Return what the trials recorded in earlier commands."""
     known = Trajectories(len(prepared.data.validation), config.sweep.noise_factor, config.sweep.patience)
-    contents = read_run(folder)
-    for row in contents.snapshots:
-        setting = setting_of(contents.status.get(row["trial"], {}).get("overrides", {}))
-        known.add(row["trial"], setting, row["step"], row["macs"], 1 - row["proxy_accuracy"])
+    settings = {spec.name: spec.setting for spec in specs}
+    for row in read_run(folder).snapshots:
+        known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
     return known
 
 

@@ -81,7 +81,9 @@ class TrialSource(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Let the sampler learn from a trial that ended."""
-        spec = self._running.pop(trial_id)
+        spec = self._running.pop(trial_id, None)
+        if spec is None:  # told already
+            return
         if result:
             self._note(spec, result)
         if self._sampler is not None:

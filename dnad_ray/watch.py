@@ -53,7 +53,7 @@ class Watcher(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that is at its end, and not one that paused."""
         with contextlib.suppress(Exception):
-            if trial.last_result["is_paused"]:
+            if trial.last_result.get("is_paused"):
                 return
             self._ended.add(trial.config["trial"])
             self._board.update("sweep", len(self._ended), len(self._specs), "trials at their end")
