@@ -29,7 +29,10 @@ _STATES = {
     "finished": "finished",
     "running": "still running or interrupted",
     "interrupted": "interrupted",
+    "pending": "not begun",
+    "paused": "paused",
     "stopped": "stopped early",
+    "dominated": "stopped by the scheduler",
     "failed": "failed",
     "unknown": "without a status",
 }

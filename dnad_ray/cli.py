@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray import __version__
+from dnad_ray.budget import Budget, parse_duration
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, ResourceError, UserError, one_line
 from dnad_ray.places import Place, address, place
 from dnad_ray.printable import printable
@@ -89,6 +90,9 @@ def _run_options(command: _Command) -> _Command:
         click.option("--trials", type=int, metavar="N", help="Trials in all (sweep.num_trials)."),
         click.option("--out", callback=_to_place, metavar="DIR|URL", help="Run folder.  [default: runs/RECIPE]"),
         click.option("--resume", is_flag=True, help="Continue the run in --out."),
+        click.option(
+            "--time-budget", metavar="TIME", help="Pause after 90, 90s, 10m or 2h; --resume goes on with a new budget."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -103,8 +107,10 @@ def search(**options: Any) -> None:
     CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists.
     """
     from dnad_ray.run import estimate_in_words, run_search
+    from dnad_ray.stopping import first_of
     from dnad_ray.trial import TrialSpec
 
+    budget = _budget(options)
     if options["trials"] not in (None, 1):
         raise ConfigError("--trials", options["trials"], "1 for search; `dnad-ray sweep` runs more")
     config = _resolved({**options, "trials": None})
@@ -116,28 +122,37 @@ def search(**options: Any) -> None:
 
     def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
-        run_search(spec, prepared, folder, board, stop=stop)
+        run_search(spec, prepared, folder, board, stop=first_of(stop, budget.check))
 
-    _carry_out(config, [spec], options, contextlib.nullcontext, work)
+    _carry_out(config, [spec], options, contextlib.nullcontext, work, budget=budget)
 
 
 @cli.command()
 @_run_options
 @click.option("--address", metavar="ADDRESS", help="Ray cluster to join, for example auto or HOST:6379.")
+@click.option("--max-trials", type=int, metavar="N", help="Run N of the trials that are not at their end.")
+@click.option(
+    "--more-seeds", type=int, metavar="N", help="With --resume: add trials, N new seeds of every setting on the front."
+)
 def sweep(address: str | None, **options: Any) -> None:
     """Run many searches in parallel on Ray, and merge them into one global front.
 
     CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists. Its section `sweep` says what is varied.
     """
+    from dnad_ray.plan import trials_in
     from dnad_ray.resources import check_requests
+    from dnad_ray.sampling import check_sampler, corners
     from dnad_ray.search import check_buildable
-    from dnad_ray.trial import trials_of
 
+    budget = _budget(options)
+    if options["more_seeds"] is not None and (options["more_seeds"] < 1 or not options["resume"]):
+        raise ConfigError("--more-seeds", options["more_seeds"], "at least 1, together with --resume")
     config = _resolved(options)
-    specs = trials_of(config)
-    for spec in specs:
-        check_buildable(spec.config)
-        check_requests(spec.config)
+    check_sampler(config)
+    specs = trials_in(config, _out(options) if options["resume"] else None)
+    for one in [*(spec.config for spec in specs), *corners(config)]:
+        check_buildable(one)
+        check_requests(one)
 
     def session() -> AbstractContextManager[None]:
         from dnad_ray.cluster import cluster
@@ -147,9 +162,14 @@ def sweep(address: str | None, **options: Any) -> None:
     def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
         from dnad_ray.launch import run_sweep
 
-        run_sweep(config, specs, prepared, folder, board, stop=stop)
+        make_sampler = None
+        if config.sweep.sampler == "optuna":
+            from dnad_ray.optuna_sampler import OptunaSampler
 
-    _carry_out(config, specs, options, session, work)
+            make_sampler = OptunaSampler
+        run_sweep(config, specs, prepared, folder, board, stop=stop, budget=budget, make_sampler=make_sampler)
+
+    _carry_out(config, specs, options, session, work, budget=budget)
 
 
 @cli.command()
@@ -240,26 +260,43 @@ def _read_config(text: str) -> RunConfig:
     return config_from_dict(data, text)
 
 
+def _budget(options: dict[str, Any]) -> Budget:
+    time_budget, max_trials = options["time_budget"], options.get("max_trials")
+    if max_trials is not None and max_trials < 1:
+        raise ConfigError("--max-trials", max_trials, "at least 1")
+    return Budget(None if time_budget is None else parse_duration(time_budget), max_trials)
+
+
+def _out(options: dict[str, Any]) -> Place:
+    out: Place = options["out"] or Path("runs") / Path(options["config"]).stem
+    return out
+
+
 def _carry_out(
     config: RunConfig,
     specs: list[Any],
     options: dict[str, Any],
     session: Callable[[], AbstractContextManager[None]],
     work: Callable[..., None],
+    *,
+    budget: Budget,
 ) -> None:
     """Do the work in the run folder, and leave front and report behind also where it ended early.
 
     What can be known to fail is tried first; a mistake leaves no folder behind.
     """
     from dnad_ray.progress import progress_board
-    from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder
+    from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder, unfinished
     from dnad_ray.stopping import StopSignals
 
-    out, resume = options["out"] or Path("runs") / Path(options["config"]).stem, options["resume"]
-    folder = check_out(config, specs, out, resume)
+    resume = options["resume"]
+    folder = check_out(config, specs, _out(options), resume)
     console = Console()
     problem: DnadRayError | KeyboardInterrupt | None = None
     with progress_board(console) as board, StopSignals() as signals:
+        if options.get("more_seeds"):
+            specs.extend(_more_seeds(config, specs, folder, options["more_seeds"], board))  # `work` has this list too
+        left_out = [spec.name for spec in budget.left_out(unfinished(specs, folder))]
         if resume and is_complete(specs, folder):
             board.say("nothing left to do: all trials are at their end")
         else:
@@ -273,8 +310,9 @@ def _carry_out(
                     problem = error
                     if not (folder / "trials").exists() and isinstance(error, DnadRayError):
                         raise
+        words = ""
         try:
-            conclude(specs, folder, board)
+            words = conclude(specs, folder, board, budget, left_out)
         except DnadRayError as error:
             problem = problem or error
         try:
@@ -288,6 +326,19 @@ def _carry_out(
         raise IncompleteRunError(f"{problem}; to continue: {_resume_command()}") from problem
     if problem is not None:
         raise problem
+    if words:  # it was asked for, hence no error
+        console.print(f"{words}; to continue: {_resume_command()}", markup=False, soft_wrap=True)
+
+
+def _more_seeds(config: RunConfig, specs: list[Any], folder: Place, num_seeds: int, board: Any) -> list[Any]:
+    from analysis import front_of, load_runs
+    from dnad_ray.plan import more_seeds, register
+
+    added = more_seeds(config, specs, set(front_of(load_runs(folder))["trial"]), num_seeds)
+    for spec in added:
+        register(folder, spec)
+        board.say(f"{spec.name}: one more seed of a setting on the front ({spec.label})")
+    return added
 
 
 def _leave_results(folder: Place, console: Console) -> None:
@@ -323,6 +374,9 @@ def _print_front(front: pd.DataFrame) -> None:
 
 def _resume_command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    while (at := next((i for i, text in enumerate(arguments) if text.startswith("--more-seeds")), None)) is not None:
+        # They are in the run folder by now; said again, it would add more of them.
+        del arguments[at : at + (1 if "=" in arguments[at] else 2)]
     return shlex.join(["dnad-ray", *arguments, "--resume"])
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dnad_ray.errors import ConfigError
+from dnad_ray.ranges import Range
 from dnad_ray.yaml_reader import YamlError, parse_yaml
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "DistillConfig",
     "EvaluationConfig",
     "FloorConfig",
+    "LimitConfig",
     "RunConfig",
     "ShrinkConfig",
     "SpaceConfig",
@@ -31,7 +32,6 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "parse_assignment",
-    "trial_configs",
     "with_overrides",
 ]
 
@@ -40,9 +40,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
-_GRID = "sweep.grid."
-# Set once per run: varied, they would have no effect, or would not fit the one teacher.
-_SHARED = ("seed", "sweep", "data", "space.stem", "distill.teacher", "train.num_processes")
+_VARIED = ("sweep.grid.", "sweep.ranges.")
 
 
 class _Section(BaseModel):
@@ -268,12 +266,51 @@ class SweepConfig(_Section):
     """Values for config keys, for example `shrink.rate: [0.05, 0.1]`; every combination is a trial."""
     num_trials: Count | None = None
     """Trials in all: the grid under `seed`, then under `seed + 1`, and so on; None takes the grid once."""
+    sampler: Literal["grid", "random", "optuna"] = "grid"
+    """`grid`, or `num_trials` settings from `ranges`: at random, or by Optuna's multi-objective search."""
+    ranges: dict[str, Range] = {}
+    """What `random` and `optuna` draw config keys from, for example `shrink.rate: {loguniform: [0.02, 0.2]}`."""
+    cost_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.3, 0.5, 1.0)
+    """Shares of the dense network's MACs: `optuna` weighs the lowest errors at most that large against each other."""
+    scheduler: Literal["none", "pareto"] = "none"
+    """`pareto` stops trials that are dominated at equal MACs all along, beyond the noise of seeds and images."""
+    patience: Count = 2
+    """Fewest snapshots that `pareto` compares before it stops a trial."""
+    noise_factor: Positive = 3.0
+    """Standard deviations that `pareto` takes for noise, in the mean over a trial's snapshots."""
     cpus_per_trial: Positive | None = None
     """CPUs of a trial, in all its processes; each uses its part as threads. None: see `docs/resources.md`."""
     gpus_per_trial: NonNegative | None = None
     """GPUs of a trial, one per process, or a fraction of one; None takes one each where the cluster has GPUs."""
     max_concurrent: Count | None = None
     """Most trials at once; None takes as many as fit."""
+
+    @model_validator(mode="after")
+    def _what_is_varied_has_an_effect(self) -> SweepConfig:
+        if self.sampler == "grid" and self.ranges:
+            raise ValueError(
+                f"ranges: got {', '.join(self.ranges)}, which have no effect with sampler 'grid'; "
+                "allowed: sampler random or optuna, or no ranges"
+            )
+        if self.sampler != "grid":
+            if self.grid:
+                raise ValueError(
+                    f"grid: got {', '.join(self.grid)}, which has no effect with sampler {self.sampler!r}; "
+                    "allowed: sampler grid, or an empty grid ({}) and ranges, of which one kind is choice"
+                )
+            for name in ("ranges", "num_trials"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name}: got {getattr(self, name)}; allowed: some, with sampler {self.sampler!r}")
+        return self
+
+
+class LimitConfig(_Section):
+    """Where a trial ends early, with a final snapshot of what it has: the first limit reached; None is no limit."""
+
+    seconds: Positive | None = None
+    """Compute of the trial: wall seconds times devices. On another machine a search ends elsewhere."""
+    macs: Annotated[float, Field(ge=1)] | None = None
+    """Multiply-adds of training: 3 times the supernet's forward pass for each image. The same on every machine."""
 
 
 class RunConfig(_Section):
@@ -293,6 +330,8 @@ class RunConfig(_Section):
     """Search by imitating."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How a shrunken network is scored and counted."""
+    limit: LimitConfig = LimitConfig()
+    """Where a trial ends early."""
     sweep: SweepConfig = SweepConfig()
     """Many searches in parallel."""
 
@@ -358,12 +397,12 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str 
         data["distill"]["temperature"] = None
     for key, value in overrides.items():
         section: Any = data
-        is_grid = key.startswith(_GRID)
+        is_varied = key.startswith(_VARIED)
         # What is varied is a config key itself, with dots of its own, and need not stand in the grid yet.
-        *parents, last = ("sweep", "grid", key.removeprefix(_GRID)) if is_grid else key.split(".")
+        *parents, last = key.split(".", 2) if is_varied else key.split(".")
         for name in parents:
             section = section.get(name) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or not (is_grid or last in section):
+        if not isinstance(section, dict) or not (is_varied or last in section):
             names = list(_keys(config_to_dict(config)))
             section_name = key.rpartition(".")[0]
             siblings = [name for name in names if section_name and name.rpartition(".")[0] == section_name]
@@ -371,26 +410,6 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str 
             raise ConfigError(origin, key, f"{', '.join(close)}; `dnad-ray config RECIPE` prints every key")
         section[last] = value
     return config_from_dict(data, origin)
-
-
-def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig]]:
-    """Yield the trials of a sweep as (overrides, resolved config), seeds outermost.
-
-    Raises:
-        ConfigError: If the grid names an unknown key, an impossible value, or a value without effect.
-    """
-    keys = list(config.sweep.grid)
-    for key in keys:
-        if not config.sweep.grid[key]:
-            raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
-        if any(f"{key}.".startswith(f"{name}.") for name in _SHARED):
-            shared = "what all trials share (data.*, space.stem, distill.teacher.*, train.num_processes)"
-            raise ConfigError("sweep.grid", key, f"any key but seed (set sweep.num_trials), sweep.*, and {shared}")
-    settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
-    for index in range(config.sweep.num_trials or len(settings)):
-        values: Sequence[Any] = settings[index % len(settings)]
-        overrides = dict(zip(keys, values, strict=True)) | {"seed": config.seed + index // len(settings)}
-        yield overrides, with_overrides(config, overrides, "sweep.grid")
 
 
 def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -407,7 +426,8 @@ def _in_words(error: ValidationError, origin: str) -> ConfigError:
     if first["type"] == "extra_forbidden":
         parent: Any = RunConfig
         for part in first["loc"][:-1]:
-            parent = parent.model_fields[str(part)].annotation
+            # A key that is varied stands in a dictionary of ranges.
+            parent = parent.model_fields[str(part)].annotation if hasattr(parent, "model_fields") else Range
         return ConfigError(f"{origin}: unknown key", key, "one of " + ", ".join(parent.model_fields))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":

@@ -24,7 +24,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 from upath import UPath
 
+from dnad_ray.budget import time_check
 from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest, seed_all
+from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.files import read_file
@@ -32,12 +34,11 @@ from dnad_ray.parallel import Ranks, ranks_here, share_state
 from dnad_ray.places import Place, place
 from dnad_ray.records import Snapshot
 from dnad_ray.resources import Allotment
-from dnad_ray.stop_board import RemoteStop
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import write_json
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trainable import metrics_of
-from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
+from dnad_ray.trainable import metrics_of, stop_check
+from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
 __all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "share", "tune_shared_trial"]
@@ -62,28 +63,40 @@ def share(data: ImageData, teacher_file: TeacherFile | None) -> Shared:
 def tune_shared_trial(
     config: Mapping[str, Any],
     *,
-    specs: Mapping[str, TrialSpec],
+    base: RunConfig,
     shared: Shared,
     folder: str,
     allotment: Allotment,
     stop: Any = None,
+    deadline: float | None = None,
 ) -> None:
     """Run one trial of several processes inside a Tune actor.
 
     Args:
-        config: ``{"trial": name}``.
-        specs: All trials of the sweep by name.
+        config: ``{"trial": name, "overrides": what it changes in the run's configuration}``.
+        base: Configuration of the run.
         shared: What :func:`share` returned.
         folder: The run folder, on storage that every node sees.
         allotment: What each process gets.
         stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
+        deadline: When to pause, in seconds since the epoch; None for never.
     """
+    if (request := time_check(deadline)()) is not None:
+        tune.report({"stopped": request.reason})
+        return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _POLL_SECONDS)
-    spec = specs[config["trial"]]
+    spec = spec_of(base, config["trial"], config["overrides"])
     on_gpu = allotment.gpus > 0
     trainer = TorchTrainer(
         _search_part,
-        train_loop_config={"spec": spec, "shared": shared, "folder": folder, "allotment": allotment, "stop": stop},
+        train_loop_config={
+            "spec": spec,
+            "shared": shared,
+            "folder": folder,
+            "allotment": allotment,
+            "stop": stop,
+            "deadline": deadline,
+        },
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=allotment.processes,
@@ -121,7 +134,7 @@ def _search_part(config: dict[str, Any]) -> None:
     checkpoints = checkpoints_of(run_folder, spec.name)
     saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, device)
     last_checkpoint = time.monotonic()
-    stop = None if config["stop"] is None else _SharedStop(config["stop"], ranks, device)
+    stop = _SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
         is_due = isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
         if ranks.is_first and is_due:
@@ -148,14 +161,13 @@ class _SharedStop:
     """A :data:`dnad_ray.stopping.StopCheck` by which all processes of a trial stop after the same step.
 
     Args:
-        board: What :func:`dnad_ray.stop_board.stop_board` returned; the first process looks at it.
+        check: What the first process asks; None in the others.
         ranks: The processes.
         device: Where they exchange tensors.
     """
 
-    def __init__(self, board: Any, ranks: Ranks, device: torch.device) -> None:
-        self._check: StopCheck | None = RemoteStop(board) if ranks.is_first else None
-        self._ranks, self._device = ranks, device
+    def __init__(self, check: StopCheck | None, ranks: Ranks, device: torch.device) -> None:
+        self._check, self._ranks, self._device = check, ranks, device
 
     def __call__(self) -> StopRequest | None:
         """Return a request in all processes once the first one has it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,26 +12,36 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
+from ray.tune.stopper import CombinedStopper, TimeoutStopper
 
+from dnad_ray.budget import Budget
 from dnad_ray.cluster import allotment_of, check_storage, nodes, num_parallel
 from dnad_ray.config import RunConfig
+from dnad_ray.data import ImageData
 from dnad_ray.distributed import WAITING_ROOM, PlaceCleaner, share, tune_shared_trial
+from dnad_ray.dominance import Trajectories
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.places import Place, address
 from dnad_ray.progress import Board
 from dnad_ray.resources import Allotment, check_parts, idle_in_words
-from dnad_ray.run import Prepared, estimate_in_words
+from dnad_ray.run import Prepared, estimate_in_words, unfinished
+from dnad_ray.scheduler import ParetoScheduler
+from dnad_ray.source import Sampler, TrialSource
 from dnad_ray.stop_board import SweepStop, stop_board
 from dnad_ray.stopping import StopCheck
-from dnad_ray.store import read_status, write_bytes, write_status
+from dnad_ray.store import read_run, read_status, write_bytes, write_status
 from dnad_ray.trainable import tune_trial
-from dnad_ray.trial import DONE, TrialSpec
+from dnad_ray.trial import TrialSpec
 from dnad_ray.watch import Watcher
 
 __all__ = ["run_sweep"]
 
 _MAX_FAILURES = 2
 _LOGS = ("error.txt", "events.out.tfevents.*")
+_GRACE_SECONDS = 120.0
+"""After the time budget, for trials to finish a step and save it; what hangs is ended then."""
+
+SamplerMaker = Callable[[RunConfig, Sequence[TrialSpec], Trajectories, ImageData], Sampler]
 
 
 def run_sweep(
@@ -42,6 +52,8 @@ def run_sweep(
     board: Board,
     *,
     stop: StopCheck | None = None,
+    budget: Budget | None = None,
+    make_sampler: SamplerMaker | None = None,
 ) -> None:
     """Run or continue the trials that are not at their end, inside :func:`cluster`.
 
@@ -54,13 +66,17 @@ def run_sweep(
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
         stop: Asked ten times a second; trials then end after their step, with a checkpoint.
+        budget: What it may spend; None for no limit.
+        make_sampler: Makes who chooses trials from results, out of the trials at their end; None where all are chosen.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
         ConfigError: If there are too few images for the processes of a trial.
         IncompleteRunError: If Ray gave up.
     """
-    todo = [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
+    budget = budget or Budget()
+    left = unfinished(specs, folder)
+    todo = left[: len(left) - len(budget.left_out(left))]
     check_storage(folder)
     check_parts(config, len(prepared.data.train))
     allotment = allotment_of(config)
@@ -69,13 +85,29 @@ def run_sweep(
     hint = idle_in_words(config, allotment, nodes(), parallel)
     if hint is not None:
         board.say(f"sweep: {hint}")
+    trajectories = _trajectories(config, specs, prepared, folder)
+    at_end = [spec for spec in specs if spec not in left]
+    watcher = Watcher(todo, board)
+    source = TrialSource(
+        todo,
+        config,
+        folder,
+        budget=budget,
+        sampler=None if make_sampler is None else make_sampler(config, at_end, trajectories, prepared.data),
+        trajectories=trajectories,
+        on_chosen=watcher.expect,
+    )
     ending = None if stop is None else SweepStop(stop, stop_board())
+    ends = [] if ending is None else [ending]
+    limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
     attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
     with _tune_storage(folder / "ray", attempt) as storage:
         tuner = tune.Tuner(
-            _trainable(todo, prepared, folder, allotment, None if ending is None else ending.board),
-            param_space={"trial": tune.grid_search([spec.name for spec in todo])},
+            _trainable(config, prepared, folder, allotment, stop=ending and ending.board, deadline=budget.deadline),
             tune_config=tune.TuneConfig(
+                search_alg=source,
+                scheduler=ParetoScheduler(trajectories, folder) if config.sweep.scheduler == "pareto" else None,
+                num_samples=len(todo),
                 max_concurrent_trials=parallel,
                 # A worker that has loaded everything goes on with the next trial; seeds and threads are set anew.
                 reuse_actors=allotment.processes == 1,
@@ -87,8 +119,8 @@ def run_sweep(
                 storage_path=storage,
                 name=attempt,
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[Watcher(todo, board), PlaceCleaner(folder), *([] if ending is None else [ending])],
-                stop=ending,
+                callbacks=[watcher, PlaceCleaner(folder), *ends],
+                stop=CombinedStopper(*ends, *limits),
                 verbose=0,
             ),
         )
@@ -118,9 +150,9 @@ def _tune_storage(folder: Place, attempt: str) -> Iterator[str]:
                     write_bytes(folder / file.relative_to(storage).as_posix(), file.read_bytes())
 
 
-def _trainable(specs: Sequence[TrialSpec], prepared: Prepared, folder: Place, allotment: Allotment, stop: Any) -> Any:
-    """Return what Tune runs for each trial, with what it needs and what it may use."""
-    given: dict[str, Any] = {"specs": {spec.name: spec for spec in specs}, "folder": address(folder), "stop": stop}
+def _trainable(config: RunConfig, prepared: Prepared, folder: Place, allotment: Allotment, **ends: Any) -> Any:
+    """Return what Tune runs for each trial, with what it needs, what it may use, and what ends it before its time."""
+    given: dict[str, Any] = {"base": config, "folder": address(folder), **ends}
     if allotment.processes > 1:
         shared = share(prepared.data, prepared.teacher_file)
         trial = tune.with_parameters(tune_shared_trial, **given, shared=shared, allotment=allotment)
@@ -134,6 +166,15 @@ def _trainable(specs: Sequence[TrialSpec], prepared: Prepared, folder: Place, al
         gpu_share=allotment.gpus,
     )
     return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
+
+
+def _trajectories(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Place) -> Trajectories:
+    """Return what the trials recorded in earlier commands."""
+    known = Trajectories(len(prepared.data.validation), config.sweep.noise_factor, config.sweep.patience)
+    settings = {spec.name: spec.setting for spec in specs}
+    for row in read_run(folder).snapshots:
+        known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
+    return known
 
 
 def _trial_name(trial: Any) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from dnad_ray import __version__
+from dnad_ray.budget import Budget
 from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
@@ -43,7 +44,11 @@ __all__ = [
     "prepare",
     "run_folder",
     "run_search",
+    "unfinished",
 ]
+
+
+_ENDED_EARLY = {"finished": "ended", "stopped": "stopped early", "dominated": "was stopped by the scheduler"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,12 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
 
 def is_complete(specs: Sequence[TrialSpec], folder: Place) -> bool:
     """Whether all trials of a run are at their end."""
-    return all(read_status(folder, spec.name)["state"] in DONE for spec in specs)
+    return not unfinished(specs, folder)
+
+
+def unfinished(specs: Sequence[TrialSpec], folder: Place) -> list[TrialSpec]:
+    """Return the trials of a run that are not at their end."""
+    return [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
 
 
 def load_images(config: RunConfig, board: Board) -> ImageData:
@@ -209,33 +219,57 @@ def event_text(event: EpochReport | Snapshot) -> str:
     return text + (f", proxy error {1 - event.proxy_accuracy:.2%}" if isinstance(event, Snapshot) else "")
 
 
-def conclude(specs: Sequence[TrialSpec], folder: Place, board: Board) -> None:
+def conclude(
+    specs: Sequence[TrialSpec],
+    folder: Place,
+    board: Board,
+    budget: Budget | None = None,
+    left_out: Collection[str] = (),
+) -> str:
     """Gather the snapshots and compute, rather than believe, that all trials came to their end.
 
+    A spent budget is no failure: it was asked for.
+
+    Args:
+        specs: All trials of the run.
+        folder: The run folder.
+        board: Where to say which trials ended early.
+        budget: What the command was allowed to spend.
+        left_out: Trials that were not to run for lack of it.
+
+    Returns:
+        What the budget left to do, in words; empty if nothing.
+
     Raises:
-        IncompleteRunError: If some did not.
+        IncompleteRunError: If some did not, and no budget is why.
         NonFiniteLossError: If all did, but some because their loss diverged.
     """
     num_snapshots = write_parquet(folder)
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
+    budget = budget or Budget()
+    for name, entry in status.items():
+        if entry["state"] in DONE and "reason" in entry:
+            board.say(f"{name} {_ENDED_EARLY[entry['state']]}: {entry['reason']}; its snapshots stand")
+    board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
+    unfinished = {name: entry for name, entry in status.items() if entry["state"] not in DONE}
+    cut = [n for n, e in unfinished.items() if n in left_out or (budget.is_spent() and e["state"] != "failed")]
+    failed = [name for name in unfinished if name not in cut]
+    words = budget.words(cut, len(specs))
+    if failed:
+        reasons = {str(status[name]["reason"]) for name in failed if "reason" in status[name]}
+        raise IncompleteRunError(
+            f"{len(failed)} of {len(specs)} trials did not finish ({', '.join(failed)})"
+            + "".join(f"; {reason}" for reason in [*sorted(reasons), words] if reason)
+        )
     stopped = {
         name: entry.get("reason", "no reason recorded") for name, entry in status.items() if entry["state"] == "stopped"
     }
-    for name, reason in stopped.items():
-        board.say(f"{name} stopped early: {reason}; its snapshots stand")
-    board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
-    unfinished = [name for name, entry in status.items() if entry["state"] not in DONE]
-    if unfinished:
-        reasons = {str(status[name]["reason"]) for name in unfinished if "reason" in status[name]}
-        raise IncompleteRunError(
-            f"{len(unfinished)} of {len(specs)} trials did not finish ({', '.join(unfinished)})"
-            + "".join(f"; {reason}" for reason in sorted(reasons))
-        )
     if stopped:
         raise NonFiniteLossError(
             f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
-            + "; ".join(f"{name}: {reason}" for name, reason in stopped.items())
+            + "; ".join([*(f"{name}: {reason}" for name, reason in stopped.items()), *([words] if words else [])])
         )
+    return words
 
 
 def _canonical(data: object) -> str:

@@ -28,6 +28,7 @@ from dnad_ray.distill import Imitation
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
 from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.learner import Learner, Look
+from dnad_ray.limits import PASSES_PER_STEP, limit_reached
 from dnad_ray.losses import dense_sparsity, sparsity
 from dnad_ray.parallel import ALONE, Ranks, check_same
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
@@ -114,6 +115,9 @@ class SearchState:
         self.step = 0
         self.deleted_since_snapshot = 0
         self.is_finished = False
+        self.limit = ""  # which of config.limit ended it
+        self.ends_at: int | None = None  # the step at which an earlier attempt was ended by a limit
+        self.macs_spent = 0  # counted where there is a limit to it
         self.device_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.sums = _EpochSums()
@@ -224,11 +228,20 @@ class SearchState:
         return Imitation(self.config.distill, ours, theirs)
 
 
-_PLAIN = ("step", "deleted_since_snapshot", "is_finished", "device_seconds", "history", "sparsity")
+_PLAIN = (
+    "step",
+    "deleted_since_snapshot",
+    "is_finished",
+    "device_seconds",
+    "history",
+    "sparsity",
+    "limit",
+    "macs_spent",
+)
 
 
 def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochReport | Snapshot | StopRequest]:
-    """Run a search to its floor or its last epoch, or until it is asked to stop.
+    """Run a search to its floor, its limit or its last epoch, or until it is asked to stop.
 
     Args:
         state: Where to begin; changed in place, and complete at every event.
@@ -263,10 +276,14 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
             continue
         before = len(state.supernet.candidates)
         look = _look(state)
+        _spend(state, look.num_images)
         deleted = 0 if is_warming_up else _delete(state, look.weights)
         is_pareto = not is_warming_up and _observe(state, deleted, look.num_steps)
         state.deleted_since_snapshot += deleted
         state.is_finished = state.step >= state.num_steps or _cannot_go_on(state) or _is_at_floor(state, deleted)
+        if not state.is_finished:
+            state.limit = _limit(state)
+            state.is_finished = bool(state.limit)
         kind: SnapshotKind | None = None
         if state.is_finished:
             kind = "final"
@@ -302,6 +319,23 @@ def _look(state: SearchState) -> Look:
     state.sums.add(look, state.teacher is not None)
     state.sparsity = look.sparsity
     return look
+
+
+def _limit(state: SearchState) -> str:
+    """Return which limit the trial has reached, in words; that of the first process, whose clock counts for all."""
+    limit = limit_reached(state.config.limit, state.macs_spent, state.device_seconds, state.step, state.ends_at)
+    if state.ranks.size > 1 and state.config.limit.seconds is not None:
+        is_reached = bool(state.ranks.of_first(torch.tensor(bool(limit), device=state.device)))
+        limit = (limit or f"limit.seconds {state.config.limit.seconds:g}") if is_reached else ""
+    return limit
+
+
+def _spend(state: SearchState, num_images: int) -> None:
+    """Count what the steps since the last look cost, if there is a limit to it."""
+    if state.config.limit.macs is not None:
+        # The network of everything that is alive, at the width of the supernet, costs what the supernet does.
+        forward = costs_of(state.supernet.genotype, state.shape(state.config.space.init_channels)).macs
+        state.macs_spent += PASSES_PER_STEP * num_images * forward
 
 
 def _delete(state: SearchState, weights: list[float]) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, final
 
-__all__ = ["Interrupted", "StopCheck", "StopRequest", "StopSignals"]
+__all__ = ["Interrupted", "StopCheck", "StopRequest", "StopSignals", "first_of"]
 
 _SAME_PRESS_SECONDS = 0.5
 _NOTICE = b"dnad-ray: stopping at the end of the step; Ctrl-C once more ends at once\n"
@@ -38,6 +38,12 @@ class StopRequest:
 
 StopCheck = Callable[[], StopRequest | None]
 """Asked at the end of a step, so it must take next to no time; None means: go on."""
+
+
+def first_of(*checks: StopCheck | None) -> StopCheck:
+    """Return a check that passes on the first request of several; None among them is left out."""
+    asked = [check for check in checks if check is not None]
+    return lambda: next((request for check in asked if (request := check()) is not None), None)
 
 
 class Interrupted(KeyboardInterrupt):

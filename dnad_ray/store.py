@@ -7,7 +7,7 @@ Layout of a run folder::
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
     trials/<trial>/history.json          one entry per epoch
-    trials/<trial>/status.json           running, interrupted, finished or failed, and why
+    trials/<trial>/status.json           its state, why, and what it changes in the configuration
     genotypes/<digest>.json              every architecture that a snapshot names
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
 
@@ -51,6 +51,8 @@ __all__ = [
     "create_run",
     "free_folder",
     "is_run",
+    "list_trials",
+    "read_final_step",
     "read_genotype",
     "read_run",
     "read_status",
@@ -141,6 +143,20 @@ def read_status(folder: Place, trial: str) -> dict[str, Any]:
     """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
     status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
     return {"state": "unknown"} | status
+
+
+def list_trials(folder: Place) -> list[str]:
+    """Return the names of the trials that a run folder knows of, sorted; none where there is no such folder."""
+    return sorted(path.name for path in folder.glob("trials/*") if path.is_dir())
+
+
+def read_final_step(folder: Place, trial: str) -> int | None:
+    """Return the step of the final snapshot of a trial, None where it has none."""
+    for file in _sorted(folder.glob(f"trials/{trial}/snapshots/*.json"))[-1:]:
+        row = _read_snapshot(file, [])
+        if row is not None and row["kind"] == "final":
+            return int(row["step"])
+    return None
 
 
 def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
@@ -324,7 +340,16 @@ def write_history(folder: Place, trial: str, history: Iterable[Mapping[str, Any]
 
 
 def write_status(folder: Place, trial: str, state: str, **details: Any) -> None:
-    """Replace the status of a trial: ``running``, ``finished`` or ``failed``, with a ``reason`` where it failed."""
+    """Replace the status of a trial.
+
+    Args:
+        folder: The run folder.
+        trial: Name of the trial.
+        state: ``pending`` (chosen, not begun), ``running``, ``interrupted`` (a signal), ``paused`` (a time budget was
+            spent), ``failed``, or one that a resume leaves alone: ``finished``, ``stopped`` (the loss diverged),
+            ``dominated`` (the scheduler).
+        **details: ``overrides``, the ``reason`` of anything but a plain end, and facts about the attempt.
+    """
     write_json(folder / "trials" / _safe(trial, "trial name") / "status.json", {"state": state, **details})
 
 

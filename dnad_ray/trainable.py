@@ -9,46 +9,53 @@ from typing import Any
 import torch
 from ray import tune
 
+from dnad_ray.budget import time_check
 from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest, seed_all
+from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.places import place
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState
 from dnad_ray.stop_board import RemoteStop
-from dnad_ray.stopping import StopRequest
+from dnad_ray.stopping import StopCheck, StopRequest, first_of
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial
+from dnad_ray.trial import CHECKPOINT_SECONDS, run_trial, spec_of
 
-__all__ = ["metrics_of", "tune_trial"]
+__all__ = ["metrics_of", "stop_check", "tune_trial"]
 
 
 def tune_trial(
     config: Mapping[str, Any],
     *,
-    specs: Mapping[str, TrialSpec],
+    base: RunConfig,
     data: ImageData,
     teacher_file: TeacherFile | None,
     folder: str,
     num_threads: int,
     gpu_share: float = 0.0,
     stop: Any = None,
+    deadline: float | None = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
 
     Args:
-        config: ``{"trial": name}``.
-        specs: All trials of the sweep by name.
+        config: ``{"trial": name, "overrides": what it changes in the run's configuration}``.
+        base: Configuration of the run.
         data: Images, from the object store (read-only, shared by the trials of a node).
         teacher_file: The teacher, likewise.
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
         gpu_share: Share of its GPU that the trial was given, 1 for a whole one.
         stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
+        deadline: When to pause, in seconds since the epoch; None for never.
     """
+    if (request := time_check(deadline)()) is not None:
+        tune.report({"stopped": request.reason})  # it waited for resources until there was no time left
+        return
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
-    spec, run_folder = specs[config["trial"]], place(folder)
+    spec, run_folder = spec_of(base, config["trial"], config["overrides"]), place(folder)
     seed_all(spec.config.seed)
     device = device_for(spec.config.train.device)
     limit_memory(device, gpu_share)
@@ -56,8 +63,7 @@ def tune_trial(
     checkpoints = checkpoints_of(run_folder, spec.name)
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
-    check = None if stop is None else RemoteStop(stop)
-    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=check):
+    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(stop, deadline)):
         if isinstance(event, StopRequest):
             keep_checkpoint(checkpoints, state.state_dict(), state.step)
             tune.report({"step": state.step, "stopped": event.reason})
@@ -68,6 +74,11 @@ def tune_trial(
             keep_checkpoint(checkpoints, state.state_dict(), state.step)
             last_checkpoint = time.monotonic()
         tune.report(metrics)
+
+
+def stop_check(board: Any, deadline: float | None) -> StopCheck:
+    """Return what ends a trial before its time: a request on the board, or the time."""
+    return first_of(None if board is None else RemoteStop(board), time_check(deadline))
 
 
 def metrics_of(event: EpochReport | Snapshot, state: SearchState) -> dict[str, Any]:

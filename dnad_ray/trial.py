@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -11,24 +12,25 @@ from typing import Any
 
 import torch
 
-from dnad_ray.config import RunConfig, trial_configs
+from dnad_ray.config import RunConfig, with_overrides
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.places import Place
 from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.sampling import corners, trial_configs
 from dnad_ray.search import SearchState, search
 from dnad_ray.stopping import StopCheck, StopRequest
-from dnad_ray.store import read_status, write_history, write_snapshot, write_status
+from dnad_ray.store import read_final_step, read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
 
-__all__ = ["CHECKPOINT_SECONDS", "DONE", "TrialSpec", "run_trial", "trials_of"]
+__all__ = ["CHECKPOINT_SECONDS", "DONE", "TrialSpec", "run_trial", "setting_of", "spec_of", "trials_of"]
 
 CHECKPOINT_SECONDS = 30.0
 """Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
 
-DONE = frozenset({"finished", "stopped"})
-"""States of a trial that a resume leaves alone: at its end, or stopped by a loss that would diverge again."""
+DONE = frozenset({"finished", "stopped", "dominated"})
+"""States that a resume leaves alone: at its end or limit, a loss that would diverge again, stopped by the scheduler."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class TrialSpec:
 
     Attributes:
         name: Name of its folder.
-        overrides: What it changes in the run's configuration.
+        overrides: What it changes in the run's configuration; at least the seed, but nothing before a sampler that
+            learns from results has chosen.
         config: Its complete configuration.
     """
 
@@ -46,18 +49,46 @@ class TrialSpec:
     config: RunConfig
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether it is known what the trial will try."""
+        return bool(self.overrides)
+
+    @property
+    def setting(self) -> str:
+        """What it has in common with the trials that differ from it by their seed only."""
+        return setting_of(self.overrides)
+
+    @property
     def label(self) -> str:
         """The overrides in words, short enough for a progress line."""
         return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides.items())
 
 
-def trials_of(config: RunConfig) -> list[TrialSpec]:
-    """Return the trials of a sweep, in the order in which they start.
+def spec_of(config: RunConfig, name: str, overrides: Mapping[str, Any]) -> TrialSpec:
+    """Return the trial of a run that changes its configuration so.
 
     Raises:
-        ConfigError: If a combination of the grid is impossible or has no effect.
+        ConfigError: If an override is impossible.
+    """
+    return TrialSpec(name, dict(overrides), with_overrides(config, overrides, name))
+
+
+def setting_of(overrides: Mapping[str, Any]) -> str:
+    """Return the canonical text of overrides without their seed."""
+    return json.dumps({key: value for key, value in overrides.items() if key != "seed"}, sort_keys=True)
+
+
+def trials_of(config: RunConfig) -> list[TrialSpec]:
+    """Return the trials of a sweep, in the order in which they start; those of Optuna are not chosen yet.
+
+    Raises:
+        ConfigError: If a combination of what is varied is impossible or has no effect.
     """
     pairs = list(trial_configs(config))
+    if config.sweep.sampler == "optuna":
+        # Until it is chosen, a trial is taken for one that imitates, if any may: somebody has to train the teacher.
+        likely = next((corner for corner in corners(config) if corner.distill.uses_teacher), config)
+        pairs = [({}, likely)] * (config.sweep.num_trials or 0)
     digits = max(2, len(str(len(pairs) - 1)))
     return [TrialSpec(f"t{i:0{digits}d}", overrides, trial) for i, (overrides, trial) in enumerate(pairs)]
 
@@ -92,6 +123,7 @@ def run_trial(
         state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
     else:
         state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
+    state.ends_at = read_final_step(folder, spec.name)
     if not ranks.is_first:
         with contextlib.suppress(NonFiniteLossError):  # the first process writes it down
             yield from ((event, state) for event in search(state, stop))
@@ -122,4 +154,6 @@ def run_trial(
     except NonFiniteLossError as error:
         write_status(folder, spec.name, "stopped", reason=str(error), **facts)
         return
+    if state.limit:
+        facts["reason"] = f"it reached {state.limit}"
     write_status(folder, spec.name, "finished", device_seconds=state.device_seconds, **facts)

@@ -28,6 +28,10 @@ class Watcher(tune.Callback):
         self._errors: dict[str, float] = {}
         self._ended: set[str] = set()
 
+    def expect(self, spec: TrialSpec) -> None:
+        """Take note of a trial that was chosen only now."""
+        self._specs[spec.name] = spec
+
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
         return {}
@@ -47,8 +51,10 @@ class Watcher(tune.Callback):
             self._board.update(spec.name, total if result["at_end"] else result["epoch"], total, text)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that is at its end."""
+        """Count a trial that is at its end, and not one that paused."""
         with contextlib.suppress(Exception):
+            if trial.last_result.get("stopped"):
+                return
             self._ended.add(trial.config["trial"])
             self._board.update("sweep", len(self._ended), len(self._specs), "trials at their end")
 

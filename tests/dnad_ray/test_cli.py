@@ -205,6 +205,37 @@ def test_search_interrupted_says_how_to_continue_and_does(signum, exit_code, com
     assert timeless(read_run(out).snapshots) == timeless(expected)
 
 
+def test_search_whose_time_is_spent_says_how_to_continue_and_does(command, config_file, finished, timeless, tmp_path):
+    out = tmp_path / "demo"
+    code, said, err = command("search", config_file, "--out", out, "--time-budget", "0.01s")
+    assert (code, err) == (0, "")  # it was asked for
+    assert said.splitlines()[-1] == (
+        "the time budget of 0 s is spent; 1 of 1 trials are not at their end (t00); to continue: "
+        f"dnad-ray search {config_file} --out {out} --time-budget 0.01s --resume"
+    )
+    assert read_run(out).status["t00"]["state"] == "paused"
+    assert (out / "front.json").read_text() == "[]\n"
+    code, said, err = command("search", config_file, "--out", out, "--time-budget", "1h", "--resume")
+    assert (code, err) == (0, "")
+    assert "to continue" not in said
+    assert timeless(read_run(out).snapshots) == timeless(read_run(finished[0]).snapshots)
+
+
+def test_search_with_a_limit_is_complete(command, config_file, tmp_path):
+    arguments = ["search", config_file, "--out", tmp_path / "demo", "--set", "limit.macs=1e6"]
+    code, said, err = command(*arguments)
+    assert (code, err) == (0, "")
+    assert "t00 ended: it reached limit.macs 1e+06; its snapshots stand" in said
+    assert [row["kind"] for row in read_run(tmp_path / "demo").snapshots] == ["final"]
+    assert "nothing left to do" in command(*arguments, "--resume")[1]
+
+
+def test_resume_command_does_not_add_seeds_again(monkeypatch):
+    for words in (["--more-seeds", "2"], ["--more-seeds=2"]):
+        monkeypatch.setattr(sys, "argv", ["dnad-ray", "sweep", "demo", *words, "--resume", "--max-trials", "1"])
+        assert cli._resume_command() == "dnad-ray sweep demo --max-trials 1 --resume"
+
+
 def test_interrupt_before_a_run_began_is_one_line_too(command, config_file, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -301,10 +332,10 @@ def test_help_names_commands_and_options(command):
     code, said, err = command("--help")
     assert (code, err) == (0, "")
     assert all(name in said for name in ("search", "sweep", "front", "report", "recipes", "config"))
-    shared = ["--set", "--out", "--resume", "--data", "--image-size", "--epochs", "--seed", "--trials"]
+    shared = ["--set", "--out", "--resume", "--data", "--image-size", "--epochs", "--seed", "--trials", "--time-budget"]
     options = {
         "search": shared,
-        "sweep": [*shared, "--address"],
+        "sweep": [*shared, "--address", "--max-trials", "--more-seeds"],
         "front": ["--objectives", "--json"],
         "report": ["--out"],
         "recipes": [],

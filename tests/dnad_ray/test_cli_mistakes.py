@@ -45,6 +45,9 @@ MISTAKES = {
         ["--set", "distill.kind=features", "--set", "distill.temperature=4"],
         ["temperature", "4", "logits"],
     ),
+    "time budget": (["--time-budget", "soon"], ["--time-budget", "'soon'", "90, 90s, 10m, 2h"]),
+    "no time": (["--time-budget", "0"], ["--time-budget", "'0'", "above 0"]),
+    "limit": (["--set", "limit.seconds=0"], ["limit.seconds", "0", "greater than 0"]),
     "trials": (["--trials", "3"], ["--trials", "3", "dnad-ray sweep"]),
     "device": (["--set", "train.device=tpu"], ["train.device", "tpu", "cuda"]),
     "option": (["--learning-rate", "1"], ["--learning-rate"]),
@@ -158,4 +161,37 @@ def test_search_configuration_that_is_missing_or_a_folder(command, tmp_path):
 )
 def test_sweep_grid_with_a_mistake_is_refused_before_anything_starts(setting, words, command, config_file, tmp_path):
     assert_refused(command("sweep", config_file, "--out", tmp_path / "out", "--set", setting), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--max-trials", "0"], ["--max-trials", "0", "at least 1"]),
+        (["--more-seeds", "2"], ["--more-seeds", "2", "together with --resume"]),
+        (["--more-seeds", "0", "--resume"], ["--more-seeds", "0", "at least 1"]),
+        (["--time-budget", "1 week"], ["--time-budget", "1 week"]),
+        (["--set", "sweep.sampler=grit"], ["sweep.sampler", "grit", "random"]),
+        (["--set", "sweep.sampler=random"], ["sweep.ranges", "{}", "random"]),
+        (["--set", "sweep.ranges.shrink.rate={uniform: [1, 2]}"], ["sweep.ranges", "no effect with sampler 'grid'"]),
+        (
+            ["--set", "sweep.sampler=optuna", "--trials", "2", "--set", "sweep.ranges.shrink.rate={uniform: [1, 2]}"],
+            ["sweep.ranges", "shrink.rate", "2"],
+        ),
+        (
+            [
+                "--set",
+                "sweep.sampler=random",
+                "--trials",
+                "2",
+                "--set",
+                "sweep.ranges={space.name: {choice: [nasnet]}}",
+            ],
+            ["nasnet", "dnad"],
+        ),
+        (["--set", "sweep.scheduler=asha"], ["sweep.scheduler", "asha", "pareto"]),
+    ],
+)
+def test_sweep_budget_or_sampler_with_a_mistake_is_refused(options, words, command, config_file, tmp_path):
+    assert_refused(command("sweep", config_file, "--out", tmp_path / "out", *options), *words)
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,6 @@ from dnad_ray.config import (
     config_from_dict,
     config_to_dict,
     parse_assignment,
-    trial_configs,
     with_overrides,
 )
 from dnad_ray.errors import ConfigError
@@ -90,7 +89,7 @@ def test_frozen():
 @pytest.mark.parametrize(
     ("data", "key", "allowed"),
     [
-        ({"shrnk": {}}, "'shrnk'", "seed, data, space, train, shrink, distill, evaluation, sweep"),
+        ({"shrnk": {}}, "'shrnk'", "seed, data, space, train, shrink, distill, evaluation, limit, sweep"),
         ({"shrink": {"rat": 0.1}}, r"'shrink\.rat'", "rate, baseline"),
         ({"shrink": {"floor": {"flops": 1}}}, r"'shrink\.floor\.flops'", "macs, operations, sparsity"),
         ({"distill": {"teacher": {"epoch": 1}}}, r"'distill\.teacher\.epoch'", "init_channels, epochs"),
@@ -200,8 +199,6 @@ def test_storage_and_workers_of_an_image_folder():
         data = config_from_dict({"data": {"name": "imagefolder", "storage": storage, "workers": workers}}).data
         assert (data.storage, data.workers) == (storage, workers)
     assert config_from_dict({"data": {"storage": "memory"}}).data.storage == "memory"
-    with pytest.raises(ConfigError, match=r"any key but seed"):
-        list(trial_configs(with_overrides(LOGITS, {"sweep.grid": {"data.workers": [1, 2]}})))
 
 
 @pytest.mark.parametrize(
@@ -348,69 +345,3 @@ def test_overrides_keep_a_temperature_that_was_asked_for():
         with_overrides(config, {"distill.kind": "features"})
     relaxed = with_overrides(config, {"distill.kind": "features", "distill.temperature": None})
     assert relaxed.distill.temperature is None
-
-
-def test_trials_take_the_grid_in_order():
-    config = _grid(shrink__rate=[0.1, 0.2], distill__temperature=[2, 6, 8])
-    trials = list(trial_configs(config))
-    expected = [(rate, temperature) for rate in (0.1, 0.2) for temperature in (2, 6, 8)]
-    assert [(o["shrink.rate"], o["distill.temperature"]) for o, _ in trials] == expected
-    assert [(c.shrink.rate, c.distill.temperature) for _, c in trials] == expected
-    assert all(list(o) == ["shrink.rate", "distill.temperature", "seed"] for o, _ in trials)
-    assert {c.seed for _, c in trials} == {0}
-
-
-def test_trials_beyond_the_grid_take_the_next_seeds():
-    config = with_overrides(_grid(shrink__rate=[0.1, 0.2], num_trials=5), {"seed": 7})
-    trials = list(trial_configs(config))
-    assert [(c.seed, c.shrink.rate) for _, c in trials] == [(7, 0.1), (7, 0.2), (8, 0.1), (8, 0.2), (9, 0.1)]
-    assert [o["seed"] for o, _ in trials] == [7, 7, 8, 8, 9]
-
-
-def test_trials_fewer_than_the_grid():
-    trials = list(trial_configs(_grid(shrink__rate=[0.1, 0.2, 0.3], num_trials=2)))
-    assert [c.shrink.rate for _, c in trials] == [0.1, 0.2]
-
-
-def test_trials_without_a_grid():
-    assert [o for o, _ in trial_configs(RunConfig())] == [{"seed": 0}]
-    assert [o for o, _ in trial_configs(_grid(num_trials=3))] == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
-
-
-def test_trials_change_nothing_but_what_is_varied():
-    config = _grid(shrink__rate=[0.1, 0.2])
-    before = copy.deepcopy(config_to_dict(config))
-    for overrides, trial in trial_configs(config):
-        assert trial == with_overrides(config, overrides)
-    assert config_to_dict(config) == before
-
-
-def test_trials_over_kinds_resolve_the_temperature_for_each():
-    config = with_overrides(LOGITS, {"train.epochs": 5})
-    kinds = ["logits", "features", "none", "logits+features"]
-    trials = [trial.distill for _, trial in trial_configs(_grid(config, distill__kind=kinds))]
-    assert [(d.kind, d.temperature) for d in trials] == list(zip(kinds, (4.0, None, None, 4.0), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("grid", "message"),
-    [
-        ({"shrink.rat": [0.1]}, "sweep.grid: got 'shrink.rat'; allowed: shrink.rate"),
-        ({"shrink.rate": [0.1, 2]}, r"sweep.grid: shrink.rate: got 2"),
-        ({"shrink.rate": []}, r"sweep.grid.shrink.rate: got \[\]; allowed: at least one value"),
-        ({"distill.kind": ["features"], "distill.temperature": [2]}, "has no effect"),
-        ({"seed": [1, 2]}, "any key but seed"),
-        ({"sweep.num_trials": [1]}, "any key but seed"),
-        ({"data.image_size": [8, 16]}, r"what all trials share \(data"),
-        ({"distill.teacher.init_channels": [8, 16]}, "what all trials share"),
-    ],
-)
-def test_trials_of_an_impossible_grid(grid, message):
-    config = with_overrides(LOGITS, {"sweep.grid": grid})
-    with pytest.raises(ConfigError, match=message):
-        list(trial_configs(config))
-
-
-def test_trials_of_a_temperature_that_nothing_reads():
-    with pytest.raises(ConfigError, match="has no effect"):
-        list(trial_configs(_grid(RunConfig(), distill__temperature=[2, 6])))

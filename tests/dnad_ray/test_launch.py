@@ -22,6 +22,7 @@ import yaml
 from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_from_dict, config_to_dict
 from dnad_ray.data import load_data
+from dnad_ray.progress import duration_in_words
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import read_genotype, read_run
 from dnad_ray.teacher import load_teacher, read_teacher
@@ -288,6 +289,37 @@ def test_sweep_whose_trial_raises_hangs_and_is_interrupted_ends_with_the_same_re
     assert "1 trial of up to 24 epochs" in said
     assert [(file.name, file.stat().st_mtime_ns) for file in snapshot_files(out, "t00")] == finished
     assert timeless(read_run(out).snapshots) == undisturbed(out, timeless)
+
+
+def test_sweep_whose_time_is_spent_pauses_its_trials_and_is_no_failure(sweep, config_file, tmp_path):
+    out = tmp_path / "demo"
+    # Nothing is ever deleted: without a budget it would not end.
+    endless = {
+        "train.epochs": 10_000_000,
+        "shrink.gamma_init": 1e-9,
+        "shrink.gamma_max": 1e9,
+        "shrink.gamma_growth": 1.1,
+    }
+    config = config_file({**endless, "sweep.num_trials": 2, "sweep.max_concurrent": 1})
+    budget, resume = 20, []
+    while True:
+        code, said, err, seconds = sweep(config, "--time-budget", f"{budget}s", *resume, out=out).wait()
+        assert (code, err) == (0, ""), said
+        assert seconds >= budget
+        assert f"the time budget of {duration_in_words(budget)} is spent; 2 of 2 trials are not at their end" in said
+        assert said.splitlines()[-1].endswith(
+            f"to continue: dnad-ray sweep {config} --time-budget {budget}s --out {out} --resume"
+        )
+        assert "trials at their end" not in said
+        status = read_run(out).status
+        if status or budget > SECONDS / 2:
+            break
+        budget, resume = 2 * budget, ["--resume"]  # this machine was so busy that no trial began in time
+    assert {name: entry["state"] for name, entry in status.items()} == {"t00": "paused"}
+    steps = [json.loads(file.read_text())["step"] for file in out.glob("ray/*/t00/checkpoint_*/manifest.json")]
+    history = read_run(out).history["t00"]
+    # It took no epoch more than it wrote down, and saved the step at which it paused.
+    assert 0 <= max(steps) - (history[-1]["step"] if history else 0) < 3
 
 
 def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):

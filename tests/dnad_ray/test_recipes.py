@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from dnad_ray.config import RunConfig, trial_configs
+from dnad_ray.config import RunConfig
 from dnad_ray.data import DATASET_NAMES
 from dnad_ray.errors import ConfigError
 from dnad_ray.recipes import RECIPES, recipe_named, summary_of
+from dnad_ray.sampling import trial_configs
 from search_spaces.space import NetworkShape, space_named
 
 

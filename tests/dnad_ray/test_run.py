@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dnad_ray import checkpoint as checkpoint_module
 from dnad_ray import run as run_module
+from dnad_ray.budget import Budget
 from dnad_ray.config import config_to_dict
 from dnad_ray.data import load_data
 from dnad_ray.errors import (
@@ -276,6 +277,56 @@ def test_conclude_says_which_trials_stopped_early(two, folder, board):
     write_status(folder, "t01", "running")
     with pytest.raises(IncompleteRunError, match=r"\(t01\)"):
         conclude(two, folder, board)
+
+
+def test_conclude_takes_a_spent_budget_for_no_failure(two, folder, board):
+    write_status(folder, "t01", "paused", reason="the time budget was spent")
+    spent = Budget(1e-9)
+    words = "the time budget of 0 s is spent; 1 of 2 trials are not at their end (t01)"
+    assert conclude(two, folder, board, spent) == words
+    with pytest.raises(IncompleteRunError, match=r"1 of 2 trials did not finish \(t01\)"):
+        conclude(two, folder, board, Budget(3600))  # it ended for another reason
+    write_status(folder, "t01", "failed", reason="the disk is gone")
+    write_status(folder, "t00", "running")
+    with pytest.raises(
+        IncompleteRunError, match=r"^1 of 2 trials did not finish \(t01\); the disk is gone; the time bud"
+    ):
+        conclude(two, folder, board, spent)
+
+
+def test_conclude_with_trials_left_out(two, folder, board):
+    write_status(folder, "t01", "pending")
+    budget = Budget(max_trials=1)
+    words = "--max-trials 1 is reached; 1 of 2 trials are not at their end (t01)"
+    assert conclude(two, folder, board, budget, ["t01"]) == words
+    write_status(folder, "t00", "running")
+    with pytest.raises(IncompleteRunError, match=r"1 of 2 trials did not finish \(t00\)"):
+        conclude(two, folder, board, budget, ["t01"])
+    write_status(folder, "t00", "stopped", reason="the loss became nan")
+    with pytest.raises(NonFiniteLossError, match="t00: the loss became nan; --max-trials 1 is reached"):
+        conclude(two, folder, board, budget, ["t01"])
+
+
+def test_conclude_says_which_trials_ended_before_their_floor(two, folder, board):
+    write_status(folder, "t00", "finished", reason="it reached limit.seconds 5")
+    write_status(folder, "t01", "dominated", reason="worse at all 4 snapshots")
+    assert conclude(two, folder, board) == ""
+    assert "t00 ended: it reached limit.seconds 5; its snapshots stand" in said(board)
+    assert "t01 was stopped by the scheduler: worse at all 4 snapshots; its snapshots stand" in said(board)
+    assert is_complete(two, folder)
+
+
+def test_run_search_pauses_when_its_time_is_spent_and_goes_on(tiny, digits, folder, board, timeless):
+    spec = spec_of(tiny())
+    run_search(spec, Prepared(digits, None), folder, board, Budget(1e-9))
+    assert read_status(folder, "t00")["state"] == "paused"
+    assert read_run(folder).history["t00"] == []
+    (checkpoint,) = (folder / "trials" / "t00" / "checkpoints").iterdir()
+    assert checkpoint.name == "00000001"  # it finished its step
+    run_search(spec, Prepared(digits, None), folder, board)
+    expected = search(SearchState.start(tiny(), digits, run="demo", trial="t00"))
+    assert timeless(read_run(folder).snapshots) == timeless(expected)
+    assert (read_status(folder, "t00")["state"], read_status(folder, "t00")["attempt"]) == ("finished", 2)
 
 
 def test_run_search_that_diverges_is_concluded(tiny, digits, folder, board):

@@ -36,7 +36,7 @@ def folder(tiny, tmp_path):
 def worker(folder, digits, monkeypatch):
     """Run a trial; returns what it reported, each with whether a checkpoint had been written since the last."""
 
-    def run(spec, die_after=None, teacher_file=None):
+    def run(spec, die_after=None, teacher_file=None, deadline=None):
         reports, kept = [], []
         keep = checkpoint_module.keep_checkpoint
 
@@ -52,9 +52,11 @@ def worker(folder, digits, monkeypatch):
 
         monkeypatch.setattr(trainable.tune, "report", report)
         monkeypatch.setattr(trainable, "keep_checkpoint", keep_checkpoint)
-        arguments = {"specs": {spec.name: spec}, "data": digits, "teacher_file": teacher_file}
+        arguments = {"base": spec.config, "data": digits, "teacher_file": teacher_file, "deadline": deadline}
         with contextlib.suppress(Killed):
-            trainable.tune_trial({"trial": spec.name}, **arguments, folder=str(folder), num_threads=1)
+            trainable.tune_trial(
+                {"trial": spec.name, "overrides": spec.overrides}, **arguments, folder=str(folder), num_threads=1
+            )
         return reports
 
     return run
@@ -140,6 +142,31 @@ def test_tune_trial_saves_by_time_where_nothing_is_deleted(tiny, worker, monkeyp
     assert [saved for _, saved in worker(spec, die_after=2)] == [False, False]
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
     assert [saved for _, saved in worker(spec, die_after=2)] == [True, True]
+
+
+def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, request):
+    digits, timeless = map(request.getfixturevalue, ("digits", "timeless"))
+    clock = iter([0.0, 0.0, 0.0, 0.0, 9.0])  # before it begins, and after each step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainable.time, "time", lambda: next(clock))
+        reports = worker(spec, deadline=5.0)
+    assert (reports[-1][0]["step"], reports[-1][0]["at_end"], reports[-1][1]) == (4, False, True)
+    assert [metrics["is_paused"] for metrics, _ in reports] == [False] * (len(reports) - 1) + [True]
+    assert read_status(folder, "t00")["state"] == "paused"
+    worker(spec, attempt=2)
+    expected = search(SearchState.start(spec.config, digits, run="demo", trial="t00"))
+    assert timeless(read_run(folder).snapshots) == timeless(expected)
+
+
+def test_tune_trial_that_gets_its_turn_too_late_does_not_begin(spec, worker, folder):
+    assert worker(spec, deadline=1.0) == [({"at_end": False, "is_paused": True}, False)]
+    assert read_status(folder, "t00") == {"state": "unknown"}
+
+
+def test_tune_trial_takes_what_is_overridden(tiny, worker, folder):
+    worker(TrialSpec("t00", {"seed": 5, "train.epochs": 2}, tiny()))
+    assert {row["seed"] for row in read_run(folder).snapshots} == {5}
+    assert len(read_run(folder).history["t00"]) == 2
 
 
 def test_tune_trial_uses_the_threads_it_is_given(spec, worker, monkeypatch):

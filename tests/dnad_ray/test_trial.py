@@ -122,6 +122,42 @@ def test_trial_that_diverges_at_once_has_a_status_and_no_snapshot(spec, folder, 
     assert read_run(folder).snapshots == []
 
 
+def test_trial_that_reaches_its_limit_is_at_its_end_and_says_why(tiny, folder, digits, expected, timeless):
+    spec = TrialSpec("t00", {"seed": 0}, tiny({"limit.macs": 1}))
+    assert len(list(run_trial(spec, digits, None, folder, None))) == 2
+    status = read_status(folder, "t00")
+    assert (status["state"], status["reason"]) == ("finished", "it reached limit.macs 1")
+    (row,) = read_run(folder).snapshots
+    assert (row["kind"], row["step"]) == ("final", 1)
+
+
+def test_trial_that_ended_by_seconds_and_could_not_save_it_ends_there_again(tiny, folder, digits):
+    for event, _ in run_trial(TrialSpec("t00", {}, tiny({"limit.seconds": 1e-6})), digits, None, folder, None):
+        assert event.kind == "final"
+        break  # as if killed before a checkpoint
+    (before,) = read_run(folder).snapshots
+    # The replay is on a machine that is faster: by its own clock it would come to the floor.
+    list(run_trial(TrialSpec("t00", {}, tiny({"limit.seconds": 1e6})), digits, None, folder, None))
+    assert read_run(folder).snapshots == [before]
+    assert read_status(folder, "t00")["reason"] == "it reached limit.seconds 1e+06"
+
+
+def test_trial_that_is_asked_to_pause_says_so(spec, folder, digits, expected, timeless):
+    events = list(run_trial(spec, digits, None, folder, None, should_pause=lambda: True))
+    assert [type(event).__name__ for event, _ in events] == ["Pause"]
+    status = read_status(folder, "t00")
+    assert (status["state"], status["reason"]) == ("paused", "the time budget was spent")
+    assert "paused" not in DONE
+    list(run_trial(spec, digits, None, folder, copy.deepcopy(events[0][1].state_dict())))
+    assert timeless(read_run(folder).snapshots) == expected
+    assert "reason" not in read_status(folder, "t00")
+
+
+def test_setting_is_all_but_the_seed(tiny):
+    one, other = (TrialSpec("t", {"b": [1], "a": 2, "seed": seed}, tiny()) for seed in (0, 1))
+    assert one.setting == other.setting == '{"a": 2, "b": [1]}'
+
+
 def test_trials_of_a_grid_have_names_and_labels(tiny):
     config = tiny(
         {
