@@ -25,6 +25,7 @@ from dnad_ray.errors import (
     ResourceError,
     RunFolderError,
 )
+from dnad_ray.files import is_inside
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
@@ -82,6 +83,9 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Path, resume: 
         raise RunFolderError(
             "--resume with --out", str(out), "a folder that holds a run; leave --resume out to start one"
         )
+    for path in (*out.glob("*"), *out.glob("trials/*"), *out.glob("trials/*/*")):
+        if path.is_symlink() and not is_inside(path, out):
+            raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
     contents = read_run(out)
     if not contents.config:
         raise RunFolderError("--resume with --out", str(out), "a run whose config.yaml can be read")
