@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -24,6 +25,7 @@ from dnad_ray.errors import (
     ResourceError,
     RunFolderError,
 )
+from dnad_ray.files import is_inside
 from dnad_ray.places import Place, address, reached, remove_folder
 from dnad_ray.progress import Board, duration_in_words
 from dnad_ray.records import EpochReport, Snapshot
@@ -86,6 +88,9 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
         raise RunFolderError(
             "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
         )
+    for path in (*out.glob("*"), *out.glob("trials/*"), *out.glob("trials/*/*")) if isinstance(out, Path) else ():
+        if path.is_symlink() and not is_inside(path, out):
+            raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
     contents = read_run(out)
     if not contents.config:
         raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
