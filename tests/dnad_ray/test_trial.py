@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -54,6 +55,9 @@ def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless)
         "overrides": {"shrink.rate": 0.3, "seed": 0},
         "device": "cpu",
         "threads": torch.get_num_threads(),
+        "processes": 1,
+        "pid": os.getpid(),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
 
 
