@@ -25,6 +25,7 @@ from dnad_ray.dominance import Trajectories, lowest_errors
 from dnad_ray.errors import ConfigError
 from dnad_ray.ranges import Range
 from dnad_ray.trial import TrialSpec
+from search_spaces.json_reader import parse_json
 from search_spaces.space import NetworkShape, space_named
 
 __all__ = ["OptunaSampler"]
@@ -73,7 +74,8 @@ class OptunaSampler:
             values: dict[str, Any] = self._search.suggest(trial_id) or {}
         self._asked.add(trial_id)
         return {
-            key: json.loads(value) if self._ranges[key].choice is not None else value for key, value in values.items()
+            key: parse_json(value.encode(), key) if self._ranges[key].choice is not None else value
+            for key, value in values.items()
         }
 
     def tell(self, trial_id: str, spec: TrialSpec, has_failed: bool) -> None:

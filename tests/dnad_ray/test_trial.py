@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import platform
 
 import pytest
@@ -57,6 +58,9 @@ def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless)
         "device": "cpu",
         "host": platform.node(),
         "threads": torch.get_num_threads(),
+        "processes": 1,
+        "pid": os.getpid(),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
 
 
