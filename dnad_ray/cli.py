@@ -20,12 +20,15 @@ from rich.table import Table
 from dnad_ray import __version__
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, UserError
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
+from dnad_ray.usage import no_usage_statistics
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
 if TYPE_CHECKING:
     import pandas as pd
 
     from dnad_ray.config import RunConfig
+    from dnad_ray.progress import Display
+    from dnad_ray.watching import Mode
 
 __all__ = ["cli", "main"]
 
@@ -35,6 +38,7 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 
 def main() -> None:
     """Run the command line; exit code 0, 2 for a user's mistake, 1 for a run that did not finish, 130 for Ctrl-C."""
+    no_usage_statistics()
     warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
@@ -77,6 +81,8 @@ def _run_options(command: _Command) -> _Command:
             "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder.  [default: runs/RECIPE]"
         ),
         click.option("--resume", is_flag=True, help="Continue the run in --out."),
+        click.option("--quiet", is_flag=True, help="Print errors and one last line, nothing else."),
+        click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines; text goes to stderr."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -235,31 +241,40 @@ def _carry_out(
 
     What can be known to fail is tried first; a mistake leaves no folder behind.
     """
-    from dnad_ray.progress import progress_board
+    from dnad_ray.loggers import check_loggers
     from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder
+    from dnad_ray.store import read_run
+    from dnad_ray.watching import logs_of, open_board
 
+    mode = _mode(options)
+    check_loggers(config.watch.loggers)
     out, resume = options["out"] or Path("runs") / Path(options["config"]).stem, options["resume"]
     folder = check_out(config, specs, out, resume)
     console = Console()
     problem: DnadRayError | KeyboardInterrupt | None = None
-    with progress_board(console) as board:
+    with open_board(mode, console, [*logs_of(config.watch), *_live_page(config)]) as board:
         if resume and is_complete(specs, folder):
+            board.begin(specs, folder, read_run(folder))
             board.say("nothing left to do: all trials are at their end")
         else:
             data = load_images(config, board)
             with session(), run_folder(config, folder, resume):
+                board.begin(specs, folder, read_run(folder) if resume else None)
                 try:
                     work(prepare(config, data, specs, folder, board), folder, board)
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error
                     if not (folder / "trials").exists() and isinstance(error, DnadRayError):
+                        board.end("failed", {"reason": str(error)})
                         raise
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Tune leaves its own handler behind
         try:
             conclude(specs, folder, board)
         except DnadRayError as error:
             problem = problem or error
-    _leave_results(folder, console)
+        chosen, paths = _leave_results(folder)
+        board.end(*_outcome(problem, chosen, paths))
+    _print_results(mode, chosen, paths, console)
     if isinstance(problem, KeyboardInterrupt):
         _fail(f"interrupted; to continue: {_resume_command()}", 130)
     if isinstance(problem, IncompleteRunError):
@@ -268,7 +283,37 @@ def _carry_out(
         raise problem
 
 
-def _leave_results(folder: Path, console: Console) -> None:
+def _mode(options: dict[str, Any]) -> Mode:
+    if options["quiet"] and options["as_json"]:
+        raise ConfigError("--quiet with --json", "both", "one of them")
+    return "quiet" if options["quiet"] else "json" if options["as_json"] else "people"
+
+
+def _live_page(config: RunConfig) -> list[Display]:
+    from analysis.live import live_page, live_script
+    from dnad_ray.live_page import LivePage
+
+    return [LivePage(live_page, live_script)] if config.watch.live_page else []
+
+
+def _outcome(
+    problem: DnadRayError | KeyboardInterrupt | None, chosen: pd.DataFrame, paths: dict[str, Path]
+) -> tuple[str, dict[str, Any]]:
+    """Return how the run ended, in a word and as data for programs."""
+    from analysis import to_records
+
+    is_open = isinstance(problem, KeyboardInterrupt | IncompleteRunError)
+    state = "interrupted" if isinstance(problem, KeyboardInterrupt) else "incomplete" if is_open else "failed"
+    return state if problem is not None else "finished", {
+        "reason": None if problem is None else str(problem) or "interrupted",
+        "resume": _resume_command() if is_open else None,
+        "paths": {name: str(path) for name, path in paths.items()},
+        "front": to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]),
+    }
+
+
+def _leave_results(folder: Path) -> tuple[pd.DataFrame, dict[str, Path]]:
+    """Write front and report; returns the front and what stands where."""
     from analysis import front_of, load_runs, to_records, write_report
     from dnad_ray.store import write_json
 
@@ -276,10 +321,21 @@ def _leave_results(folder: Path, console: Console) -> None:
     chosen = front_of(frame)
     # Only what was recorded, and the error that was weighed: no path of the machine that ran it.
     write_json(folder / "front.json", to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]))
+    paths = {"run": folder, "snapshots": folder / "snapshots.parquet", "front": folder / "front.json"}
     if len(frame):
-        path = write_report(folder, folder / "report.html")
+        paths["report"] = write_report(folder, folder / "report.html")
+    return chosen, paths
+
+
+def _print_results(mode: Mode, chosen: pd.DataFrame, paths: dict[str, Path], console: Console) -> None:
+    if mode == "json":
+        return
+    report = f"report: {paths['report']}" if "report" in paths else f"no snapshot in {paths['run']}"
+    if mode == "quiet":
+        report = f"{len(chosen)} networks on the front; {report}"
+    elif "report" in paths:
         _print_front(chosen)
-        console.print(f"report: {path}", markup=False, soft_wrap=True)
+    console.print(report, markup=False, soft_wrap=True)
 
 
 def _print_front(front: pd.DataFrame) -> None:

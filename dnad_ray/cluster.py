@@ -19,6 +19,7 @@ import torch
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ResourceError, one_line
 from dnad_ray.store import write_bytes
+from dnad_ray.usage import no_usage_statistics
 
 __all__ = ["check_storage", "cluster", "num_parallel", "resources_of", "threads_of"]
 
@@ -43,7 +44,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    no_usage_statistics()
     if address is None and "RAY_ADDRESS" not in os.environ:
         options: dict[str, Any] = {"address": "local", "include_dashboard": False}
     else:

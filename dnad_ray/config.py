@@ -28,6 +28,7 @@ __all__ = [
     "SweepConfig",
     "TeacherConfig",
     "TrainConfig",
+    "WatchConfig",
     "config_from_dict",
     "config_to_dict",
     "parse_assignment",
@@ -42,7 +43,7 @@ Count = Annotated[int, Field(ge=1)]
 
 _GRID = "sweep.grid."
 # Set once per run: varied, they would have no effect, or would not fit the one teacher.
-_SHARED = ("seed", "sweep", "data", "space.stem", "distill.teacher")
+_SHARED = ("seed", "sweep", "watch", "data", "space.stem", "distill.teacher")
 
 
 class _Section(BaseModel):
@@ -268,6 +269,17 @@ class SweepConfig(_Section):
     """Most trials at once; None takes as many as fit."""
 
 
+class WatchConfig(_Section):
+    """What is kept about a run while it goes on, for people who watch; results do not depend on it."""
+
+    tensorboard: bool = True
+    """Write event files for TensorBoard, `tensorboard/<trial>/` in the run folder."""
+    live_page: bool = True
+    """Write `live.html`, a page that redraws itself while the run goes on."""
+    loggers: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Experiment trackers that get the curves, too; each is an extra: `pip install 'dnad-ray[mlflow]'`."""
+
+
 class RunConfig(_Section):
     """A complete run."""
 
@@ -287,6 +299,8 @@ class RunConfig(_Section):
     """How a shrunken network is scored and counted."""
     sweep: SweepConfig = SweepConfig()
     """Many searches in parallel."""
+    watch: WatchConfig = WatchConfig()
+    """What is kept for people who watch."""
 
     @model_validator(mode="after")
     def _floor_and_warmup(self) -> RunConfig:
@@ -377,7 +391,9 @@ def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig
             raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
         if any(f"{key}.".startswith(f"{name}.") for name in _SHARED):
             shared = "what all trials share (data.*, space.stem, distill.teacher.*)"
-            raise ConfigError("sweep.grid", key, f"any key but seed (set sweep.num_trials), sweep.*, and {shared}")
+            raise ConfigError(
+                "sweep.grid", key, f"any key but seed (set sweep.num_trials), sweep.*, watch.*, and {shared}"
+            )
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):
         values: Sequence[Any] = settings[index % len(settings)]

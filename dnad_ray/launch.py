@@ -69,7 +69,7 @@ def run_sweep(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared,
             name=f"attempt-{attempt}",
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[Watcher(todo, board)],
+            callbacks=[Watcher(folder, board)],
             verbose=0,
         ),
     )

@@ -26,7 +26,7 @@ from dnad_ray.errors import (
     RunFolderError,
 )
 from dnad_ray.progress import Board, duration_in_words
-from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
@@ -37,7 +37,6 @@ __all__ = [
     "check_out",
     "conclude",
     "estimate_in_words",
-    "event_text",
     "is_complete",
     "load_images",
     "prepare",
@@ -194,19 +193,15 @@ def run_search(spec: TrialSpec, prepared: Prepared, folder: Path, board: Board) 
     checkpoints = folder / "trials" / spec.name / "checkpoints"
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
+    board.trial_began(spec.name)
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved):
-        total = spec.config.train.epochs
-        board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
+        board.report(spec.name, event)
         if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             save_checkpoint(checkpoints / f"{state.step:08d}", state.state_dict(), state.step)
             prune_checkpoints(checkpoints)
             last_checkpoint = time.monotonic()
-
-
-def event_text(event: EpochReport | Snapshot) -> str:
-    """Return an event in a few words for a progress line."""
-    text = f"{event.num_operations} operations"
-    return text + (f", proxy error {1 - event.proxy_accuracy:.2%}" if isinstance(event, Snapshot) else "")
+    status = read_status(folder, spec.name)
+    board.trial_ended(spec.name, status["state"], status.get("reason"))
 
 
 def conclude(specs: Sequence[TrialSpec], folder: Path, board: Board) -> None:

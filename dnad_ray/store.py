@@ -9,6 +9,8 @@ Layout of a run folder::
     trials/<trial>/status.json           running, finished or failed, and why
     genotypes/<digest>.json              every architecture that a snapshot names
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
+    live.html, live.js                   a page that redraws itself while the run goes on, and what it draws
+    tensorboard/<trial>/                 event files, for TensorBoard
 
 Writers replay after a resume, and after a network cut an old worker may still write: every file is therefore
 written whole under a temporary name and renamed, and a snapshot that stands is not written again.
@@ -36,6 +38,7 @@ from search_spaces.genotype import Genotype
 
 __all__ = [
     "RunContents",
+    "append_bytes",
     "create_run",
     "free_folder",
     "is_run",
@@ -317,6 +320,13 @@ def write_bytes(file: Path, content: bytes) -> None:
                 "space on the disk of", str(file.parent), "enough room; nothing was half-written"
             ) from error
         raise
+
+
+def append_bytes(file: Path, content: bytes) -> None:
+    """Add to the end of a file that one process alone writes; a reader may see a part of ``content``."""
+    if content:
+        with file.open("ab") as stream:
+            stream.write(content)
 
 
 def _safe(name: str, what: str) -> str:
