@@ -102,6 +102,8 @@ def _left(run: Standing, trial: TrialStanding) -> str:
     if trial.state != "running":
         return trial.state
     left = trial.seconds_left(run.now)
+    if trial.num_operations is None:
+        return "starting"
     return "" if left is None else duration_in_words(left)
 
 
