@@ -124,6 +124,8 @@ _COLUMNS = (
     _Column("On front", True, lambda run, trial: str(run.front.count_of[trial.spec.name] or "")),
     _Column("Left", True, _left),
 )
+# What a terminal is too narrow for, in the order in which it goes.
+_SPARABLE = (_COLUMNS[5], _COLUMNS[6], _COLUMNS[2], _COLUMNS[3])
 
 
 def _table(run: Standing, width: int, num_lines: int) -> Group:
@@ -135,23 +137,23 @@ def _table(run: Standing, width: int, num_lines: int) -> Group:
         trials.sort(key=lambda trial: _ORDER.index(trial.state))
         trials, rest = trials[: room - 1], trials[room - 1 :]
     header, varied = _varied(trials)
-    rows = [[column.cell(run, trial) for column in _COLUMNS] for trial in trials]
+    columns = {column: [column.cell(run, trial) for trial in trials] for column in _COLUMNS}
     # Headers may break between words, numbers may not: what is left of the line is for the bar and for what varies.
-    widths = [
-        max(map(len, (*column.header.split(), *cells)))
-        for column, cells in zip(_COLUMNS, zip(*rows, strict=True), strict=True)
-    ]
-    spare = width - sum(widths) - _GAP * (len(widths) + 1)
+    widths = {column: max(map(len, (*column.header.split(), *cells))) for column, cells in columns.items()}
+    for column in _SPARABLE:
+        if sum(widths.values()) + _GAP * len(widths) > width:
+            del columns[column], widths[column]
+    spare = width - sum(widths.values()) - _GAP * (len(widths) + 2)
     varied_width = min(max(map(len, (header, *varied))), spare - _BAR_WIDTH)
     bar_width = min(2 * _BAR_WIDTH, spare - max(0, varied_width))
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim", collapse_padding=True)
-    for column, column_width in zip(_COLUMNS, widths, strict=True):
+    for column, column_width in widths.items():
         table.add_column(column.header, width=column_width, justify="right" if column.is_number else "left")
         if column is _COLUMNS[0] and varied_width >= _LEAST_VARIED:
             table.add_column(header, width=varied_width, no_wrap=True, overflow="ellipsis")
         if column is _COLUMNS[0] and bar_width >= _LEAST_BAR:
             table.add_column("", width=bar_width)
-    for trial, row, values in zip(trials, rows, varied, strict=True):
+    for trial, values, *row in zip(trials, varied, *columns.values(), strict=True):
         style = _STYLES.get(trial.state, "")
         cells: list[RenderableType] = [Text(cell, style=style) for cell in row]
         if bar_width >= _LEAST_BAR:
