@@ -7,13 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import final
 
 from dnad_ray.progress import Moment, Reported, RunBegan, RunEnded, TrialBegan, TrialEnded
-from dnad_ray.records import EpochReport, Snapshot
-from dnad_ray.standing import Standing, TrialStanding
-from dnad_ray.store import RunContents
+from dnad_ray.records import Snapshot
+from dnad_ray.standing import Record, Standing, TrialStanding, stored_records
 
 __all__ = ["Logbook", "TrialLog", "after", "scalars_of"]
-
-Record = EpochReport | Snapshot
 
 # No name stands in both, so the names of a stored point tell which kind of record it was.
 _REPORT_SCALARS = (
@@ -87,9 +84,9 @@ class Logbook:
         match moment:
             case RunBegan(run, stored):
                 self._log.begin_run(run)
-                for name, trial in run.trials.items():
-                    if stored is not None and (records := _stored(stored, name)):
-                        self._log.take_up(trial, records)
+                for name, records in (stored_records(stored) if stored is not None else {}).items():
+                    if name in run.trials:
+                        self._log.take_up(run.trials[name], records)
             case TrialBegan(_, trial):
                 self._open.add(trial.spec.name)
                 self._log.begin(trial)
@@ -101,14 +98,3 @@ class Logbook:
             case RunEnded(run):
                 while self._open:
                     self._log.end(run.trials[self._open.pop()])
-
-
-def _stored(contents: RunContents, trial: str) -> list[Record]:
-    records: list[Record] = [Snapshot.from_dict(row) for row in contents.snapshots if row["trial"] == trial]
-    for entry in contents.history.get(trial, []):
-        try:
-            records.append(EpochReport.from_dict(entry))
-        except (KeyError, TypeError):  # a file that somebody edited; the trial itself goes by its checkpoint
-            continue
-    # A search hands out the snapshot of a step before its report.
-    return sorted(records, key=lambda record: (record.step, isinstance(record, EpochReport)))

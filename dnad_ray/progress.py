@@ -12,8 +12,7 @@ from typing import Any, final
 from rich.console import Console
 
 from dnad_ray.errors import one_line
-from dnad_ray.records import EpochReport, Snapshot
-from dnad_ray.standing import Standing, TrialStanding
+from dnad_ray.standing import Record, Standing, TrialStanding
 from dnad_ray.store import RunContents
 from dnad_ray.trial import TrialSpec
 
@@ -77,7 +76,7 @@ class Reported:
 
     run: Standing
     trial: TrialStanding
-    record: EpochReport | Snapshot
+    record: Record
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Board:
         """Show the run whose folder stands; before it, and without it, reports of trials go nowhere."""
         self._run = Standing(folder, specs)
         if stored is not None:
-            self._run.take_up(stored.snapshots, stored.status)
+            self._run.take_up(stored)
         self._show(RunBegan(self._run, stored))
 
     def trial_began(self, name: str) -> None:
@@ -134,7 +133,7 @@ class Board:
             self._run.begin(name)
             self._show(TrialBegan(self._run, self._run.trials[name]))
 
-    def report(self, name: str, record: EpochReport | Snapshot) -> None:
+    def report(self, name: str, record: Record) -> None:
         """Show a record of a trial, unless it is reported again."""
         if self._run is not None and self._run.report(name, record):
             self._show(Reported(self._run, self._run.trials[name], record))

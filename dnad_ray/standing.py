@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from dnad_ray.front import RunningFront
 from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.store import RunContents
 from dnad_ray.trial import DONE, TrialSpec
 
-__all__ = ["Standing", "TrialStanding"]
+__all__ = ["Record", "Standing", "TrialStanding", "stored_records"]
+
+Record = EpochReport | Snapshot
+"""What a trial reports."""
 
 
 @dataclass(slots=True)
@@ -100,28 +104,24 @@ class Standing:
         """Seconds on the clock."""
         return self._clock()
 
-    def take_up(self, snapshots: Iterable[Mapping[str, Any]], status: Mapping[str, Mapping[str, Any]]) -> None:
-        """Begin where an earlier command ended.
-
-        Args:
-            snapshots: Plain data of :class:`dnad_ray.records.Snapshot`, by trial and step.
-            status: For each trial its ``state``, and the ``reason``.
-        """
-        for row in snapshots:
-            snapshot = Snapshot.from_dict(dict(row))
-            if snapshot.trial in self.trials:
-                self.report(snapshot.trial, snapshot)
+    def take_up(self, contents: RunContents) -> None:
+        """Begin where an earlier command ended."""
+        for name, records in stored_records(contents).items():
+            if name in self.trials:
+                for record in records:
+                    self.report(name, record)
         for name, trial in self.trials.items():
-            entry = status.get(name, {})
-            if entry.get("state") in DONE:
-                trial.state, trial.reason = str(entry["state"]), entry.get("reason")
+            trial.first = trial.latest = None  # reading is no pace
+            status = contents.status.get(name, {})
+            if status.get("state") in DONE:
+                trial.state, trial.reason = str(status["state"]), status.get("reason")
 
     def begin(self, name: str) -> None:
         """Note that a trial runs."""
         trial = self.trials[name]
         trial.state, trial.first, trial.latest = "running", None, None
 
-    def report(self, name: str, record: EpochReport | Snapshot) -> bool:
+    def report(self, name: str, record: Record) -> bool:
         """Note a record; returns False for one that is reported again, because a trial repeats steps after a failure.
 
         Searches repeat bit for bit, so nothing but the time can differ in the second record.
@@ -170,3 +170,20 @@ class Standing:
         left = [trial.seconds_left(now, mean) or 0.0 for trial in trials if trial.state == "running"]
         waiting = sum(mean * usual * trial.epochs for trial in trials if trial.state == "waiting")
         return max(*left, 0.0, (sum(left) + waiting) / max(1, len(left)))
+
+
+def stored_records(contents: RunContents) -> dict[str, list[Record]]:
+    """Return what a run folder holds of each trial, in the order in which the trial reported it."""
+    records: dict[str, list[Record]] = {}
+    for row in contents.snapshots:
+        records.setdefault(row["trial"], []).append(Snapshot.from_dict(row))
+    for name, history in contents.history.items():
+        for entry in history:
+            try:
+                records.setdefault(name, []).append(EpochReport.from_dict(entry))
+            except (KeyError, TypeError):  # a file that somebody edited; the trial itself goes by its checkpoint
+                continue
+    # The snapshot of a step comes before the report of that step.
+    for trial in records.values():
+        trial.sort(key=lambda record: (record.step, isinstance(record, EpochReport)))
+    return records

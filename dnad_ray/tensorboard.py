@@ -15,9 +15,9 @@ from typing import final
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from dnad_ray.logbook import Record, TrialLog, after, scalars_of
+from dnad_ray.logbook import TrialLog, after, scalars_of
 from dnad_ray.records import Snapshot
-from dnad_ray.standing import Standing, TrialStanding
+from dnad_ray.standing import Record, Standing, TrialStanding
 from dnad_ray.store import append_bytes, write_bytes
 
 __all__ = ["EventFiles", "events_in"]

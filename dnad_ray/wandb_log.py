@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from dnad_ray.config import config_to_dict
-from dnad_ray.logbook import Record, TrialLog, scalars_of
+from dnad_ray.logbook import TrialLog, scalars_of
 from dnad_ray.loggers import optional_module
-from dnad_ray.standing import Standing, TrialStanding
+from dnad_ray.standing import Record, Standing, TrialStanding
 
 __all__ = ["WandbLog"]
 

@@ -9,6 +9,7 @@ import pytest
 
 from dnad_ray.records import EpochReport
 from dnad_ray.standing import Standing
+from dnad_ray.store import RunContents
 from dnad_ray.trial import TrialSpec
 
 REPORT = EpochReport(
@@ -75,13 +76,18 @@ def test_standing_knows_what_is_reported_again(run, a_snapshot):
 
 
 def test_standing_begins_where_an_earlier_command_ended(run, a_snapshot):
-    rows = [dataclasses.replace(a_snapshot, trial="t00", step=step, macs=900 - step).to_dict() for step in (3, 6)]
-    rows.append(dataclasses.replace(a_snapshot, trial="another").to_dict())
+    snapshots = [dataclasses.replace(a_snapshot, trial="t00", step=step, macs=900 - step).to_dict() for step in (3, 6)]
+    snapshots.append(dataclasses.replace(a_snapshot, trial="another").to_dict())
     status = {"t00": {"state": "stopped", "reason": "nan"}, "t01": {"state": "running"}}
-    run.take_up(rows, status)
+    history = {"t00": [dataclasses.replace(REPORT, step=3 * epoch, epoch=epoch).to_dict() for epoch in (1, 2)]}
+    history["t01"] = [{"step": "somebody edited it"}]
+    run.take_up(RunContents(Path("/runs/demo"), "demo", {}, snapshots, history, status, ()))
     assert [trial.state for trial in run.trials.values()] == ["stopped", "waiting", "waiting"]
     assert (run.trials["t00"].reason, run.num_snapshots, len(run.front)) == ("nan", 2, 1)
     assert not run.report("t00", dataclasses.replace(a_snapshot, step=6))
+    assert not report(run, "t00", 2)
+    assert run.trials["t00"].epoch == 2
+    assert run.trials["t00"].pace is None
 
 
 def test_standing_time_left_by_hand(run, clock):
