@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from dnad_ray.progress import Moment, Reported, RunBegan, RunEnded, TrialEnded
+from dnad_ray.progress import Moment, Reported, RunBegan, RunEnded, TrialBegan, TrialEnded
 from dnad_ray.records import Snapshot
 from dnad_ray.standing import Standing, TrialStanding
 from dnad_ray.store import write_bytes
@@ -56,7 +56,7 @@ class LivePage:
                     self._is_new = True
                 if self._is_new and run.now - self._written >= self._seconds:
                     self._write(run, "running")
-            case TrialEnded(run):
+            case TrialBegan() | TrialEnded():
                 self._is_new = True
             case RunEnded(run, state):
                 self._write(run, state)

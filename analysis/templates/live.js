@@ -73,10 +73,10 @@ function linearTicks(top, count) {
   return Array.from({length: Math.floor(top / step + 1e-9) + 1}, (_, index) => index * step);
 }
 
-function logTicks(low, high) {
+function logTicks(low, high, factors) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
-    for (const factor of [1, 2, 5]) {
+    for (const factor of factors) {
       const tick = factor * 10 ** power;
       if (tick >= low && tick <= high) ticks.push(tick);
     }
@@ -118,7 +118,10 @@ function drawChart() {
     const text = Number((100 * tick).toPrecision(3)) + "%";
     svg.append(shape("text", {x: box.left - 8, y: y(tick) + 4, "text-anchor": "end"}, text));
   }
-  for (const tick of logTicks(low, high)) {
+  // Within less than a decade 1, 2 and 5 would leave the axis nearly empty.
+  const coarse = logTicks(low, high, [1, 2, 5]);
+  const ticks = coarse.length > 2 ? coarse : logTicks(low, high, [1, 1.5, 2, 3, 4, 5, 6, 8]);
+  for (const tick of ticks) {
     svg.append(shape("line", {class: "grid", x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom}));
     svg.append(shape("text", {x: x(tick), y: box.bottom + 18, "text-anchor": "middle"}, short(tick)));
   }
