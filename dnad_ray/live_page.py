@@ -17,7 +17,6 @@ __all__ = ["LivePage", "picture_of"]
 
 _SECONDS = 4.0
 _MAX_CLOUD, _MAX_TRIALS, _MAX_FRONT = 2000, 100, 2000
-_ORDER = ("running", "failed", "stopped", "waiting", "finished")
 
 
 @final
@@ -76,16 +75,14 @@ def picture_of(run: Standing, state: str, cloud: deque[tuple[int, float]]) -> di
         cloud: MACs and errors of snapshots, on the front or not.
     """
     left = run.seconds_left()
-    states = [trial.state for trial in run.trials.values()]
-    # What runs comes first; the order within a state stays.
-    trials = sorted(run.trials.values(), key=lambda trial: _ORDER.index(trial.state))
+    trials = run.by_interest()
     return {
         "run": run.name,
         "state": state,
         "unix_time": round(time.time(), 1),
         "elapsed": round(run.now - run.began, 1),
         "left": None if left is None or state != "running" else round(left, 1),
-        "counts": {name: states.count(name) for name in _ORDER if name in states},
+        "counts": run.counts(),
         "num_trials": len(trials),
         "num_snapshots": run.num_snapshots,
         "num_front": len(run.front),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, final
 
@@ -18,7 +19,6 @@ from dnad_ray.standing import Standing, TrialStanding
 __all__ = ["LiveTable"]
 
 _BAR_WIDTH = 12
-_ORDER = ("running", "failed", "stopped", "waiting", "finished")
 _STYLES = {"waiting": "dim", "finished": "green", "stopped": "yellow", "failed": "red"}
 _LEAST_ROWS, _LEAST_VARIED, _LEAST_BAR, _GAP = 3, 6, 8, 2
 
@@ -77,11 +77,11 @@ def _activity_line(activity: Activity) -> Table:
 
 
 def _head(run: Standing) -> Text:
-    counts = {state: run.num_in(state) for state in _ORDER}
+    counts = run.counts()
     left = run.seconds_left()
     trials = [
-        f"{counts.pop('finished')} of {len(run.trials)} trial{'s' * (len(run.trials) != 1)} done",
-        *(f"{count} {state}" for state, count in counts.items() if count),
+        f"{counts.pop('finished', 0)} of {len(run.trials)} trial{'s' * (len(run.trials) != 1)} done",
+        *(f"{count} {state}" for state, count in counts.items()),
     ]
     clock = [f"{duration_in_words(run.now - run.began)} elapsed"]
     if left is not None:
@@ -133,8 +133,7 @@ def _table(run: Standing, width: int, num_lines: int) -> Group:
     trials = list(run.trials.values())
     rest: list[TrialStanding] = []
     if len(trials) > room:
-        # What runs is what one looks for; the order within a state stays, so that lines do not jump.
-        trials.sort(key=lambda trial: _ORDER.index(trial.state))
+        trials = run.by_interest()
         trials, rest = trials[: room - 1], trials[room - 1 :]
     header, varied = _varied(trials)
     columns = {column: [column.cell(run, trial) for trial in trials] for column in _COLUMNS}
@@ -174,9 +173,9 @@ def _varied(trials: Sequence[TrialStanding]) -> tuple[str, list[str]]:
 
 
 def _rest_line(rest: Iterable[TrialStanding]) -> Text:
-    states = [trial.state for trial in rest]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in _ORDER if state in states)
-    return Text(f"and {len(states)} more: {counts}", style="dim", no_wrap=True, overflow="ellipsis")
+    counts = Counter(trial.state for trial in rest)
+    words = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return Text(f"and {counts.total()} more: {words}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _shown(name: str, value: float | None) -> str:

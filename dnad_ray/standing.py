@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,13 @@ __all__ = ["Record", "Standing", "TrialStanding", "stored_records"]
 
 Record = EpochReport | Snapshot
 """What a trial reports."""
+
+_STATES = ("running", "failed", "stopped", "waiting", "finished")
+
+
+def _rank(state: str) -> int:
+    # A status file may say anything.
+    return _STATES.index(state) if state in _STATES else len(_STATES)
 
 
 @dataclass(slots=True)
@@ -149,6 +157,15 @@ class Standing:
         """Note how a trial ended."""
         trial = self.trials[name]
         trial.state, trial.reason = state, reason
+
+    def by_interest(self) -> list[TrialStanding]:
+        """Return the trials, what runs first; the order within a state stays, so that lines do not jump."""
+        return sorted(self.trials.values(), key=lambda trial: _rank(trial.state))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many trials are in each state, in the same order."""
+        counts = Counter(trial.state for trial in self.by_interest())
+        return dict(counts)
 
     def num_in(self, *states: str) -> int:
         """Return how many trials are in one of the states."""

@@ -323,8 +323,12 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def append_bytes(file: Path, content: bytes) -> None:
-    """Add to the end of a file that one process alone writes; a reader may see a part of ``content``."""
+    """Add to the end of a file that one process alone writes; a reader may see a part of ``content``.
+
+    Nothing waits for the disk: it is for what can be made again from the records of a run.
+    """
     if content:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab") as stream:
             stream.write(content)
 

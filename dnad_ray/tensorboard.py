@@ -95,7 +95,7 @@ class EventFiles(TrialLog):
     def begin(self, trial: TrialStanding) -> None:
         """Begin the trial's file, unless it stands."""
         if not self._file(trial).is_file():
-            write_bytes(self._file(trial), _head())
+            append_bytes(self._file(trial), _head())
 
     def write(self, trial: TrialStanding, record: Record) -> None:
         """Append a record."""
