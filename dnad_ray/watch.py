@@ -12,6 +12,7 @@ from ray import tune
 from dnad_ray.progress import Board
 from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.store import read_status
+from dnad_ray.trial import DONE
 
 __all__ = ["Watcher"]
 
@@ -51,7 +52,9 @@ class Watcher(tune.Callback):
         with contextlib.suppress(Exception):
             name = trial.config["trial"]
             status = read_status(self._folder, name)
-            self._board.trial_ended(name, status["state"], status.get("reason"))
+            is_told = status["state"] in DONE
+            # A trial that ends without saying how did not come to its end; so says `conclude`, too.
+            self._board.trial_ended(name, status["state"] if is_told else "failed", status.get("reason"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a worker failed."""
