@@ -3,9 +3,9 @@
     python benchmarks/driver_memory.py
     python benchmarks/driver_memory.py --ray
 
-Without ``--ray`` 1,000 trials of 10 snapshots are played to the real board with all its displays: live table (drawn 4
-times a second into a file), JSON lines, event files, live page. Records are complete; their numbers follow a search
-that shrinks, with noise, so that the front grows as it does in life. With ``--ray`` few trials report as many snapshots
+Without ``--ray`` 1,000 trials of 10 snapshots are played to the real board with all its displays: live table (drawn
+once a second into a file), JSON lines, event files, live page. Records are complete; their numbers follow a search that
+shrinks, with noise, so that the front grows as it does in life. With ``--ray`` few trials report as many snapshots
 through a real Tune, with checkpoints: what Tune itself keeps is then part of the sum.
 """
 

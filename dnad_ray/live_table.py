@@ -25,7 +25,7 @@ _LEAST_ROWS, _LEAST_VARIED, _LEAST_BAR, _GAP = 3, 6, 8, 2
 
 @final
 class LiveTable:
-    """Draws where the run stands a few times a second; usable as a context manager.
+    """Draws where the run stands once a second; usable as a context manager.
 
     Args:
         console: A terminal.
@@ -36,7 +36,7 @@ class LiveTable:
         self._run: Standing | None = None
         self._activities: dict[str, Activity] = {}
         self._is_over = False
-        self._live = Live(self, console=console, refresh_per_second=4, vertical_overflow="crop")
+        self._live = Live(self, console=console, refresh_per_second=1, vertical_overflow="crop")
 
     def __enter__(self) -> LiveTable:
         self._live.start()

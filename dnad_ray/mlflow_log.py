@@ -7,12 +7,14 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 from dnad_ray.config import config_to_dict
 from dnad_ray.logbook import TrialLog, after, scalars_of
 from dnad_ray.loggers import optional_module
 from dnad_ray.standing import Record, Standing, TrialStanding
+from dnad_ray.store import on_disk
 
 __all__ = ["MlflowLog"]
 
@@ -42,12 +44,14 @@ class MlflowLog(TrialLog):
         """Connect, and find or make the experiment."""
         self._folder = str(run.folder)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        artifacts = None if uri else (run.folder / "mlflow-artifacts").as_uri()
+        # A database is a file on a disk: of the run, or of this folder where the run is at a URL.
+        local = run.folder if on_disk(run.folder) else Path.cwd()
+        artifacts = None if uri else (local / "mlflow-artifacts").as_uri()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between MLflow and its database library
             self._entities = optional_module("mlflow.entities")
             tracking = optional_module("mlflow.tracking")
-            self._client = tracking.MlflowClient(tracking_uri=uri or f"sqlite:///{run.folder / 'mlflow.db'}")
+            self._client = tracking.MlflowClient(tracking_uri=uri or f"sqlite:///{local / 'mlflow.db'}")
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.name
             found = self._client.get_experiment_by_name(name)
             self._experiment = (

@@ -42,6 +42,7 @@ __all__ = [
     "create_run",
     "free_folder",
     "is_run",
+    "on_disk",
     "read_genotype",
     "read_run",
     "read_status",
@@ -320,6 +321,11 @@ def write_bytes(file: Path, content: bytes) -> None:
                 "space on the disk of", str(file.parent), "enough room; nothing was half-written"
             ) from error
         raise
+
+
+def on_disk(folder: object) -> bool:
+    """Whether a run folder is one of this machine's file system, where a file can grow."""
+    return isinstance(folder, Path)
 
 
 def append_bytes(file: Path, content: bytes) -> None:

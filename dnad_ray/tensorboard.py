@@ -1,11 +1,15 @@
 """Event files for TensorBoard in the run folder, one folder per trial; the driver alone writes them.
 
-They follow from the records: what a killed command did not get to write is written when the run is resumed, and what a
-trial repeats is not written again. Steps are those of the search; below ``over-macs`` they are MACs.
+A disk gets each record at once. Object stores cannot append: there a running trial's file is put again as a whole, at
+most twice a minute.
+
+The files follow from the records: what a killed command did not get to write is written when the run is resumed, and
+what a trial repeats is not written again. Steps are those of the search; below ``over-macs`` they are MACs.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +22,13 @@ from tensorboardX.record_writer import masked_crc32c
 from dnad_ray.logbook import TrialLog, after, scalars_of
 from dnad_ray.records import Snapshot
 from dnad_ray.standing import Record, Standing, TrialStanding
-from dnad_ray.store import append_bytes, write_bytes
+from dnad_ray.store import append_bytes, on_disk, write_bytes
 
 __all__ = ["EventFiles", "events_in"]
 
 # One name for good: a resumed run goes on in the same file.
 _FILE = "events.out.tfevents.dnad-ray"
+_PUT_SECONDS = 30.0
 _VERSION = "brain.Event:2"
 _FRAME = 16  # length (8), its checksum (4), and after the event the event's (4)
 
@@ -67,6 +72,8 @@ class EventFiles(TrialLog):
 
     def __init__(self) -> None:
         self._folder = Path()
+        self._buffers: dict[str, bytearray] = {}
+        self._put: dict[str, float] = {}
         self._over_macs: dict[str, dict[int, dict[str, float]]] = {}
 
     def begin_run(self, run: Standing) -> None:
@@ -84,27 +91,35 @@ class EventFiles(TrialLog):
                 snapshot_step = max(snapshot_step, event.step)
             elif event.summary.value:
                 report_step = max(report_step, event.step)
-        if not size or size < len(content):
-            write_bytes(file, content[:size] or _head())
+        intact = content[:size] or _head()
         missing = after(records, report_step, snapshot_step)
-        append_bytes(file, b"".join(_scalars(record.step, scalars_of(record)) for record in missing))
-        if trial.state != "finished":
+        added = b"".join(_scalars(record.step, scalars_of(record)) for record in missing)
+        if intact != content or added:
+            write_bytes(file, intact + added)
+        if not on_disk(self._folder):
+            self._buffers[trial.spec.name] = bytearray(intact + added)
+        if trial.state == "finished":
+            self._buffers.pop(trial.spec.name, None)
+        else:
             for record in records:
                 self._remember(trial, record)
 
     def begin(self, trial: TrialStanding) -> None:
         """Begin the trial's file, unless it stands."""
-        if not self._file(trial).is_file():
-            append_bytes(self._file(trial), _head())
+        if trial.spec.name not in self._buffers and not (on_disk(self._folder) and self._file(trial).is_file()):
+            self._append(trial, _head())
 
     def write(self, trial: TrialStanding, record: Record) -> None:
         """Append a record."""
         self.begin(trial)
-        append_bytes(self._file(trial), _scalars(record.step, scalars_of(record)))
+        self._append(trial, _scalars(record.step, scalars_of(record)))
         self._remember(trial, record)
 
     def end(self, trial: TrialStanding) -> None:
         """Write the curves over MACs, which only rise when read from the end: TensorBoard drops a step that falls."""
+        buffer = self._buffers.pop(trial.spec.name, None)
+        if buffer is not None:
+            write_bytes(self._file(trial), bytes(buffer))
         points = self._over_macs.pop(trial.spec.name, {})
         if points:
             content = _head() + b"".join(_scalars(macs, points[macs]) for macs in sorted(points))
@@ -114,6 +129,17 @@ class EventFiles(TrialLog):
         if isinstance(record, Snapshot):
             values = {"num_operations": float(record.num_operations), **scalars_of(record)}
             self._over_macs.setdefault(trial.spec.name, {})[record.macs] = values
+
+    def _append(self, trial: TrialStanding, content: bytes) -> None:
+        if on_disk(self._folder):
+            append_bytes(self._file(trial), content)
+            return
+        buffer = self._buffers.setdefault(trial.spec.name, bytearray())
+        buffer += content
+        now = time.monotonic()
+        if now - self._put.get(trial.spec.name, -math.inf) > _PUT_SECONDS:
+            write_bytes(self._file(trial), bytes(buffer))
+            self._put[trial.spec.name] = now
 
     def _file(self, trial: TrialStanding) -> Path:
         return self._folder / trial.spec.name / _FILE

@@ -12,6 +12,7 @@ from dnad_ray.config import config_to_dict
 from dnad_ray.logbook import TrialLog, scalars_of
 from dnad_ray.loggers import optional_module
 from dnad_ray.standing import Record, Standing, TrialStanding
+from dnad_ray.store import on_disk
 
 __all__ = ["WandbLog"]
 
@@ -81,4 +82,4 @@ class WandbLog(TrialLog):
 
 def _folder_for(run: Standing) -> str:
     # W&B appends to files of its own: next to the run where that is a disk.
-    return str(run.folder) if run.folder.is_dir() else tempfile.gettempdir()
+    return str(run.folder) if on_disk(run.folder) else tempfile.gettempdir()

@@ -27,17 +27,23 @@ def folder(tiny, tmp_path):
 
 
 @pytest.fixture
+def shown_at(folder):
+    """Where the displays find the run folder; a test may let it be another place."""
+    return {"folder": folder}
+
+
+@pytest.fixture
 def spec(tiny):
     return TrialSpec("t00", {"seed": 0}, tiny())
 
 
 @pytest.fixture
-def killed_and_resumed(folder, spec, digits):
+def killed_and_resumed(folder, shown_at, spec, digits):
     """Run a trial under a log, lose the last two records and all that is open, and run it again to its end."""
 
     def run(make_log, between=lambda: None):
         board = Board([Logbook(make_log())])
-        board.begin([spec], folder)
+        board.begin([spec], shown_at["folder"])
         board.trial_began("t00")
         events = run_trial(spec, digits, None, folder, None)
         for number, (event, _) in enumerate(itertools.islice(events, 7)):
@@ -47,7 +53,7 @@ def killed_and_resumed(folder, spec, digits):
         between()
 
         resumed = Board([Logbook(make_log())])
-        resumed.begin([spec], folder, read_run(folder))
+        resumed.begin([spec], shown_at["folder"], read_run(folder))
         resumed.trial_began("t00")
         records = []
         for event, _ in run_trial(spec, digits, None, folder, None):  # all steps once more, the same bits
@@ -81,8 +87,10 @@ def test_scalars_of_the_two_kinds_of_records_share_no_name(a_snapshot, digits, s
     assert "kd_loss" not in kinds[False]  # nobody is imitated
 
 
-@pytest.mark.parametrize("damage", ["nothing", "torn", "lost"])
-def test_tensorboard_neither_loses_nor_repeats_a_step(killed_and_resumed, folder, damage):
+@pytest.mark.parametrize(("damage", "is_disk"), [("nothing", True), ("torn", True), ("lost", True), ("nothing", False)])
+def test_tensorboard_neither_loses_nor_repeats_a_step(killed_and_resumed, folder, shown_at, damage, is_disk):
+    if not is_disk:  # a URL, of which nothing is known but that files can be put there and read
+        shown_at["folder"] = pytest.importorskip("upath").UPath(folder.as_uri())
     file = folder / "tensorboard" / "t00" / "events.out.tfevents.dnad-ray"
 
     def between():
