@@ -19,7 +19,7 @@ __all__ = ["Record", "Standing", "TrialStanding", "stored_records"]
 Record = EpochReport | Snapshot
 """What a trial reports."""
 
-_STATES = ("running", "failed", "stopped", "waiting", "finished")
+_STATES = ("running", "failed", "stopped", "finished", "waiting")
 
 
 def _rank(state: str) -> int:
@@ -159,8 +159,12 @@ class Standing:
         trial.state, trial.reason = state, reason
 
     def by_interest(self) -> list[TrialStanding]:
-        """Return the trials, what runs first; the order within a state stays, so that lines do not jump."""
-        return sorted(self.trials.values(), key=lambda trial: _rank(trial.state))
+        """Return the trials: those that run, then those that ended, by their points on the front, then the waiting."""
+        return sorted(self.trials.values(), key=self._interest)
+
+    def _interest(self, trial: TrialStanding) -> tuple[int, int]:
+        # The order of what runs stays as it is, so that its lines do not jump.
+        return _rank(trial.state), -self.front.count_of[trial.spec.name] if trial.state in DONE else 0
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are in each state, in the same order."""

@@ -90,18 +90,19 @@ def test_live_table_fits_the_terminal(sweep, width, height, num_trials):
     assert any("more: " in line for line in lines) == (num_trials > height - 8)
 
 
-def test_live_table_with_more_trials_than_lines_counts_the_rest(sweep):
+def test_live_table_with_more_trials_than_lines_counts_the_rest(sweep, a_snapshot):
     console = terminal(100, 20)
     board, table = sweep(1000, console)
+    cheaper = dataclasses.replace(a_snapshot, trial="t0400", macs=1000, digest="cheaper")
+    board.report("t0400", cheaper)
     for index in range(2, 502):
         board.trial_ended(f"t{index:04d}", "finished")
     board.trial_began("t0777")
     lines = drawn(table, console)
     shown = [line.split()[0] for line in lines if line.startswith("t0")]
-    assert shown[:3] == ["t0000", "t0777", "t0001"]  # running ones first, then those that wait
-    counted = re.fullmatch(r"and (\d+) more: (\d+) waiting, 500 finished", lines[-1].rstrip())
-    assert int(counted[1]) == 1000 - len(shown)
-    assert int(counted[2]) == int(counted[1]) - 500
+    # What runs, then what ended (those on the front before the others), and only then what waits.
+    assert shown[:4] == ["t0000", "t0777", "t0400", "t0002"]
+    assert lines[-1].rstrip() == f"and {1000 - len(shown)} more: {502 - len(shown)} finished, 498 waiting"
 
 
 def test_live_table_takes_no_markup_from_names(sweep):
