@@ -64,7 +64,13 @@ class JsonLines:
                     ],
                 )
             case TrialBegan(_, trial):
-                self._write("trial_started", trial=trial.spec.name, epoch=trial.epoch, epochs=trial.epochs)
+                self._write(
+                    "trial_started",
+                    trial=trial.spec.name,
+                    overrides=dict(trial.spec.overrides),
+                    epoch=trial.epoch,
+                    epochs=trial.epochs,
+                )
             case Reported(run, trial, Snapshot() as record):
                 standing = {
                     "on_front": run.front.count_of[trial.spec.name],

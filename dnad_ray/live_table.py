@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dnad_ray.errors import one_line
 from dnad_ray.progress import Activity, Moment, RunBegan, RunEnded, Said, duration_in_words
 from dnad_ray.records import metric
 from dnad_ray.standing import Standing, TrialStanding
@@ -35,7 +36,7 @@ class LiveTable:
         self._console = console
         self._run: Standing | None = None
         self._activities: dict[str, Activity] = {}
-        self._is_over = False
+        self._drawn: Group | None = None
         self._live = Live(self, console=console, refresh_per_second=1, vertical_overflow="crop")
 
     def __enter__(self) -> LiveTable:
@@ -57,15 +58,21 @@ class LiveTable:
             case RunBegan(run):
                 self._run = run
             case RunEnded():
-                self._is_over = True
                 self._activities.clear()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        height = console.size.height - len(self._activities)
-        parts: list[RenderableType] = [_activity_line(activity) for activity in list(self._activities.values())]
+        try:
+            self._drawn = Group(*self._parts(console.size.height, options.max_width))
+        except Exception as error:  # noqa: BLE001 - it would end the thread that draws; the next drawing may go well
+            self._drawn = self._drawn or Group(Text(f"nothing to show: {one_line(error)}", style="dim"))
+        yield self._drawn
+
+    def _parts(self, height: int, width: int) -> Iterable[RenderableType]:
+        activities = list(self._activities.values())
+        yield from map(_activity_line, activities)
         if self._run is not None:
-            parts += [_head(self._run), _table(self._run, options.max_width, height - 5)]
-        yield Group(*parts)
+            yield _head(self._run)
+            yield _table(self._run, width, height - len(activities) - 5)
 
 
 def _activity_line(activity: Activity) -> Table:

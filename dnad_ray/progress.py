@@ -127,6 +127,11 @@ class Board:
             self._run.take_up(stored)
         self._show(RunBegan(self._run, stored))
 
+    def expect(self, spec: TrialSpec) -> None:
+        """Take note of a trial that was added, or whose setting was chosen only now."""
+        if self._run is not None:
+            self._run.expect(spec)
+
     def trial_began(self, name: str) -> None:
         """Show that a trial runs."""
         if self._run is not None:

@@ -19,7 +19,7 @@ __all__ = ["Record", "Standing", "TrialStanding", "stored_records"]
 Record = EpochReport | Snapshot
 """What a trial reports."""
 
-_STATES = ("running", "failed", "stopped", "finished", "waiting")
+_STATES = ("running", "failed", "stopped", "finished", "dominated", "paused", "waiting")
 
 
 def _rank(state: str) -> int:
@@ -123,6 +123,13 @@ class Standing:
             status = contents.status.get(name, {})
             if status.get("state") in DONE:
                 trial.state, trial.reason = str(status["state"]), status.get("reason")
+
+    def expect(self, spec: TrialSpec) -> None:
+        """Take note of a trial that was added, or whose setting was chosen only now."""
+        if spec.name in self.trials:
+            self.trials[spec.name].spec = spec
+        else:  # a new dictionary: another thread may be drawing the old one
+            self.trials = {**self.trials, spec.name: TrialStanding(spec)}
 
     def begin(self, name: str) -> None:
         """Note that a trial runs."""

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from dnad_ray import live_table
 from dnad_ray.live_table import LiveTable
 from dnad_ray.progress import Board
 from dnad_ray.records import EpochReport
@@ -103,6 +104,16 @@ def test_live_table_with_more_trials_than_lines_counts_the_rest(sweep, a_snapsho
     # What runs, then what ended (those on the front before the others), and only then what waits.
     assert shown[:4] == ["t0000", "t0777", "t0400", "t0002"]
     assert lines[-1].rstrip() == f"and {1000 - len(shown)} more: {502 - len(shown)} finished, 498 waiting"
+
+
+def test_live_table_survives_what_cannot_be_drawn(sweep, monkeypatch):
+    console = terminal()
+    board, table = sweep(2, console)
+    before = drawn(table, console)
+    monkeypatch.setattr(live_table, "_table", lambda *_: 1 / 0)
+    assert drawn(table, console) == before
+    assert drawn(LiveTable(console), console) == []
+    board.end("finished", {})
 
 
 def test_live_table_takes_no_markup_from_names(sweep):

@@ -106,6 +106,16 @@ def test_board_tells_every_display_each_record_once(specs, a_snapshot, tmp_path)
     assert seen[3].run.num_snapshots == 1
 
 
+def test_board_shows_trials_that_are_expected_later(specs, a_snapshot, tmp_path):
+    seen = []
+    board = Board([seen.append])
+    board.expect(specs[1])  # before a run there is nothing to expect
+    board.begin(specs[:1], tmp_path / "demo")
+    board.expect(specs[1])
+    board.report("t01", a_snapshot)
+    assert seen[-1].trial.spec is specs[1]
+
+
 def test_board_survives_a_display_that_fails(console):
     calls = []
 

@@ -90,6 +90,26 @@ def test_standing_begins_where_an_earlier_command_ended(run, a_snapshot):
     assert run.trials["t00"].pace is None
 
 
+def test_standing_expects_trials_that_come_later(run, tiny):
+    drawing = iter(run.trials.values())
+    next(drawing)
+    run.expect(TrialSpec("t03", {"seed": 3}, tiny()))
+    assert len(list(drawing)) == 2  # what another thread walks through did not change
+    assert list(run.trials) == ["t00", "t01", "t02", "t03"]
+    run.begin("t01")
+    run.expect(TrialSpec("t01", {"seed": 9}, tiny()))  # what a sampler has chosen by now
+    assert (run.trials["t01"].spec.label, run.trials["t01"].state) == ("seed 9", "running")
+
+
+def test_standing_counts_states_by_interest(run, a_snapshot):
+    run.report("t02", dataclasses.replace(a_snapshot, trial="t02"))
+    run.end("t01", "finished", None)
+    run.end("t02", "finished", None)
+    run.end("t00", "a state of a later version", None)
+    assert [trial.spec.name for trial in run.by_interest()] == ["t02", "t01", "t00"]
+    assert run.counts() == {"finished": 2, "a state of a later version": 1}
+
+
 def test_standing_time_left_by_hand(run, clock):
     assert run.seconds_left() is None
     run.begin("t00")
