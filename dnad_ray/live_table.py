@@ -77,9 +77,9 @@ class LiveTable:
 
 def _activity_line(activity: Activity) -> Table:
     line = Table.grid(padding=(0, 1))
-    line.add_row(
-        Text(activity.name), ProgressBar(activity.total, activity.done, width=30), Text(activity.text, style="dim")
-    )
+    share = activity.done / max(activity.total, 1)
+    bar = ProgressBar(1.0, share, width=30)
+    line.add_row(Text(activity.name), bar, Text(f"{share:4.0%}"), Text(activity.text, style="dim"))
     return line
 
 

@@ -121,8 +121,8 @@ class Standing:
         for name, trial in self.trials.items():
             trial.first = trial.latest = None  # reading is no pace
             status = contents.status.get(name, {})
-            if status.get("state") in DONE:
-                trial.state, trial.reason = str(status["state"]), status.get("reason")
+            if (state := str(status.get("state"))) in DONE:  # as text: a file may say anything
+                trial.state, trial.reason = state, status.get("reason")
 
     def expect(self, spec: TrialSpec) -> None:
         """Take note of a trial that was added, or whose setting was chosen only now."""

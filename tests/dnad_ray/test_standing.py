@@ -78,7 +78,7 @@ def test_standing_knows_what_is_reported_again(run, a_snapshot):
 def test_standing_begins_where_an_earlier_command_ended(run, a_snapshot):
     snapshots = [dataclasses.replace(a_snapshot, trial="t00", step=step, macs=900 - step).to_dict() for step in (3, 6)]
     snapshots.append(dataclasses.replace(a_snapshot, trial="another").to_dict())
-    status = {"t00": {"state": "stopped", "reason": "nan"}, "t01": {"state": "running"}}
+    status = {"t00": {"state": "stopped", "reason": "nan"}, "t01": {"state": "running"}, "t02": {"state": ["finished"]}}
     history = {"t00": [dataclasses.replace(REPORT, step=3 * epoch, epoch=epoch).to_dict() for epoch in (1, 2)]}
     history["t01"] = [{"step": "somebody edited it"}]
     run.take_up(RunContents(Path("/runs/demo"), "demo", {}, snapshots, history, status, ()))
