@@ -247,6 +247,8 @@ def _carry_out(
     from dnad_ray.watching import logs_of, open_board
 
     mode = _mode(options)
+    if mode == "quiet":
+        warnings.simplefilter("ignore")
     check_loggers(config.watch.loggers)
     out, resume = options["out"] or Path("runs") / Path(options["config"]).stem, options["resume"]
     folder = check_out(config, specs, out, resume)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dnad_ray.cli import main
+from dnad_ray.live_page import LivePage
 from dnad_ray.store import read_run
 from dnad_ray.usage import OFF
 
@@ -98,6 +100,23 @@ def test_quiet_prints_one_line(command, config_file, tmp_path):
     assert said.endswith(f" networks on the front; report: {out / 'report.html'}\n")
 
 
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_display_that_fails_costs_a_warning_and_not_the_run(command, config_file, tmp_path, monkeypatch, is_quiet):
+    def full(self, moment):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LivePage, "__call__", full)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        options = ["--epochs", 2, "--out", tmp_path / "x", *["--quiet"] * is_quiet]
+        code, said, err = command("search", config_file, *options)
+    assert (code, (tmp_path / "x" / "report.html").is_file()) == (0, True)
+    if is_quiet:
+        assert (said.count("\n"), err) == (1, "")
+    else:
+        assert "dnad-ray: warning: LivePage failed and the run goes on without it: OSError: [Errno 28]" in err
+
+
 def test_quiet_still_prints_errors(command, tmp_path):
     code, said, err = command("search", "nonsense", "--quiet", "--out", tmp_path / "x")
     assert (code, said) == (2, "")
@@ -157,6 +176,7 @@ def test_usage_statistics_are_off_unless_the_user_turns_them_on(repository):
         assert all(f"'{name}': '{value}'" in said for name, value in (OFF | given).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("are_on", [False, True])
 def test_usage_statistics_as_the_packages_read_the_switches(repository, are_on):
     for package in ("mlflow", "wandb", "ray"):
