@@ -24,12 +24,15 @@ from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, Resou
 from dnad_ray.places import Place, address, place
 from dnad_ray.printable import printable
 from dnad_ray.records import SNAPSHOT_COLUMNS, metric
+from dnad_ray.usage import no_usage_statistics
 
 # Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
 if TYPE_CHECKING:
     import pandas as pd
 
     from dnad_ray.config import RunConfig
+    from dnad_ray.progress import Display
+    from dnad_ray.watching import Mode
 
 __all__ = ["cli", "main"]
 
@@ -42,6 +45,7 @@ def main() -> None:
 
     Exit codes: 0, 2 for a user's mistake, 1 for a run that did not finish, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    no_usage_statistics()
     warnings.showwarning = _show_warning
     try:
         cli.main(standalone_mode=False)
@@ -93,6 +97,8 @@ def _run_options(command: _Command) -> _Command:
         click.option(
             "--time-budget", metavar="TIME", help="Pause after 90, 90s, 10m or 2h; --resume goes on with a new budget."
         ),
+        click.option("--quiet", is_flag=True, help="Print errors and one last line, nothing else."),
+        click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines; text goes to stderr."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -285,23 +291,34 @@ def _carry_out(
 
     What can be known to fail is tried first; a mistake leaves no folder behind.
     """
-    from dnad_ray.progress import progress_board
+    from dnad_ray.loggers import check_loggers
     from dnad_ray.run import check_out, conclude, is_complete, load_images, prepare, run_folder, unfinished
     from dnad_ray.stopping import StopSignals
+    from dnad_ray.store import read_run
+    from dnad_ray.watching import logs_of, open_board
 
+    if options["quiet"] and options["as_json"]:
+        raise ConfigError("--quiet with --json", "both", "one of them")
+    mode: Mode = "quiet" if options["quiet"] else "json" if options["as_json"] else "people"
+    if mode == "quiet":
+        warnings.simplefilter("ignore")
+    check_loggers(config.watch.loggers)
     resume = options["resume"]
     folder = check_out(config, specs, _out(options), resume)
     console = Console()
     problem: DnadRayError | KeyboardInterrupt | None = None
-    with progress_board(console) as board, StopSignals() as signals:
+    displays = [*logs_of(config.watch), *_live_page(config)]
+    with open_board(mode, console, displays) as board, StopSignals() as signals:
         if options.get("more_seeds"):
             specs.extend(_more_seeds(config, specs, folder, options["more_seeds"], board))  # `work` has this list too
         left_out = [spec.name for spec in budget.left_out(unfinished(specs, folder))]
         if resume and is_complete(specs, folder):
+            board.begin(specs, folder, read_run(folder))
             board.say("nothing left to do: all trials are at their end")
         else:
             data = load_images(config, board)
             with session(), run_folder(config, folder, resume):
+                board.begin(specs, folder, read_run(folder) if resume else None)
                 try:
                     prepared = prepare(config, data, specs, folder, board)
                     signals.defer()  # until the results lie there too
@@ -309,24 +326,28 @@ def _carry_out(
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error
                     if not (folder / "trials").exists() and isinstance(error, DnadRayError):
+                        board.end("failed", {"reason": str(error)})
                         raise
         words = ""
         try:
             words = conclude(specs, folder, board, budget, left_out)
         except DnadRayError as error:
             problem = problem or error
+        chosen, paths = None, {"run": folder}
         try:
-            _leave_results(folder, console)
+            chosen, paths = _leave_results(folder)
         except (DnadRayError, OSError):  # what kept the run from its end may keep its results from the disk
             if problem is None:
                 raise
+        board.end(*_outcome(problem, words, chosen, paths))
+    _print_results(mode, chosen, paths, console)
     if signals.signum is not None and isinstance(problem, KeyboardInterrupt | IncompleteRunError):
         _fail(f"interrupted; to continue: {_resume_command()}", 128 + signals.signum)
     if isinstance(problem, IncompleteRunError | ResourceError):
         raise IncompleteRunError(f"{problem}; to continue: {_resume_command()}") from problem
     if problem is not None:
         raise problem
-    if words:  # it was asked for, hence no error
+    if words and mode != "json":  # it was asked for, hence no error
         console.print(f"{words}; to continue: {_resume_command()}", markup=False, soft_wrap=True)
 
 
@@ -341,7 +362,33 @@ def _more_seeds(config: RunConfig, specs: list[Any], folder: Place, num_seeds: i
     return added
 
 
-def _leave_results(folder: Place, console: Console) -> None:
+def _live_page(config: RunConfig) -> list[Display]:
+    from analysis.live import live_page, live_script
+    from dnad_ray.live_page import LivePage
+
+    return [LivePage(live_page, live_script)] if config.watch.live_page else []
+
+
+def _outcome(
+    problem: DnadRayError | KeyboardInterrupt | None, words: str, chosen: pd.DataFrame | None, paths: dict[str, Place]
+) -> tuple[str, dict[str, Any]]:
+    """Return how the run ended, in a word and as data for programs."""
+    from analysis import to_records
+
+    is_open = isinstance(problem, KeyboardInterrupt | IncompleteRunError | ResourceError)
+    state = "interrupted" if isinstance(problem, KeyboardInterrupt) else "incomplete" if is_open else "failed"
+    if problem is None:
+        state = "paused" if words else "finished"
+    return state, {
+        "reason": words or None if problem is None else str(problem) or "interrupted",
+        "resume": _resume_command() if is_open or words else None,
+        "paths": {name: address(path) for name, path in paths.items()},
+        "front": [] if chosen is None else to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]),
+    }
+
+
+def _leave_results(folder: Place) -> tuple[pd.DataFrame, dict[str, Place]]:
+    """Write front and report; returns the front and what stands where."""
     from analysis import front_of, load_runs, to_records, write_report
     from dnad_ray.store import write_json
 
@@ -349,10 +396,21 @@ def _leave_results(folder: Place, console: Console) -> None:
     chosen = front_of(frame)
     # Only what was recorded, and the error that was weighed: no path of the machine that ran it.
     write_json(folder / "front.json", to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]))
+    paths = {"run": folder, "snapshots": folder / "snapshots.parquet", "front": folder / "front.json"}
     if len(frame):
-        path = write_report(folder, folder / "report.html")
+        paths["report"] = write_report(folder, folder / "report.html")
+    return chosen, paths
+
+
+def _print_results(mode: Mode, chosen: pd.DataFrame | None, paths: dict[str, Place], console: Console) -> None:
+    if mode == "json" or chosen is None:
+        return
+    report = f"report: {address(paths['report'])}" if "report" in paths else f"no snapshot in {address(paths['run'])}"
+    if mode == "quiet":
+        report = f"{len(chosen)} networks on the front; {report}"
+    elif "report" in paths:
         _print_front(chosen)
-        console.print(f"report: {address(path)}", markup=False, soft_wrap=True)
+    console.print(report, markup=False, soft_wrap=True)
 
 
 def _print_front(front: pd.DataFrame) -> None:

@@ -22,6 +22,7 @@ from dnad_ray.places import Place, address, place, reached
 from dnad_ray.ray_token import keep_token_private
 from dnad_ray.resources import Allotment, Node, allot
 from dnad_ray.store import write_bytes
+from dnad_ray.usage import no_usage_statistics
 
 __all__ = ["allotment_of", "check_storage", "cluster", "nodes", "num_parallel"]
 
@@ -46,7 +47,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    no_usage_statistics()
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end trials in the middle of a step
     if address is None and "RAY_ADDRESS" not in os.environ:
         options: dict[str, Any] = {"address": "local", "include_dashboard": False}

@@ -11,10 +11,12 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dnad_ray.errors import ConfigError
 from dnad_ray.ranges import Range
+from dnad_ray.section import Count, NonNegative, Positive, Section, Share
+from dnad_ray.sweep_config import LimitConfig, SweepConfig, WatchConfig
 from dnad_ray.yaml_reader import YamlError, parse_yaml
 
 __all__ = [
@@ -29,25 +31,17 @@ __all__ = [
     "SweepConfig",
     "TeacherConfig",
     "TrainConfig",
+    "WatchConfig",
     "config_from_dict",
     "config_to_dict",
     "parse_assignment",
     "with_overrides",
 ]
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
 _VARIED = ("sweep.grid.", "sweep.ranges.")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images."""
 
     name: str = "digits"
@@ -86,7 +80,7 @@ class DataConfig(_Section):
         return self
 
 
-class SpaceConfig(_Section):
+class SpaceConfig(Section):
     """What can be built."""
 
     name: str = "dnad"
@@ -103,7 +97,7 @@ class SpaceConfig(_Section):
     """`cifar` keeps the resolution, `imagenet` divides it by 8."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How supernet and architecture weights learn, both on training images only (one-level)."""
 
     epochs: Count = 120
@@ -148,7 +142,7 @@ class TrainConfig(_Section):
         return self
 
 
-class FloorConfig(_Section):
+class FloorConfig(Section):
     """Where shrinking ends: the first limit that is reached; None is no limit."""
 
     macs: Count | None = None
@@ -159,7 +153,7 @@ class FloorConfig(_Section):
     """Stop below this sparsity sum S (the release's criterion, 250 there)."""
 
 
-class ShrinkConfig(_Section):
+class ShrinkConfig(Section):
     """Search by deleting (SNPS). Rates are per epoch, so that they keep their meaning across data sizes."""
 
     rate: Annotated[float, Field(gt=0, le=1)] = 0.006
@@ -186,7 +180,7 @@ class ShrinkConfig(_Section):
     """Where to stop."""
 
 
-class TeacherConfig(_Section):
+class TeacherConfig(Section):
     """The network that is imitated, trained once per run on the training images."""
 
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
@@ -199,7 +193,7 @@ class TeacherConfig(_Section):
     """Genotype JSON file to train; None takes sep_conv_3x3 from both inputs in every node."""
 
 
-class DistillConfig(_Section):
+class DistillConfig(Section):
     """Search by imitating (KD)."""
 
     kind: Literal["none", "logits", "features", "logits+features"] = "features"
@@ -244,7 +238,7 @@ class DistillConfig(_Section):
         return self
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How a shrunken network is scored and counted."""
 
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
@@ -259,61 +253,7 @@ class EvaluationConfig(_Section):
     """Training images on which batch-norm statistics are re-estimated before scoring; 0 keeps the running ones."""
 
 
-class SweepConfig(_Section):
-    """Many searches in parallel; ignored by `dnad-ray search`."""
-
-    grid: dict[str, tuple[Any, ...]] = {}
-    """Values for config keys, for example `shrink.rate: [0.05, 0.1]`; every combination is a trial."""
-    num_trials: Count | None = None
-    """Trials in all: the grid under `seed`, then under `seed + 1`, and so on; None takes the grid once."""
-    sampler: Literal["grid", "random", "optuna"] = "grid"
-    """`grid`, or `num_trials` settings from `ranges`: at random, or by Optuna's multi-objective search."""
-    ranges: dict[str, Range] = {}
-    """What `random` and `optuna` draw config keys from, for example `shrink.rate: {loguniform: [0.02, 0.2]}`."""
-    cost_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.3, 0.5, 1.0)
-    """Shares of the dense network's MACs: `optuna` weighs the lowest errors at most that large against each other."""
-    scheduler: Literal["none", "pareto"] = "none"
-    """`pareto` stops trials that are dominated at equal MACs all along, beyond the noise of seeds and images."""
-    patience: Count = 2
-    """Fewest snapshots that `pareto` compares before it stops a trial."""
-    noise_factor: Positive = 3.0
-    """Standard deviations that `pareto` takes for noise, in the mean over a trial's snapshots."""
-    cpus_per_trial: Positive | None = None
-    """CPUs of a trial, in all its processes; each uses its part as threads. None: see `docs/resources.md`."""
-    gpus_per_trial: NonNegative | None = None
-    """GPUs of a trial, one per process, or a fraction of one; None takes one each where the cluster has GPUs."""
-    max_concurrent: Count | None = None
-    """Most trials at once; None takes as many as fit."""
-
-    @model_validator(mode="after")
-    def _what_is_varied_has_an_effect(self) -> SweepConfig:
-        if self.sampler == "grid" and self.ranges:
-            raise ValueError(
-                f"ranges: got {', '.join(self.ranges)}, which have no effect with sampler 'grid'; "
-                "allowed: sampler random or optuna, or no ranges"
-            )
-        if self.sampler != "grid":
-            if self.grid:
-                raise ValueError(
-                    f"grid: got {', '.join(self.grid)}, which has no effect with sampler {self.sampler!r}; "
-                    "allowed: sampler grid, or an empty grid ({}) and ranges, of which one kind is choice"
-                )
-            for name in ("ranges", "num_trials"):
-                if not getattr(self, name):
-                    raise ValueError(f"{name}: got {getattr(self, name)}; allowed: some, with sampler {self.sampler!r}")
-        return self
-
-
-class LimitConfig(_Section):
-    """Where a trial ends early, with a final snapshot of what it has: the first limit reached; None is no limit."""
-
-    seconds: Positive | None = None
-    """Compute of the trial: wall seconds times devices. On another machine a search ends elsewhere."""
-    macs: Annotated[float, Field(ge=1)] | None = None
-    """Multiply-adds of training: 3 times the supernet's forward pass for each image. The same on every machine."""
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """A complete run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -334,6 +274,8 @@ class RunConfig(_Section):
     """Where a trial ends early."""
     sweep: SweepConfig = SweepConfig()
     """Many searches in parallel."""
+    watch: WatchConfig = WatchConfig()
+    """What is kept for people who watch."""
 
     @model_validator(mode="after")
     def _floor_and_warmup(self) -> RunConfig:

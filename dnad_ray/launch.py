@@ -87,7 +87,7 @@ def run_sweep(
         board.say(f"sweep: {hint}")
     trajectories = _trajectories(config, specs, prepared, folder)
     at_end = [spec for spec in specs if spec not in left]
-    watcher = Watcher(todo, board)
+    watcher = Watcher(folder, board)
     source = TrialSource(
         todo,
         config,
@@ -95,7 +95,7 @@ def run_sweep(
         budget=budget,
         sampler=None if make_sampler is None else make_sampler(config, at_end, trajectories, prepared.data),
         trajectories=trajectories,
-        on_chosen=watcher.expect,
+        on_chosen=board.expect,
     )
     ending = None if stop is None else SweepStop(stop, stop_board())
     ends = [] if ending is None else [ending]

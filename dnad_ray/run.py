@@ -28,7 +28,7 @@ from dnad_ray.errors import (
 from dnad_ray.files import is_inside
 from dnad_ray.places import Place, address, reached, remove_folder
 from dnad_ray.progress import Board, duration_in_words
-from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
@@ -40,7 +40,6 @@ __all__ = [
     "check_out",
     "conclude",
     "estimate_in_words",
-    "event_text",
     "is_complete",
     "load_images",
     "prepare",
@@ -209,19 +208,15 @@ def run_search(
     checkpoints = checkpoints_of(folder, spec.name)
     saved = load_newest(checkpoints.glob("*"))
     last_checkpoint = time.monotonic()
+    board.trial_began(spec.name)
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved, stop=stop):
-        total = spec.config.train.epochs
         if not isinstance(event, StopRequest):
-            board.update(spec.name, total if state.is_finished else event.epoch, total, event_text(event))
+            board.report(spec.name, event)
         if isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
             keep_checkpoint(checkpoints, state.state_dict(), state.step)
             last_checkpoint = time.monotonic()
-
-
-def event_text(event: EpochReport | Snapshot) -> str:
-    """Return an event in a few words for a progress line."""
-    text = f"{event.num_operations} operations"
-    return text + (f", proxy error {1 - event.proxy_accuracy:.2%}" if isinstance(event, Snapshot) else "")
+    status = read_status(folder, spec.name)
+    board.trial_ended(spec.name, status["state"], status.get("reason"))
 
 
 def conclude(

@@ -15,7 +15,7 @@ from dnad_ray.errors import ConfigError
 __all__ = ["check_sampler", "corners", "trial_configs"]
 
 # Set once per run: varied, they would have no effect, or would not fit the one teacher.
-_SHARED = ("seed", "sweep", "data", "space.stem", "distill.teacher")
+_SHARED = ("seed", "sweep", "watch", "data", "space.stem", "distill.teacher", "train.num_processes")
 _MOST_CORNERS = 256
 
 
@@ -69,11 +69,11 @@ def _check_keys(config: RunConfig) -> None:
     for name in ("grid", "ranges"):
         for key in getattr(config.sweep, name):
             if any(f"{key}.".startswith(f"{shared}.") for shared in _SHARED):
-                shared = "what all trials share (data.*, space.stem, distill.teacher.*)"
+                shared = "what all trials share (data.*, space.stem, distill.teacher.*, train.num_processes)"
                 raise ConfigError(
                     f"sweep.{name}",
                     key,
-                    f"any key but seed (see sweep.num_trials, --more-seeds), sweep.*, and {shared}",
+                    f"any key but seed (see sweep.num_trials, --more-seeds), sweep.*, watch.*, and {shared}",
                 )
 
 

@@ -10,6 +10,8 @@ Layout of a run folder::
     trials/<trial>/status.json           its state, why, and what it changes in the configuration
     genotypes/<digest>.json              every architecture that a snapshot names
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
+    live.html, live.js                   a page that redraws itself while the run goes on, and what it draws
+    tensorboard/<trial>/                 event files, for TensorBoard
 
 Writers replay after a resume, and after a network cut an old worker may still write: every file is therefore
 written whole under a temporary name and renamed (or put at once, into an object store), and a snapshot that stands
@@ -48,10 +50,12 @@ from search_spaces.json_reader import parse_json
 
 __all__ = [
     "RunContents",
+    "append_bytes",
     "create_run",
     "free_folder",
     "is_run",
     "list_trials",
+    "on_disk",
     "read_final_step",
     "read_genotype",
     "read_run",
@@ -395,6 +399,22 @@ def write_bytes(file: Place, content: bytes) -> None:
                 "space on the disk of", str(file.parent), "enough room; nothing was half-written"
             ) from error
         raise
+
+
+def on_disk(folder: object) -> bool:
+    """Whether a run folder is one of this machine's file system, where a file can grow."""
+    return isinstance(folder, Path)
+
+
+def append_bytes(file: Path, content: bytes) -> None:
+    """Add to the end of a file that one process alone writes; a reader may see a part of ``content``.
+
+    Nothing waits for the disk: it is for what can be made again from the records of a run.
+    """
+    if content:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as stream:
+            stream.write(content)
 
 
 def _safe(name: str, what: str) -> str:

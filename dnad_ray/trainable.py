@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -89,6 +90,8 @@ def metrics_of(event: EpochReport | Snapshot, state: SearchState) -> dict[str, A
         "num_operations": event.num_operations,
         "device_seconds": event.device_seconds,
         "at_end": state.is_finished,
+        # As text: Tune keeps running statistics of every number that it finds, for every trial.
+        "record": json.dumps(event.to_dict()),
     }
     if isinstance(event, Snapshot):
         metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}

@@ -3,60 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any, final
 
 from ray import tune
 
+from dnad_ray.places import Place
 from dnad_ray.progress import Board
-from dnad_ray.trial import TrialSpec
+from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.store import read_status
+from dnad_ray.trial import DONE
+from search_spaces.json_reader import parse_json
 
 __all__ = ["Watcher"]
 
 
 @final
 class Watcher(tune.Callback):
-    """Shows what trials report; whatever goes wrong in showing must not end the experiment.
+    """Hands what trials report to the board; whatever goes wrong in showing must not end the experiment.
 
     Args:
-        specs: The trials of the sweep.
+        folder: The run folder, where a trial says how it ended.
         board: Where to show them.
     """
 
-    def __init__(self, specs: Sequence[TrialSpec], board: Board) -> None:
-        self._specs, self._board = {spec.name: spec for spec in specs}, board
-        self._errors: dict[str, float] = {}
-        self._ended: set[str] = set()
-
-    def expect(self, spec: TrialSpec) -> None:
-        """Take note of a trial that was chosen only now."""
-        self._specs[spec.name] = spec
+    def __init__(self, folder: Place, board: Board) -> None:
+        self._folder, self._board = folder, board
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
         return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show that a trial runs."""
+        with contextlib.suppress(Exception):
+            self._board.trial_began(trial.config["trial"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Show what a trial reported."""
         with contextlib.suppress(Exception):
-            spec = self._specs[trial.config["trial"]]
-            if "error" in result:
-                self._errors[spec.name] = result["error"]
-            text = f"{spec.label}: {result['num_operations']} operations"
-            if spec.name in self._errors:
-                text += f", proxy error {self._errors[spec.name]:.2%}"
-            total = spec.config.train.epochs
-            self._board.update(spec.name, total if result["at_end"] else result["epoch"], total, text)
+            data = parse_json(result["record"].encode(), "record")
+            record = Snapshot.from_dict(data) if "kind" in data else EpochReport.from_dict(data)
+            self._board.report(trial.config["trial"], record)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that is at its end, and not one that paused."""
+        """Show how a trial came to its end."""
         with contextlib.suppress(Exception):
-            if trial.last_result.get("stopped"):
-                return
-            self._ended.add(trial.config["trial"])
-            self._board.update("sweep", len(self._ended), len(self._specs), "trials at their end")
+            name = trial.config["trial"]
+            status = read_status(self._folder, name)
+            is_told = status["state"] in {*DONE, "interrupted", "paused"}
+            # A trial that ends without saying how did not come to its end; so says `conclude`, too.
+            self._board.trial_ended(name, status["state"] if is_told else "failed", status.get("reason"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a worker failed."""
@@ -66,4 +64,6 @@ class Watcher(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial failed for good."""
         with contextlib.suppress(Exception):
-            self._board.say(f"{trial.config['trial']}: failed too often ({trial.path}/error.txt)")
+            name = trial.config["trial"]
+            self._board.say(f"{name}: failed too often ({trial.path}/error.txt)")
+            self._board.trial_ended(name, "failed", f"failed too often ({trial.path}/error.txt)")

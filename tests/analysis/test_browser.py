@@ -8,9 +8,14 @@ import shutil
 import pytest
 
 from analysis.frame import load_runs
+from analysis.live import live_page, live_script
 from analysis.pareto import front_of
 from analysis.report import write_report
+from dnad_ray.config import RunConfig
+from dnad_ray.live_page import LivePage
+from dnad_ray.progress import Board
 from dnad_ray.store import write_status
+from dnad_ray.trial import TrialSpec
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +113,41 @@ def test_report_fits_the_window(browser, report, width):
     browser.get(report[0].as_uri())
     wait_for(browser, 'document.querySelectorAll("#chart-paths .trace").length > 0')
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_live_page_redraws_itself_and_shows_names_as_text(browser, tmp_path, snapshot, dense):
+    evil = "<img src=x onerror=\"document.title='pwned'\"></script>"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    specs = [TrialSpec(name, {"data.root": evil}, RunConfig()) for name in ("t00", "t01")]
+    board = Board([LivePage(live_page, live_script, seconds=0.0)])
+    board.begin(specs, folder)
+    browser.get((folder / "live.html").as_uri())
+    wait_for(browser, 'document.querySelectorAll("#trials tr.waiting").length === 2')
+    assert "No network has been recorded yet" in browser.execute_script("return document.body.textContent")
+    browser.execute_script("window.isTheSamePage = true")
+
+    def marks(name):
+        return browser.execute_script(f'return document.querySelectorAll("#chart circle.{name}").length')
+
+    board.trial_began("t00")
+    for step, (macs, accuracy) in enumerate([(4_000_000, 0.9), (3_000_000, 0.8), (2_000_000, 0.85)], 1):
+        record = snapshot(dense(), trial="t00", step=step, macs=macs, proxy_accuracy=accuracy, digest=f"{evil}{step}")
+        board.report("t00", record)
+    wait_for(browser, 'document.querySelectorAll("#chart circle.front").length === 2')
+    assert marks("cloud") == 3
+    row = browser.execute_script('return document.querySelector("#trials tr.running").textContent')
+    assert row.startswith("t00root " + evil)
+    assert "2M85.00%2" in row  # MACs, proxy accuracy, points on the front
+    cheapest = browser.execute_script('return document.querySelector("#chart circle.front title").textContent')
+    assert cheapest.splitlines()[0] == "Proxy error 15.00%, MACs 2,000,000"
+
+    best = snapshot(dense(), trial="t01", step=1, macs=1_000_000, params=1, proxy_accuracy=0.99, digest="best")
+    board.report("t01", best)
+    board.end("interrupted", {})
+    wait_for(browser, 'document.querySelectorAll("#chart circle.front").length === 1')
+    wait_for(browser, 'document.getElementById("status").textContent.includes("interrupted")')
+    assert browser.execute_script("return window.isTheSamePage") is True
+    assert browser.title == "run - dnad-ray live"
+    assert browser.execute_script('return document.querySelectorAll("img").length') == 0
+    assert browser.get_log("browser") == []

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_from_dict, config_to_dict
@@ -211,13 +212,15 @@ def test_sweep_killed_then_terminated_is_resumed_with_the_same_result(sweep, con
     assert last == f"dnad-ray: error: interrupted; to continue: dnad-ray sweep {config} --out {out} --resume"
     status = read_run(out).status["t01"]
     assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGTERM")
-    saved = load_newest(out.glob("ray/attempt-2/t01/checkpoint_*"))
+    saved = load_newest((out / "trials" / "t01" / "checkpoints").iterdir())
     assert saved["step"] == status["step"]  # nothing of what was computed is lost
     assert (out / "report.html").exists()
 
-    code, said, err, _ = sweep(config, "--resume", out=out).wait()
-    assert (code, err) == (0, ""), said
+    stored = read_run(out)
+    code, said, err, _ = sweep(config, "--resume", "--json", out=out).wait()
+    assert (code, "error" in err) == (0, False), err
     after = read_run(out)
+    assert_watched(out, [json.loads(line) for line in said.splitlines()], stored, after)
     assert {name: (status["state"], status["attempt"]) for name, status in after.status.items()} == {
         "t00": ("finished", 1),
         "t01": ("finished", 3),
@@ -282,7 +285,7 @@ def test_sweep_whose_trial_raises_hangs_and_is_interrupted_ends_with_the_same_re
     assert err.splitlines()[-1].startswith("dnad-ray: error: interrupted; to continue: ")
     status = read_run(out).status["t01"]
     assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGINT")
-    assert load_newest(out.glob("ray/*/t01/checkpoint_*"))["step"] == status["step"]
+    assert load_newest((out / "trials" / "t01" / "checkpoints").iterdir())["step"] == status["step"]
 
     code, said, err, _ = sweep(config, "--resume", out=out).wait()
     assert (code, err) == (0, ""), said
@@ -316,10 +319,35 @@ def test_sweep_whose_time_is_spent_pauses_its_trials_and_is_no_failure(sweep, co
             break
         budget, resume = 2 * budget, ["--resume"]  # this machine was so busy that no trial began in time
     assert {name: entry["state"] for name, entry in status.items()} == {"t00": "paused"}
-    steps = [json.loads(file.read_text())["step"] for file in out.glob("ray/*/t00/checkpoint_*/manifest.json")]
+    steps = [json.loads(file.read_text())["step"] for file in out.glob("trials/t00/checkpoints/*/manifest.json")]
     history = read_run(out).history["t00"]
     # It took no epoch more than it wrote down, and saved the step at which it paused.
     assert 0 <= max(steps) - (history[-1]["step"] if history else 0) < 3
+
+
+def assert_watched(out, events, stored, after):
+    """What a resumed sweep told a program, and what curves and page hold after three commands."""
+    started = next(event for event in events if event["event"] == "run_started")
+    assert (started["resumed"], started["num_snapshots"]) == (True, len(stored.snapshots))
+    assert [trial["state"] for trial in started["trials"]] == ["finished", "waiting"]
+    told = [event["snapshot"] for event in events if event["event"] == "snapshot"]
+    assert stored.snapshots + told == after.snapshots  # t01 is the last one: its new snapshots are the end
+    ends = [(event["trial"], event["state"]) for event in events if event["event"] == "trial_ended"]
+    assert ends == [("t01", "finished")]
+    assert (events[-1]["event"], events[-1]["state"]) == ("run_ended", "finished")
+    assert events[-1]["front"] == json.loads((out / "front.json").read_text())
+    for trial in ("t00", "t01"):
+        curves = EventAccumulator(str(out / "tensorboard" / trial), size_guidance={"scalars": 0})
+        curves.Reload()
+        steps = {name: [event.step for event in curves.Scalars(name)] for name in ("macs", "train_loss")}
+        assert steps["macs"] == [row["step"] for row in after.snapshots if row["trial"] == trial]
+        assert steps["train_loss"] == [entry["step"] for entry in after.history[trial]]
+    picture = json.loads((out / "live.js").read_text().removeprefix("drawRun(").removesuffix(");\n"))
+    assert (picture["state"], picture["counts"], picture["num_snapshots"]) == (
+        "finished",
+        {"finished": 2},
+        len(after.snapshots),
+    )
 
 
 def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):

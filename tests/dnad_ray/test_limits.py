@@ -9,8 +9,9 @@ import pytest
 from dnad_ray.config import LimitConfig
 from dnad_ray.cost_table import costs_of
 from dnad_ray.limits import limit_reached
-from dnad_ray.records import EpochReport, Pause, Snapshot
+from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.search import SearchState, search
+from dnad_ray.stopping import StopRequest
 from search_spaces.space import NetworkShape, space_named
 
 
@@ -83,15 +84,15 @@ def test_limit_of_seconds_leaves_the_snapshots_before_it_as_they_are(share, tiny
 def test_paused_search_goes_on_as_if_nothing_had_happened(pause_at, tiny, digits, whole, timeless):
     config, seen = tiny(), []
     state = start(config, digits)
-    events = list(search(state, lambda: (seen.append(state.step), state.step == pause_at)[1]))
-    assert seen == list(range(1, pause_at + 1))  # on CPU the host looks after every step
-    pause = events.pop()
-    assert pause == Pause(
-        step=pause_at,
-        epoch=-(-pause_at // 3),
-        num_operations=state.supernet.genotype.pruned().num_operations,
-        device_seconds=state.device_seconds,
-    )
+    pause = StopRequest("the time is over", "paused")
+
+    def stop():
+        seen.append(state.step)
+        return pause if state.step == pause_at else None
+
+    events = list(search(state, stop))
+    assert seen == list(range(pause_at + 1))  # on CPU the host looks after every step
+    assert events.pop() is pause
     assert not state.is_finished
     saved = copy.deepcopy(state.state_dict())
     resumed = SearchState.resume(saved, config, digits, run="demo", trial="t00")
@@ -102,6 +103,6 @@ def test_paused_search_goes_on_as_if_nothing_had_happened(pause_at, tiny, digits
 
 def test_search_at_its_end_does_not_pause(tiny, digits):
     state = start(tiny({"train.epochs": 2, "train.look_steps": 100}), digits)
-    events = list(search(state, lambda: state.step >= 6))
+    events = list(search(state, lambda: StopRequest("too late") if state.step >= 6 else None))
     assert isinstance(events[-1], EpochReport)
     assert state.is_finished

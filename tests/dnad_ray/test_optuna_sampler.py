@@ -137,7 +137,7 @@ def test_sweep_of_optuna_is_continued_with_the_same_settings(sweep, tmp_path, ti
     last = max((out / "trials" / "t01" / "snapshots").glob("*.json"))
     last.unlink()
     (out / "snapshots.parquet").unlink()
-    newest = max(out.glob("ray/attempt-1/t01/checkpoint_*"))
+    newest = max(out.glob("trials/t01/checkpoints/*"))
     (newest / "manifest.json").unlink()
 
     code, said, err = sweep("--resume", "--more-seeds", "1")

@@ -11,8 +11,8 @@ import torch
 
 pytest.importorskip("ray")
 
+from dnad_ray import budget, trainable
 from dnad_ray import checkpoint as checkpoint_module
-from dnad_ray import trainable
 from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_to_dict
 from dnad_ray.search import SearchState, search
@@ -146,20 +146,20 @@ def test_tune_trial_saves_by_time_where_nothing_is_deleted(tiny, worker, monkeyp
 
 def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, request):
     digits, timeless = map(request.getfixturevalue, ("digits", "timeless"))
-    clock = iter([0.0, 0.0, 0.0, 0.0, 9.0])  # before it begins, and after each step
+    clock = iter([0.0] * 5 + [9.0])  # before it begins, before its first step, and after each step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainable.time, "time", lambda: next(clock))
+        patch.setattr(budget.time, "time", lambda: next(clock))
         reports = worker(spec, deadline=5.0)
-    assert (reports[-1][0]["step"], reports[-1][0]["at_end"], reports[-1][1]) == (4, False, True)
-    assert [metrics["is_paused"] for metrics, _ in reports] == [False] * (len(reports) - 1) + [True]
+    assert reports[-1] == ({"step": 4, "stopped": "the time budget was spent"}, True)
+    assert not any(metrics["at_end"] for metrics, _ in reports[:-1])
     assert read_status(folder, "t00")["state"] == "paused"
-    worker(spec, attempt=2)
+    worker(spec)
     expected = search(SearchState.start(spec.config, digits, run="demo", trial="t00"))
     assert timeless(read_run(folder).snapshots) == timeless(expected)
 
 
 def test_tune_trial_that_gets_its_turn_too_late_does_not_begin(spec, worker, folder):
-    assert worker(spec, deadline=1.0) == [({"at_end": False, "is_paused": True}, False)]
+    assert worker(spec, deadline=1.0) == [({"stopped": "the time budget was spent"}, False)]
     assert read_status(folder, "t00") == {"state": "unknown"}
 
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from dnad_ray import trial as trial_module
+from dnad_ray.budget import time_check
 from dnad_ray.complexity import complexity_of
 from dnad_ray.config import config_to_dict
 from dnad_ray.errors import ConfigError
 from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, search
+from dnad_ray.stopping import StopRequest
 from dnad_ray.store import create_run, read_genotype, read_run, read_status
 from dnad_ray.trial import DONE, TrialSpec, run_trial, trials_of
 
@@ -147,8 +149,8 @@ def test_trial_that_ended_by_seconds_and_could_not_save_it_ends_there_again(tiny
 
 
 def test_trial_that_is_asked_to_pause_says_so(spec, folder, digits, expected, timeless):
-    events = list(run_trial(spec, digits, None, folder, None, should_pause=lambda: True))
-    assert [type(event).__name__ for event, _ in events] == ["Pause"]
+    events = list(run_trial(spec, digits, None, folder, None, stop=time_check(1.0)))
+    assert [event for event, _ in events] == [StopRequest("the time budget was spent", "paused")]
     status = read_status(folder, "t00")
     assert (status["state"], status["reason"]) == ("paused", "the time budget was spent")
     assert "paused" not in DONE

@@ -42,7 +42,14 @@ def load(folder, job, config):
         train, validation = parts
         data = dataclasses.replace(data, train=train, validation=validation)
     file = read_teacher(folder / "teacher")
-    return data, None if file is None else load_teacher(file, CPU)
+    if file is None:
+        return data, None
+    kind = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # that of the file
+    teacher = load_teacher(file, CPU)
+    torch.set_default_dtype(kind)
+    teacher.network.to(kind)
+    return data, teacher
 
 
 def start(folder, job, ranks):
