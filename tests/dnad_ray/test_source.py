@@ -6,7 +6,6 @@ import pytest
 
 pytest.importorskip("ray")
 
-import ray
 from ray.tune.search import Searcher
 
 from dnad_ray.budget import Budget
@@ -109,4 +108,4 @@ def test_source_leaves_nothing_of_itself_in_the_files_of_tune(tiny, source, tmp_
     made.save_to_dir(str(tmp_path), "session")
     made.save(str(tmp_path / "state"))
     assert not (tmp_path / "state").exists()
-    assert b"shrink" not in ray.cloudpickle.dumps(made)
+    assert made.__getstate__() == {}  # what Tune pickles
