@@ -34,6 +34,7 @@ from dnad_ray.recipes import recipe_named
 from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, search
 from dnad_ray.trial import setting_of, trials_of
+from search_spaces.json_reader import parse_json
 
 RATES = [0.08, 0.12]
 CLOSE, WIDE = [5e-4, 2e-3, 8e-3], [2e-5, 2e-4, 2e-3, 2e-2]
@@ -196,7 +197,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("early-stopping.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    records: dict[str, list[Row]] = json.loads(arguments.record.read_text()) if arguments.record.exists() else {}
+    records: dict[str, list[Row]] = {}
+    if arguments.record.exists():
+        records = parse_json(arguments.record.read_bytes(), str(arguments.record))
     for name, (learning_rates, floor) in SCENARIOS.items():
         if name not in records:
             varied = {

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dnad_ray.errors import ConfigError
-from dnad_ray.progress import duration_in_words
+from dnad_ray.durations import duration_in_words
 from dnad_ray.stopping import StopCheck, StopRequest
 
-__all__ = ["Budget", "parse_duration", "time_check"]
+__all__ = ["Budget", "time_check"]
 
 _T = TypeVar("_T")
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)")
-
-
-def parse_duration(text: str, option: str = "--time-budget") -> float:
-    """Return the seconds that people mean by a duration.
-
-    Raises:
-        ConfigError: If it is none, or not above 0.
-
-    >>> [parse_duration(text) for text in ("90", "90s", "10m", "1.5h", "2 h", "1d")]
-    [90.0, 90.0, 600.0, 5400.0, 7200.0, 86400.0]
-    """
-    match = _DURATION.fullmatch(text.strip())
-    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(option, text, "seconds above 0, or a number with s, m, h or d: 90, 90s, 10m, 2h")
-    return seconds
 
 
 def time_check(deadline: float | None) -> StopCheck:

@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray import __version__
-from dnad_ray.budget import Budget, parse_duration
+from dnad_ray.budget import Budget
+from dnad_ray.durations import parse_duration
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, ResourceError, UserError, one_line
 from dnad_ray.places import Place, address, place
 from dnad_ray.printable import printable

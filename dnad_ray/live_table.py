@@ -12,8 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dnad_ray.durations import duration_in_words
 from dnad_ray.errors import one_line
-from dnad_ray.progress import Activity, Moment, RunBegan, RunEnded, Said, duration_in_words
+from dnad_ray.progress import Activity, Moment, RunBegan, RunEnded, Said
 from dnad_ray.records import metric
 from dnad_ray.standing import Standing, TrialStanding
 

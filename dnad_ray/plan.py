@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 from dnad_ray.config import RunConfig
 from dnad_ray.errors import ConfigError
-from dnad_ray.places import Place
+from dnad_ray.places import Place, reached
 from dnad_ray.store import list_trials, read_status, write_status
 from dnad_ray.trial import TrialSpec, spec_of, trials_of
 
@@ -30,11 +30,12 @@ def trials_in(config: RunConfig, folder: Place | None) -> list[TrialSpec]:
 
     Raises:
         ConfigError: If what is varied, or what the folder says that a trial changes, is impossible.
+        RunFolderError: If the storage of the folder does not answer.
     """
     planned = {spec.name: spec for spec in trials_of(config)}
     recorded = {}
-    for name in [] if folder is None else list_trials(folder):
-        overrides = read_status(folder, name).get("overrides") if folder is not None else None
+    for name in [] if folder is None or not reached(folder, "--out") else list_trials(folder):
+        overrides = None if folder is None else read_status(folder, name).get("overrides")
         if isinstance(overrides, dict) and overrides and not (name in planned and planned[name].is_chosen):
             recorded[name] = spec_of(config, name, overrides)
     added = sorted((name for name in recorded if name not in planned), key=lambda name: (len(name), name))

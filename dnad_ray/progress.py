@@ -29,7 +29,6 @@ __all__ = [
     "Said",
     "TrialBegan",
     "TrialEnded",
-    "duration_in_words",
     "trial_text",
 ]
 
@@ -229,18 +228,3 @@ def trial_text(run: Standing, trial: TrialStanding) -> str:
         parts.append(f"{run.front.count_of[trial.spec.name]} on the front")
     label = f"{trial.spec.label}: " if trial.spec.label else ""
     return label + ", ".join(parts)
-
-
-def duration_in_words(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    >>> [duration_in_words(s) for s in (8, 95, 5400, 200000)]
-    ['8 s', '2 min', '1.5 h', '2.3 days']
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"

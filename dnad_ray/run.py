@@ -17,6 +17,7 @@ from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
 from dnad_ray.devices import device_for
+from dnad_ray.durations import duration_in_words
 from dnad_ray.errors import (
     ConfigError,
     DnadRayError,
@@ -27,7 +28,7 @@ from dnad_ray.errors import (
 )
 from dnad_ray.files import is_inside
 from dnad_ray.places import Place, address, reached, remove_folder
-from dnad_ray.progress import Board, duration_in_words
+from dnad_ray.progress import Board
 from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.stopping import StopCheck, StopRequest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from dnad_ray import cli
 from dnad_ray.config import (
@@ -181,7 +179,7 @@ def config_file(tiny: TinyConfig, pictures: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def quiet_board() -> Board:
     """A board that nobody sees."""
-    return Board(Console(file=io.StringIO(), width=80), None)
+    return Board([])
 
 
 @pytest.fixture

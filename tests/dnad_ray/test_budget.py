@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dnad_ray import budget as budget_module
-from dnad_ray.budget import Budget, parse_duration
+from dnad_ray.budget import Budget
+from dnad_ray.durations import parse_duration
 from dnad_ray.errors import ConfigError
 
 

@@ -50,11 +50,10 @@ def whole(config_file, digits, quiet_board_of_module, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quiet_board_of_module():
-    from rich.console import Console
 
     from dnad_ray.progress import Board
 
-    return Board(Console(file=io.StringIO()), None)
+    return Board([])
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_from_dict, config_to_dict
 from dnad_ray.data import load_data
-from dnad_ray.progress import duration_in_words
+from dnad_ray.durations import duration_in_words
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import read_genotype, read_run
 from dnad_ray.teacher import load_teacher, read_teacher

@@ -167,7 +167,14 @@ def test_search_into_a_url_is_resumed_and_read_beside_a_local_run(base, config_f
     assert out.splitlines()[-1] == f"report: {url}/report.html"
     names = {path.name for path in (base / "demo").iterdir()}
     files = {"config.yaml", "snapshots.parquet", "front.json", "report.html", "run.json"}
-    assert names == files | {"genotypes", "teacher", "trials"}  # and nothing temporary
+    assert names == files | {
+        "genotypes",
+        "teacher",
+        "trials",
+        "tensorboard",
+        "live.html",
+        "live.js",
+    }  # and nothing temporary
     contents = read_run(url)
     assert contents.problems == ()
     for record in json.loads((base / "demo" / "front.json").read_text()):

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from dnad_ray import progress
-from dnad_ray.progress import Board, PlainLines, Reported, RunBegan, RunEnded, TrialEnded, duration_in_words
+from dnad_ray.durations import duration_in_words
+from dnad_ray.progress import Board, PlainLines, Reported, RunBegan, RunEnded, TrialEnded
 from dnad_ray.trial import TrialSpec
 
 

@@ -317,7 +317,7 @@ def test_conclude_says_which_trials_ended_before_their_floor(two, folder, board)
 
 def test_run_search_pauses_when_its_time_is_spent_and_goes_on(tiny, digits, folder, board, timeless):
     spec = spec_of(tiny())
-    run_search(spec, Prepared(digits, None), folder, board, Budget(1e-9))
+    run_search(spec, Prepared(digits, None), folder, board, stop=Budget(1e-9).check)
     assert read_status(folder, "t00")["state"] == "paused"
     assert read_run(folder).history["t00"] == []
     (checkpoint,) = (folder / "trials" / "t00" / "checkpoints").iterdir()
