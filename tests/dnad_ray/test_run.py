@@ -321,7 +321,7 @@ def test_run_search_pauses_when_its_time_is_spent_and_goes_on(tiny, digits, fold
     assert read_status(folder, "t00")["state"] == "paused"
     assert read_run(folder).history["t00"] == []
     (checkpoint,) = (folder / "trials" / "t00" / "checkpoints").iterdir()
-    assert checkpoint.name == "00000001"  # it finished its step
+    assert checkpoint.name == "00000000"  # it asks before its first step, too
     run_search(spec, Prepared(digits, None), folder, board)
     expected = search(SearchState.start(tiny(), digits, run="demo", trial="t00"))
     assert timeless(read_run(folder).snapshots) == timeless(expected)
