@@ -21,7 +21,7 @@ UPGRADE    ?=
 help:
 	@echo "make env    create $(VENV) with the exact versions of requirements.txt (PYTHON=... picks the interpreter)"
 	@echo "make demo   run the demo sweep into $(OUT) and write its report; continues where it stopped"
-	@echo "make test   run all tests (PYTEST='-m \"not slow\" -x' passes options)"
+	@echo "make test   run all tests, two files at a time (PYTEST='-m \"not slow\" -x' passes options)"
 	@echo "make lint   check format, lint and types"
 	@echo "make lock   renew requirements.txt after a change of pyproject.toml (UPGRADE=--upgrade: newest versions)"
 	@echo "make clean  remove $(VENV), builds and caches; keeps runs/"
@@ -64,7 +64,7 @@ demo: env
 	$(BIN)/dnad-ray sweep demo --out '$(OUT)' $$resume
 
 test: env
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: env
 	@$(BIN)/ruff format --check .
