@@ -15,7 +15,7 @@ from dnad_ray.places import Place
 from dnad_ray.printable import printable
 from dnad_ray.standing import Record, Standing, TrialStanding
 from dnad_ray.store import RunContents
-from dnad_ray.trial import TrialSpec
+from dnad_ray.trial import DONE, TrialSpec
 
 __all__ = [
     "Activity",
@@ -204,8 +204,8 @@ class PlainLines:
                 self._printed.pop(trial.spec.name, None)
                 if trial.state == "finished":
                     self._line(trial.spec.name, trial.epochs, trial.epochs, trial_text(run, trial))
-                if len(run.trials) > 1:
-                    done = run.num_in("finished", "stopped")
+                if len(run.trials) > 1 and trial.state in DONE:
+                    done = run.num_in(*DONE)
                     self._line("sweep", done, len(run.trials), "trials at their end")
 
     def _line(self, name: str, done: float, total: float, text: str, may_end: bool = True) -> None:

@@ -85,7 +85,7 @@ def test_sweep_over_two_machines_of_which_one_is_lost(inside, tmp_path):
         path.stat().st_size for path in (folder / "teacher").iterdir()
     )
     assert once > 8 * CHUNK
-    assert once <= observed["chunks"] * CHUNK < 1.5 * once, (observed, once)
+    assert once <= observed["chunks"] * CHUNK < 1.8 * once, (observed, once)
 
     # The trial that was lost went on from its checkpoint: a second attempt, on the other machine, and the same records.
     (lost,) = observed["lost"]
