@@ -27,6 +27,11 @@ hostname second
 mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs /run/t
 exec ray start --address=127.0.0.1:6379 --num-cpus=1 --block
 """
+NUM_NODES = """
+import ray
+ray.init("127.0.0.1:6379", log_to_driver=False, logging_level="ERROR")
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
 PRIVATE = ("unshare", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -37,6 +42,11 @@ def wait_for(found, what):
             sys.exit(f"waited in vain for {what}")
         time.sleep(0.1)
     return result
+
+
+def both_have_joined():
+    said = subprocess.run([sys.executable, "-c", NUM_NODES], capture_output=True, text=True, check=True)
+    return int(said.stdout) == 2
 
 
 def status():
@@ -67,6 +77,8 @@ def main():
     subprocess.Popen([sys.executable, "-m", "pyftpdlib", *server], stderr=subprocess.DEVNULL)
     subprocess.run(HEAD.split(), check=True)
     second = subprocess.Popen([*PRIVATE, "bash", "-ec", SECOND])
+    # How many trials run at once is settled when the sweep begins: both machines have to be there.
+    wait_for(both_have_joined, "the second machine to join the first")
     sweep = subprocess.Popen(
         ["dnad-ray", "sweep", str(HERE / "mine.yaml"), "--out", URL, "--address", "127.0.0.1:6379"]
     )
