@@ -45,7 +45,8 @@ def inside(repository, tmp_path):
     is_in_tmp = any(Path(path).resolve().is_relative_to("/tmp") for path in (repository, sys.prefix))
 
     def run(script, seconds, **environment):
-        prologue = PROLOGUE.replace("{ hide_tmp }", "" if is_in_tmp else "mount -t tmpfs tmpfs /tmp")
+        hidden = "/tmp/ray" if is_in_tmp else "/tmp"
+        prologue = PROLOGUE.replace("{ hide_tmp }", f"mkdir -p {hidden} && mount -t tmpfs tmpfs {hidden}")
         keep = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
         folders = [str(Path(sys.executable).parent), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
         process = subprocess.Popen(

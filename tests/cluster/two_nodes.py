@@ -24,7 +24,8 @@ HEAD = "ray start --head --port=6379 --num-cpus=1 --include-dashboard=false --di
 # The token comes by the environment, for no home is shared either; what the test has in /run/t is hidden last.
 SECOND = """
 hostname second
-mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs /run/t
+mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray  # not /tmp: the checkout may lie there
+mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs /run/t
 exec ray start --address=127.0.0.1:6379 --num-cpus=1 --block
 """
 NUM_NODES = """
