@@ -36,8 +36,8 @@ UP = """
 mkdir -m 700 "$HOME/.ray"
 (umask 077; ray get-auth-token --generate > /dev/null)
 ray up /run/t/local.yaml --yes --no-config-cache
-ray exec /run/t/local.yaml 'RAY_AUTH_MODE=token ray status'
 ray submit /run/t/local.yaml cluster/sweep.py {arguments} --out /run/t/out/demo
+ray exec /run/t/local.yaml 'RAY_AUTH_MODE=token ray status'
 stat --format "token %a" /run/t/home/.ray/auth_token
 tr '\\0' '\\n' < /proc/$(pgrep -x raylet)/environ | grep -E '^RAY_(AUTH_MODE|USAGE_STATS_ENABLED)='
 ray submit /run/t/local.yaml cluster/sweep.py nonsense && echo "no mistake?" || echo "code $?"
@@ -105,7 +105,7 @@ def test_ray_up_submit_down_over_ssh(inside, repository, tmp_path):
     assert code == 0, said
     assert_has_its_front(tmp_path / "out" / "demo")
     assert "token 600" in said
-    assert "Total Usage:" in said  # `ray status` answers to the token
+    assert "Total Usage:" in said  # `ray status` answers to the token; right after the start it knows nothing yet
     assert "RAY_AUTH_MODE=token" in said.splitlines()  # in the environment of the raylet itself
     assert "RAY_USAGE_STATS_ENABLED=0" in said.splitlines()
     assert "dnad-ray: error: recipe: got 'nonsense'" in said  # the command's own words, and its failure
