@@ -1,7 +1,7 @@
 """Every second pixel of an image, with gradients in the layout channels last.
 
 What torch makes of the gradient of ``x[:, :, ::2, ::2]`` is an image in the other layout, whose sum with its neighbours
-and whose way back through a ReLU then take up to 40 times as long on CPUs (measured with torch 2.13 at 64x24x8x8).
+and whose way back through a ReLU then take some 35 times as long on CPUs (measured with torch 2.13 at 64x24x8x8).
 """
 
 from __future__ import annotations
