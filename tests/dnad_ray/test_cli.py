@@ -19,6 +19,8 @@ import yaml
 
 from dnad_ray import cli
 from dnad_ray.checkpoint import load_newest
+from dnad_ray.cli import running
+from dnad_ray.cli.configured import read_config
 from dnad_ray.config import config_from_dict
 from dnad_ray.recipes import RECIPES, recipe_named
 from dnad_ray.store import read_genotype, read_run, read_status
@@ -233,7 +235,7 @@ def test_search_with_a_limit_is_complete(command, config_file, tmp_path):
 def test_resume_command_does_not_add_seeds_again(monkeypatch):
     for words in (["--more-seeds", "2"], ["--more-seeds=2"]):
         monkeypatch.setattr(sys, "argv", ["dnad-ray", "sweep", "demo", *words, "--resume", "--max-trials", "1"])
-        assert cli._resume_command() == "dnad-ray sweep demo --max-trials 1 --resume"
+        assert running._resume_command() == "dnad-ray sweep demo --max-trials 1 --resume"
 
 
 def test_interrupt_before_a_run_began_is_one_line_too(command, config_file, monkeypatch, tmp_path):
@@ -316,7 +318,7 @@ def test_config_round_trip_through_a_file(name, command, tmp_path):
     assert (code, err) == (0, "")
     (tmp_path / "mine.yaml").write_text(said)
     assert config_from_dict(yaml.safe_load(said)) == recipe_named(name)
-    assert cli._read_config(str(tmp_path / "mine.yaml")) == recipe_named(name)
+    assert read_config(str(tmp_path / "mine.yaml")) == recipe_named(name)
 
 
 def test_mistake_in_a_process_of_its_own_is_one_line(tmp_path):

@@ -90,9 +90,9 @@ def test_search_with_a_checkpoint_of_another_search_is_refused_in_words(command,
 
 
 def _configuration(file):
-    from dnad_ray.cli import _read_config
+    from dnad_ray.cli.configured import read_config
 
-    return _read_config(str(file))
+    return read_config(str(file))
 
 
 def can_mount() -> bool:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dnad_ray.cli import _read_config
+from dnad_ray.cli.configured import read_config
 from dnad_ray.config import config_to_dict, with_overrides
 from dnad_ray.errors import RunFolderError
 from dnad_ray.records import SNAPSHOT_COLUMNS
@@ -41,7 +41,7 @@ class Evil:
 @pytest.fixture(scope="module")
 def whole(config_file, digits, quiet_board_of_module, tmp_path_factory):
     """A finished run. Read only."""
-    config = with_overrides(_read_config(str(config_file)), {})
+    config = with_overrides(read_config(str(config_file)), {})
     folder = create_run(tmp_path_factory.mktemp("whole") / "demo", config_to_dict(config), "0.1")
     run_search(TrialSpec("t00", {"seed": config.seed}, config), Prepared(digits, None), folder, quiet_board_of_module)
     write_parquet(folder)

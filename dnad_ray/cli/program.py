@@ -1,0 +1,58 @@
+"""The program: its commands, and what each way to fail looks like to the user."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+
+import click
+
+from dnad_ray import __version__
+from dnad_ray.cli.fronts import front, report
+from dnad_ray.cli.recipes import config, recipes
+from dnad_ray.cli.running import search, sweep
+from dnad_ray.cli.words import fail, show_warning
+from dnad_ray.errors import DnadRayError, UserError
+from dnad_ray.usage import no_usage_statistics
+
+__all__ = ["cli", "main"]
+
+_COMMANDS = (search, sweep, front, report, recipes, config)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0, 2 for a user's mistake, 1 for a run that did not finish, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    no_usage_statistics()
+    warnings.showwarning = show_warning
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort as error:  # what click makes of an interrupt
+        fail("interrupted", 128 + getattr(error.__cause__, "signum", signal.SIGINT))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        fail(error.format_message(), 2)
+    except UserError as error:
+        fail(str(error), 2)
+    except DnadRayError as error:
+        fail(str(error), 1)
+    except OSError as error:  # with a name, it is a path that is too long or forbidden; else a disk that failed
+        fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dnad-ray")
+def cli() -> None:
+    """Neural architecture search by deleting and imitating: one global Pareto front of networks.
+
+    Start with `dnad-ray sweep demo --out runs/demo`.
+    """
+
+
+for _command in _COMMANDS:
+    cli.add_command(_command)

@@ -1,0 +1,32 @@
+"""`dnad-ray recipes` and `dnad-ray config`: the named configurations."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["config", "recipes"]
+
+
+@click.command()
+def recipes() -> None:
+    """List the named configurations."""
+    from dnad_ray.recipes import RECIPES, summary_of
+
+    table = Table("recipe", "what it is", box=None)
+    for name in RECIPES:
+        table.add_row(name, summary_of(name))
+    Console().print(table)
+
+
+@click.command()
+@click.argument("recipe")
+def config(recipe: str) -> None:
+    """Print a recipe as YAML, to start a configuration of one's own from."""
+    import yaml
+
+    from dnad_ray.config import config_to_dict
+    from dnad_ray.recipes import recipe_named
+
+    click.echo(yaml.safe_dump(config_to_dict(recipe_named(recipe)), sort_keys=False), nl=False)
