@@ -14,6 +14,7 @@ import torch
 
 from dnad_ray.config import RunConfig, with_overrides
 from dnad_ray.data import ImageData
+from dnad_ray.devices import keep_freed_memory
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.places import Place
@@ -116,6 +117,7 @@ def run_trial(
         status says so and the generator ends; where it is stopped, the request is the last event, and the state that
         comes with it is to be saved.
     """
+    keep_freed_memory()
     if saved is None:
         state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
     else:
