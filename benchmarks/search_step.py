@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.plain_supernet import PlainSupernet, copy_weights
 from dnad_ray.config import DistillConfig, RunConfig, TrainConfig
-from dnad_ray.devices import MEMORY_FORMAT, placed
+from dnad_ray.devices import MEMORY_FORMAT, keep_freed_memory, placed
 from dnad_ray.learner import Learner
 from dnad_ray.losses import shrinking_loss
 from dnad_ray.relaxation import Relaxation
