@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from search_spaces.bank import Sliced
-from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
-from search_spaces.network import Network, NetworkOutput
+from search_spaces.genotype import NONE, Edge, Genotype
+from search_spaces.network import NetworkOutput, network_from
 from search_spaces.space import NetworkShape, SearchSpace
 
 __all__ = ["Candidate", "Removal", "Supernet"]
@@ -46,7 +47,7 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace, shape: NetworkShape) -> None:
         super().__init__()
-        self.network = Network(space.dense(), shape, searching=True)
+        self.network = network_from(space.dense(), shape, searching=True)
 
     @property
     def genotype(self) -> Genotype:
@@ -109,9 +110,9 @@ def _subset(genotype: Genotype, candidates: Iterable[Candidate]) -> Genotype:
     nodes: list[list[list[Edge]]] = [[[] for _ in cell.nodes] for cell in genotype.cells]
     for candidate in candidates:
         nodes[candidate.cell][candidate.node].append(candidate.edge)
-    return Genotype(
-        tuple(
-            CellGenotype(cell.reduction, tuple(map(tuple, lists)))
-            for cell, lists in zip(genotype.cells, nodes, strict=True)
-        )
+    return replace(
+        genotype,
+        cells=tuple(
+            replace(cell, nodes=tuple(map(tuple, lists))) for cell, lists in zip(genotype.cells, nodes, strict=True)
+        ),
     )
