@@ -264,4 +264,3 @@ def _refuse(argument: str, given: object, allowed: str) -> NoReturn:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-

@@ -171,12 +171,12 @@ class Genotype:
                 nodes.append(kept)
                 states.append(bool(kept))
             needed = {first + node for node in cell.outputs}
-            for node in range(len(nodes) - 1, -1, -1):
-                if first + node not in needed:
-                    nodes[node] = ()
-                needed.update(edge.source for edge in nodes[node])
+            for index in range(len(nodes) - 1, -1, -1):
+                if first + index not in needed:
+                    nodes[index] = ()
+                needed.update(edge.source for edge in nodes[index])
             alive.append(replace(cell, nodes=tuple(nodes)))
-            carries.append(any(nodes[node] for node in cell.outputs))
+            carries.append(any(nodes[index] for index in cell.outputs))
         forward = replace(self, cells=tuple(alive))
         empty: tuple[tuple[Edge, ...], ...] = ((),) * self.num_nodes
         return replace(

@@ -40,7 +40,7 @@ class CellNetwork(Network):
                 self.cells[str(index)] = Cell(cell, (older, newer), channels, older_is_larger, searching)
             older, newer = newer, len(cell.outputs) * channels
             older_is_larger = cell.reduction
-        self.classifier = Classifier(newer, shape.num_classes)
+        self.classifier = Classifier(newer, shape.num_classes, stem.adaptive_pool)
 
     def forward(self, images: Tensor, weights: Sequence[Sequence[Tensor]] | None = None) -> NetworkOutput:
         """Classify images, see :meth:`search_spaces.skeleton.Network.forward`."""

@@ -16,7 +16,9 @@ from search_spaces.skeleton import Network, NetworkOutput
 from search_spaces.space import NetworkShape
 from search_spaces.stem_head import Classifier
 
-__all__ = ["ResidualBlock", "ResidualHead", "ResidualNetwork", "ResidualStem"]
+__all__ = ["STEM_OF_RESIDUAL", "ResidualBlock", "ResidualHead", "ResidualNetwork", "ResidualStem"]
+
+STEM_OF_RESIDUAL = "cifar: networks of NAS-Bench-201 keep the resolution of the image"
 
 
 class ResidualStem(nn.Module):
@@ -82,7 +84,7 @@ class ResidualNetwork(Network):
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__(genotype, shape, searching)
         if shape.stem != "cifar":
-            raise SpaceError("stem", shape.stem, "cifar: networks of NAS-Bench-201 keep the resolution of the image")
+            raise SpaceError("stem", shape.stem, STEM_OF_RESIDUAL)
         channels = shape.init_channels
         self.stem = ResidualStem(shape.in_channels, channels)
         self.blocks = nn.ModuleDict()
