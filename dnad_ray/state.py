@@ -18,10 +18,11 @@ from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import sparsity
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.shrink import ShrinkController, schedule_for
+from dnad_ray.spaces import space_of
 from dnad_ray.teacher import Teacher
 from dnad_ray.weights import check_optimizer
 from search_spaces.genotype import Genotype
-from search_spaces.space import NetworkShape, space_named
+from search_spaces.space import NetworkShape
 from search_spaces.supernet import Supernet
 
 __all__ = ["EpochSums", "SearchState"]
@@ -59,7 +60,7 @@ class SearchState:
         self.teacher = teacher if config.distill.uses_teacher else None
         self.device = device_for(config.train.device)
         settings, space = config.train, config.space
-        self.space = space_named(space.name, space.operations, space.num_cells, space.num_nodes)
+        self.space = space_of(space)
         self.batches = TrainingBatches(data, settings.batch_size, config.seed, self.device, MEMORY_FORMAT, ranks=ranks)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from html import escape as escape_html
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
     from dnad_ray.conventions import Setting
     from search_spaces.genotype import Genotype
 
-__all__ = ["count", "draw", "published"]
+__all__ = ["count", "draw", "published", "spaces"]
 
 
 @click.command()
 @click.argument("genotype", metavar="GENOTYPE.json|NAME")
 @click.option("--setting", type=click.Choice(["cifar10", "imagenet"]), default="cifar10", show_default=True)
-@click.option("--init-channels", type=click.IntRange(2, 1024), metavar="C", help="Width before the first doubling.")
+@click.option("--init-channels", type=click.IntRange(2, 512), metavar="C", help="Width before the first doubling.")
 @click.option("--cells", type=int, metavar="N", help="Cells, where the genotype's form does not say how many.")
 @click.option("--classes", type=click.IntRange(1, 100_000), metavar="K", help="Outputs of the classifier.")
-@click.option("--image-size", type=click.IntRange(1, 4096), metavar="N", help="Side of the images in pixels.")
+@click.option("--image-size", type=click.IntRange(1, 1024), metavar="N", help="Side of the images in pixels.")
 @click.option("--conventions", "all_conventions", is_flag=True, help="Show what others would count, side by side.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def count(genotype: str, setting: str, all_conventions: bool, as_json: bool, **options: Any) -> None:
@@ -120,6 +121,15 @@ def published(name: str | None, as_json: bool) -> None:
 
 
 @click.command()
+def spaces() -> None:
+    """List the named search spaces (`space.name`)."""
+    from search_spaces.named import SPACES
+
+    for name, template in SPACES.items():
+        click.echo(f"{name:<15} {template.summary}")
+
+
+@click.command()
 @click.argument("genotype", metavar="GENOTYPE.json|NAME")
 @click.option("--cells", type=int, metavar="N", help="Cells, where the genotype's form does not say how many.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.html")
@@ -146,6 +156,7 @@ def _count(name: str, network: Genotype, setting: str, used: Setting, traced: bo
     from dnad_ray.complexity import COUNTER
     from dnad_ray.conventions import count_published
     from dnad_ray.cost_table import costs_of
+    from search_spaces.formats import to_nas_bench_201
 
     written, alive = count_published(network, used.shape())
     is_benchmark = network.skeleton == "nas_bench_201"
@@ -166,6 +177,8 @@ def _count(name: str, network: Genotype, setting: str, used: Setting, traced: bo
         "params_alive": alive.params,
     }
     if is_benchmark:
+        with contextlib.suppress(UserError):  # a network of this skeleton whose cells differ has no string
+            facts["arch_str"] = to_nas_bench_201(network)
         facts["flops_nas_bench_201"] = written.macs_conv_linear + used.num_classes
     return facts
 
