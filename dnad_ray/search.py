@@ -30,10 +30,8 @@ from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.spaces import space_of
 from dnad_ray.state import EpochSums, SearchState
 from dnad_ray.stopping import StopCheck, StopRequest
-from search_spaces.derivation import derived
 from search_spaces.residual import STEM_OF_RESIDUAL
 from search_spaces.space import NetworkShape
-from search_spaces.supernet import subset
 
 __all__ = ["SearchState", "check_buildable", "search", "seconds_per_step"]
 
@@ -209,9 +207,8 @@ def _derived_shape(state: SearchState) -> NetworkShape:
 def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     began = time.perf_counter()
     config = state.config
-    supernet = state.supernet
-    chosen = derived(state.space, supernet.candidates, state.relaxation.weights().detach().tolist())
-    is_whole = len(chosen) == len(supernet.candidates)
+    genotype, chosen = state.derived()
+    is_whole = len(chosen) == len(state.supernet.candidates)
     # The score is that of the network that the record names, with what it inherited.
     weights = (state.relaxation.weights() if is_whole else state.relaxation.weights_of(chosen)).detach()
 
@@ -223,7 +220,6 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     accuracy = accuracy_of(
         state.supernet, logits, state.data.validation, state.data, scoring.batch_size, ranks=state.ranks
     )
-    genotype = subset(supernet.genotype, [supernet.candidates[position] for position in chosen]).pruned()
     traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
     cost = costs_of(genotype, _derived_shape(state), traced)
     state.deleted_since_snapshot = 0

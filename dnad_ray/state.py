@@ -21,9 +21,10 @@ from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.spaces import space_of
 from dnad_ray.teacher import Teacher
 from dnad_ray.weights import check_optimizer
+from search_spaces.derivation import derived
 from search_spaces.genotype import Genotype
 from search_spaces.space import NetworkShape
-from search_spaces.supernet import Supernet
+from search_spaces.supernet import Supernet, subset
 
 __all__ = ["EpochSums", "SearchState"]
 
@@ -164,6 +165,17 @@ class SearchState:
         """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
         own = {"random", "history", "device_seconds"}
         return {name: value for name, value in self.state_dict().items() if name not in own}
+
+    def derived(self) -> tuple[Genotype, list[int]]:
+        """Return the network that the space derives of the supernet as it is, in canonical form.
+
+        Returns:
+            The genotype, and the positions of the candidates that make it.
+        """
+        candidates = self.supernet.candidates
+        # The same in all processes, bit for bit: see shared_bits.
+        chosen = derived(self.space, candidates, self.relaxation.weights().detach().tolist())
+        return subset(self.supernet.genotype, [candidates[position] for position in chosen]).pruned(), chosen
 
     @property
     def steps_per_epoch(self) -> int:

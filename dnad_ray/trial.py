@@ -144,7 +144,7 @@ def run_trial(
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
-                write_snapshot(folder, event, state.supernet.genotype)
+                write_snapshot(folder, event, state.derived()[0])
             write_history(folder, spec.name, state.history)
             yield event, state
             if isinstance(event, StopRequest):

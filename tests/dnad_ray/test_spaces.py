@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from dnad_ray.complexity import complexity_of
 from dnad_ray.config import SpaceConfig, config_from_dict
 from dnad_ray.errors import ConfigError
+from dnad_ray.genotypes import read_any_genotype
 from dnad_ray.records import Snapshot
 from dnad_ray.relaxation import Relaxation
 from dnad_ray.search import SearchState, check_buildable, search
@@ -20,7 +22,7 @@ from search_spaces.errors import SpaceError
 from search_spaces.formats import from_nas_bench_201, to_nas_bench_201
 from search_spaces.genotype import NONE
 from search_spaces.named import SPACES
-from search_spaces.supernet import Supernet, subset
+from search_spaces.supernet import Supernet
 
 
 def _config(tiny, name, **more):
@@ -35,12 +37,6 @@ def _config(tiny, name, **more):
         **more,
     }
     return tiny(changes)
-
-
-def _derived_genotype(state):
-    supernet = state.supernet
-    chosen = derived(state.space, supernet.candidates, state.relaxation.weights().tolist())
-    return subset(supernet.genotype, [supernet.candidates[position] for position in chosen]).pruned()
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -60,7 +56,7 @@ def test_search_in_every_space(tiny, digits, name):
         assert all(len(topologies) == 1 for topologies in groups.values()), "cells that share went apart"
         if isinstance(event, Snapshot):
             snapshots.append(event)
-            genotype = _derived_genotype(state)
+            genotype = state.derived()[0]
             assert genotype.digest == event.digest
             cost = complexity_of(genotype, state.shape(config.evaluation.init_channels))
             assert (event.macs, event.params) == (cost.macs, cost.params)
@@ -166,6 +162,33 @@ def test_sizes_follow_the_name_unless_they_are_written():
 def test_space_that_cannot_be_built(tiny, changes, words):
     with pytest.raises((ConfigError, SpaceError), match=words):
         check_buildable(tiny(changes))
+
+
+@pytest.mark.parametrize("name", ["nas-bench-201", "darts-cells"])
+def test_command_leaves_snapshots_report_and_a_front(command, tmp_path, name):
+    out = tmp_path / "run"
+    options = {
+        "space.name": name,
+        "space.operations": "null",
+        "space.num_nodes": 3,
+        "distill.kind": "logits+features",
+        "distill.teacher.epochs": 1,
+        "distill.teacher.genotype": "darts-v2" if name == "darts-cells" else "null",
+        "train.epochs": 3,
+    }
+    sets = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
+    code, _, err = command("search", "smoke", "--out", out, "--quiet", *sets)
+    assert (code, err) == (0, "")
+    assert (out / "report.html").stat().st_size > 10_000
+    genotypes = [read_any_genotype(path) for path in (out / "genotypes").glob("*.json")]
+    assert {path.stem for path in (out / "genotypes").glob("*.json")} == {genotype.digest for genotype in genotypes}
+    skeletons = {genotype.skeleton for genotype in genotypes}
+    assert skeletons == {SPACES[name].skeleton}
+    code, shown, _ = command("front", out, "--json")
+    assert (code, bool(json.loads(shown))) == (0, True)
+    if name == "darts-cells":
+        teacher = json.loads((out / "teacher" / "teacher.json").read_text())
+        assert teacher["genotype"]["digest"] == read_any_genotype("darts-v2", 3).digest
 
 
 def test_two_stages_without_features(tiny, digits):
