@@ -1,4 +1,4 @@
-"""A search space of one's own, from a file that somebody names on the command line.
+"""The search space that somebody names on the command line: one of ours, or one's own from a file.
 
 A YAML file is data. A Python file is code, and runs with the rights of whoever names it, as any script does; that is
 why only the command line asks for one, and why what it says goes into the configuration as data: a run folder holds
@@ -16,25 +16,30 @@ from dnad_ray.config import SpaceConfig, config_from_dict, config_to_dict
 from dnad_ray.errors import ConfigError, UserError, one_line
 from dnad_ray.files import read_file
 from dnad_ray.yaml_reader import MAX_BYTES, parse_yaml
+from search_spaces.named import SPACES
 
 __all__ = ["read_space"]
 
 _KEYS = tuple(SpaceConfig.model_fields)
 
 
-def read_space(path: Path) -> dict[str, Any]:
-    """Return the overrides of the section ``space`` that a file asks for, by dotted key.
+def read_space(text: str) -> dict[str, Any]:
+    """Return the overrides of the section ``space`` that a named space or a file asks for, by dotted key.
 
     Args:
-        path: A YAML file whose keys are those of the section, or a Python file that sets ``SPACE`` to such a mapping.
-            Without the key ``name``, the space is ``own`` and must name its operations.
+        text: Name of a space; or path of a YAML file whose keys are those of the section, or of a Python file that sets
+            ``SPACE`` to such a mapping. Without the key ``name``, the space is ``own`` and must name its operations.
 
     Raises:
         ConfigError: If it cannot be read or run, or holds another key or an impossible value.
     """
-    if path.suffix not in {".py", ".yaml", ".yml"}:
-        raise ConfigError("--space", str(path), "a .yaml or .py file")
-    data = _of_python(path) if path.suffix == ".py" else _of_yaml(path)
+    path = Path(text)
+    if text in SPACES:
+        data: Mapping[str, Any] = {"name": text}
+    elif path.suffix not in {".py", ".yaml", ".yml"}:
+        raise ConfigError("--space", text, f"{', '.join(SPACES)}, or a .yaml or .py file")
+    else:
+        data = _of_python(path) if path.suffix == ".py" else _of_yaml(path)
     for key in data:
         if key not in _KEYS:
             raise ConfigError(f"--space {path}: key", key, ", ".join(_KEYS))

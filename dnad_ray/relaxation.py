@@ -98,6 +98,8 @@ class Relaxation(nn.Module):
             weights: What :meth:`weights` returned, on the host.
             baseline: Share of the node below which a candidate is deleted.
         """
+        if min(weights) >= baseline:
+            return []
         strongest: dict[int, dict[int, int]] = {}
         nodes = self.node.tolist()
         for position in sorted(range(len(nodes)), key=lambda position: -weights[position]):

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["count", "draw", "published", "spaces"]
 
+_MEANING = {
+    "params": "parameters, auxiliary head excluded",
+    "macs_conv_linear": "multiply-adds of convolutions and linear layers, which most papers call FLOPs",
+    "fvcore_total": "fvcore's total: and 2 per batch-norm element, 1 per input of an adaptive pool",
+}
+
 
 @click.command()
 @click.argument("genotype", metavar="GENOTYPE.json|NAME")
@@ -172,6 +178,7 @@ def _count(name: str, network: Genotype, setting: str, used: Setting, traced: bo
         "params": chosen.params,
         "macs_conv_linear": chosen.macs_conv_linear,
         "fvcore_total": chosen.macs,
+        "meaning": dict(_MEANING),
         "counter": COUNTER,
         "params_as_written": written.params,
         "params_alive": alive.params,
@@ -189,13 +196,9 @@ def _print_count(facts: dict[str, Any]) -> None:
     click.echo(
         f"{printable(facts['genotype'])}: {facts['num_cells']} cells, {facts['init_channels']} channels, "
         f"{facts['image_size']}x{facts['image_size']}, {facts['num_classes']} classes, "
-        "auxiliary head excluded, eval mode"
+        f"auxiliary head excluded; {facts['counter']}"
     )
-    rows = [
-        ("params", facts["params"], "parameters"),
-        ("macs_conv_linear", facts["macs_conv_linear"], "multiply-adds of convolutions and linear layers"),
-        ("fvcore_total", facts["fvcore_total"], f"{CONVENTIONS['fvcore'][0]} ({facts['counter']})"),
-    ]
+    rows = [(name, facts[name], words) for name, words in _MEANING.items()]
     if "flops_nas_bench_201" in facts:
         rows.append(("flops_nas_bench_201", facts["flops_nas_bench_201"], CONVENTIONS["nas_bench_201"][0]))
     if facts["params_as_written"] != facts["params_alive"]:

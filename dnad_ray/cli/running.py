@@ -45,9 +45,8 @@ def _run_options(command: _Command) -> _Command:
         click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images."),
         click.option(
             "--space",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="A search space of one's own: YAML, or a Python file, which is run.",
+            metavar="NAME|FILE",
+            help="A named search space, or one's own: YAML, or a Python file, which is run.",
         ),
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
         click.option("--epochs", type=int, metavar="N", help="Most epochs of a search (train.epochs)."),

@@ -38,28 +38,28 @@ def _write(tmp_path, name, text):
 
 
 def test_yaml_and_python_say_the_same_thing(tmp_path):
-    found = read_space(_write(tmp_path, "mine.yaml", YAML))
+    found = read_space(str(_write(tmp_path, "mine.yaml", YAML)))
     assert found["space.name"] == "own"
     assert found["space.operations"] == ["sep_conv_3x3", "max_pool_3x3"]
     assert (found["space.sharing"], found["space.inputs_kept"], found["space.init_channels"]) == ("kind", 2, 6)
     code = f"import yaml\nSPACE = yaml.safe_load({YAML!r})\n"
-    assert read_space(_write(tmp_path, "mine.py", code)) == found
+    assert read_space(str(_write(tmp_path, "mine.py", code))) == found
 
 
 def test_python_file_computes_its_space(tmp_path):
-    found = read_space(_write(tmp_path, "mine.py", PYTHON))
+    found = read_space(str(_write(tmp_path, "mine.py", PYTHON)))
     assert found["space.operations"] == ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
 
 
 def test_file_may_build_on_a_named_space(tmp_path):
-    found = read_space(_write(tmp_path, "mine.yml", "name: nas-bench-201\nnum_cells: 6\n"))
+    found = read_space(str(_write(tmp_path, "mine.yml", "name: nas-bench-201\nnum_cells: 6\n")))
     assert (found["space.num_cells"], found["space.num_nodes"], found["space.operations"]) == (6, 3, None)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.txt", "", "a .yaml or .py file"),
+        ("a.txt", "", "nas-bench-201, own, or a .yaml or .py file"),
         ("a.yaml", "operation: [x]", "key: got 'operation'; allowed: name, operations"),
         ("a.yaml", "- 1", "a mapping"),
         ("a.yaml", "a: [", "YAML that parses"),
@@ -73,13 +73,19 @@ def test_file_may_build_on_a_named_space(tmp_path):
 )
 def test_file_that_is_no_space(tmp_path, name, text, words):
     with pytest.raises(ConfigError, match=words):
-        read_space(_write(tmp_path, name, text))
+        read_space(str(_write(tmp_path, name, text)))
+
+
+def test_named_space_comes_with_its_sizes_and_operations():
+    found = read_space("nas-bench-201")
+    sizes = found["space.num_cells"], found["space.num_nodes"], found["space.init_channels"]
+    assert (found["space.name"], found["space.operations"], *sizes) == ("nas-bench-201", None, 15, 3, 16)
 
 
 @pytest.mark.parametrize("name", ["none.yaml", "none.py"])
 def test_file_that_is_not_there(tmp_path, name):
     with pytest.raises(ConfigError, match="a readable file"):
-        read_space(tmp_path / name)
+        read_space(str(tmp_path / name))
 
 
 def test_search_in_a_space_of_ones_own_leaves_data_and_no_path(command, tmp_path):
