@@ -40,7 +40,7 @@ CELLS_OF_FORM = {"cells": 20, "nas_bench_201": 15}
 NUM_STAGES = 3
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _NODES_OF_STRING = 3  # besides the input
-_MOST_CELLS, _MOST_NODES, _MOST_ENTRIES = 200, 64, 2_000  # beyond it, to build would take too long
+_MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000  # beyond it, to build would take too long
 _OPERATIONS = (
     *(f"sep_conv_{size}" for size in ("3x3", "5x5", "7x7")),
     *("dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3"),
@@ -105,6 +105,9 @@ def from_cells(data: dict[str, Any], num_cells: int | None = None, origin: str =
         replace(cell, nodes=cell.nodes + ((),) * (most - len(cell.nodes)), concat=cell.outputs) for cell in kinds
     )
     halving = reductions(count)
+    num_edges = count * max(cell.num_operations for cell in kinds)
+    if num_edges > _MOST_EDGES:
+        _refuse(origin, f"up to {num_edges} edges in {count} cells", f"at most {_MOST_EDGES}")
     return Genotype(tuple(reduction if index in halving else normal for index in range(count)))
 
 

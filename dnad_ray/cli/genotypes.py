@@ -204,6 +204,8 @@ def _print_count(facts: dict[str, Any]) -> None:
     if facts["params_as_written"] != facts["params_alive"]:
         rows.append(("params_as_written", facts["params_as_written"], "with what is built and leads nowhere"))
         rows.append(("params_alive", facts["params_alive"], "of what carries the image to the classifier"))
+    if "arch_str" in facts:
+        click.echo(f"  {facts['arch_str']}")
     for name, total in facts.get("conventions", {}).items():
         rows.append((name, total, CONVENTIONS[name][0]))
     for name, total, words in rows:

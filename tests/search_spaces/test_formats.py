@@ -104,6 +104,11 @@ def test_cell_form_that_is_none(changes, words):
         _parse(_form(**changes))
 
 
+def test_network_that_would_take_too_long_to_build():
+    with pytest.raises(GenotypeError, match="up to 40000 edges in 200 cells"):
+        _parse(_form(normal=[[CONV, 2, 0]] * 200, normal_concat=[2]), 200)
+
+
 def test_field_that_is_missing():
     form = _form()
     del form["reduce_concat"]
