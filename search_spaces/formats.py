@@ -1,9 +1,10 @@
 """Every written form of a genotype that the field uses, read and (where it fits) written; standard library only.
 
-Four forms are told apart by what they hold. Ours, see :class:`search_spaces.genotype.Genotype`. The cell form of DARTS
+The forms are told apart by what they hold. Ours, see :class:`search_spaces.genotype.Genotype`. The cell form of DARTS
 and its heirs, ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}``,
-two entries for each node. Its edge form, whose entries are ``[operation, to, from]``, any number for each node
-(FairDARTS, arXiv 1911.12126). And the strings of NAS-Bench-201 (arXiv 2001.00326),
+two entries for each node; as JSON, or as the text ``Genotype(normal=[...], normal_concat=range(2, 6), ...)`` that codes
+and logs print, which is parsed and never executed. Its edge form, whose entries are ``[operation, to, from]``, any
+number for each node (FairDARTS, arXiv 1911.12126). And the strings of NAS-Bench-201 (arXiv 2001.00326),
 ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
 
 Cell forms number states as we do: 0 and 1 are the cell's inputs, 2 is the first node. They do not say how many cells
@@ -12,6 +13,7 @@ there are; the cells at L//3 and 2L//3 are the reduction cells.
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -57,7 +59,7 @@ def parse_any_genotype(content: str | bytes, origin: str = "genotype", num_cells
     """Parse a genotype in any of the forms.
 
     Args:
-        content: JSON, or a string of NAS-Bench-201, in quotes or not.
+        content: JSON, a string of NAS-Bench-201 in quotes or not, or ``Genotype(...)`` as codes print it.
         origin: Where it came from, for error messages.
         num_cells: Cells of a network whose form does not say; None takes :data:`CELLS_OF_FORM`.
 
@@ -69,6 +71,8 @@ def parse_any_genotype(content: str | bytes, origin: str = "genotype", num_cells
     text = content.decode("utf-8", errors="replace") if isinstance(content, bytes) else content
     if len(text) <= MAX_BYTES and text.lstrip("\ufeff \t\r\n").startswith("|"):
         return from_nas_bench_201(text.strip("\ufeff \t\r\n"), num_cells, origin)
+    if len(text) <= MAX_BYTES and re.match(r"\ufeff?\s*(\w+\s*=\s*)?Genotype\(", text):
+        return from_cells(_fields_of_call(text, origin), num_cells, origin)
     try:
         data = parse_json(content, origin, MAX_BYTES)
     except JsonError as error:
@@ -197,6 +201,33 @@ def reductions(num_cells: int, num_stages: int = NUM_STAGES) -> tuple[int, ...]:
     (4,)
     """
     return tuple(sorted({stage * num_cells // num_stages for stage in range(1, num_stages)}))
+
+
+def _fields_of_call(text: str, origin: str) -> dict[str, Any]:
+    """Return the keyword arguments of ``Genotype(...)`` as JSON would have them; nothing is executed."""
+    allowed = "Genotype(normal=[(operation, input), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[...])"
+
+    def plain(node: ast.expr) -> Any:
+        if isinstance(node, ast.List | ast.Tuple):
+            return [plain(entry) for entry in node.elts]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+            bounds = [plain(argument) for argument in node.args]
+            if len(bounds) == 2 and all(type(bound) is int and 0 <= bound <= _MOST_NODES for bound in bounds):
+                return list(range(*bounds))
+        if isinstance(node, ast.Constant) and type(node.value) in (str, int):
+            return node.value
+        _refuse(origin, _short(ast.unparse(node)), allowed)
+
+    try:
+        (statement,) = ast.parse(text.strip("\ufeff \t\r\n")).body
+        call = getattr(statement, "value", None)
+        if not isinstance(call, ast.Call) or call.args:
+            _refuse(origin, _short(text), allowed)
+        return {keyword.arg: plain(keyword.value) for keyword in call.keywords if keyword.arg is not None}
+    except GenotypeError:
+        raise
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        _refuse(origin, _short(text), allowed)
 
 
 def _cell(data: dict[str, Any], name: str, origin: str) -> CellGenotype:

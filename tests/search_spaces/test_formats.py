@@ -56,6 +56,41 @@ def test_cell_form_with_pairs_grouped_by_node_is_the_same():
     assert _parse(grouped) == _parse(_form())
 
 
+TEXT = """DARTS = Genotype(
+    normal=[('sep_conv_3x3', 0), ('skip_connect', 1), ("max_pool_3x3", 2), ('sep_conv_3x3', 2)],
+    normal_concat=range(2, 4),
+    reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1)],
+    reduce_concat=[2, 3])
+"""
+
+
+def test_text_that_codes_print_is_the_same():
+    assert parse_any_genotype(TEXT, num_cells=4) == _parse(_form())
+    assert parse_any_genotype(TEXT.replace("DARTS = ", "").encode(), num_cells=4) == _parse(_form())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.replace("range(2, 4)", "range(2, 10**9)"),
+        TEXT.replace("range(2, 4)", "range(2, 4000000)"),
+        TEXT.replace("range(2, 4)", "open('/etc/passwd')"),
+        TEXT.replace("range(2, 4)", "[2, 3.5]"),
+        TEXT.replace("range(2, 4)", "[2, True]"),
+        TEXT + "print(1)",
+        TEXT[:-3],
+        "Genotype([], [], [], [])",
+        "Genotype(**{})",
+        "Genotype(" * 300 + ")" * 300,
+        "Genotype(normal=" + "[" * 5000,
+        "Genotype(normal=" + "-" * 100_000 + "1)",
+    ],
+)
+def test_text_that_is_no_plain_genotype(text):
+    with pytest.raises(GenotypeError):
+        parse_any_genotype(text)
+
+
 def test_edge_form_has_any_number_of_inputs_for_each_node():
     genotype = _parse(_form(normal=[[CONV, 3, 0], [CONV, 2, 1], [SKIP, 3, 2], [POOL, 3, 1]]))
     assert genotype.cells[0].nodes == ((Edge(CONV, 1),), (Edge(CONV, 0), Edge(SKIP, 2), Edge(POOL, 1)))
