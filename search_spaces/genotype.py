@@ -18,7 +18,7 @@ from search_spaces.json_reader import JsonError, parse_json
 
 __all__ = ["MAX_BYTES", "NONE", "NUM_INPUTS", "SCHEMA_VERSION", "SKELETONS", "CellGenotype", "Edge", "Genotype"]
 
-SCHEMA_VERSION = 2  # 1 knew no `concat`, no `skeleton` and no edge twice; files that need none of them still say 1
+SCHEMA_VERSION = 1
 NUM_INPUTS = 2  # states 0 and 1 of a cell: the outputs of the cell before the previous one, and of the previous one
 SKELETONS = {"darts": NUM_INPUTS, "nas_bench_201": 1}  # what stands around the cells -> inputs of a cell
 NONE = "none"  # the candidate that stands for "no connection"; it never reaches a derived network
@@ -197,11 +197,8 @@ class Genotype:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, with the schema's version."""
-        is_plain = self.skeleton == "darts" and all(
-            cell.concat is None and all(len(set(node)) == len(node) for node in cell.nodes) for cell in self.cells
-        )
-        # The oldest schema that can say it: what other installations have is enough to read it.
-        head: dict[str, Any] = {"kind": _KIND, "schema": 1 if is_plain else SCHEMA_VERSION, "digest": self.digest}
+        head: dict[str, Any] = {"kind": _KIND, "schema": SCHEMA_VERSION, "digest": self.digest}
+        # A reader of before there were skeletons and outputs of some nodes refuses such a file: its digest is another.
         if self.skeleton != "darts":
             head["skeleton"] = self.skeleton
         return {**head, "cells": _cells_to_json(self)}

@@ -13,8 +13,8 @@ __all__ = ["SPACES", "SpaceTemplate"]
 
 SPACES: dict[str, SpaceTemplate] = {
     "dnad": DNAD,
-    "dnad-paper": DNAD_PAPER,
     "darts": DARTS_PER_CELL,
+    "dnad-paper": DNAD_PAPER,
     "darts-cells": DARTS,
     "s1": S1,
     "s2": S2,

@@ -70,7 +70,7 @@ def test_space_named_takes_other_operations():
 
 
 def test_space_named_unknown():
-    with pytest.raises(SpaceError, match=r"space.name: got 'nasnet'; allowed: dnad, dnad-paper, darts"):
+    with pytest.raises(SpaceError, match=r"space.name: got 'nasnet'; allowed: dnad, darts"):
         space_named("nasnet", None, 3, 2)
 
 
