@@ -101,6 +101,10 @@ CONVENTIONS: dict[str, tuple[str, dict[str, int]]] = {
         "convolutions, linear layers, 2 per batch-norm element, 1 per ReLU element (PC-DARTS's 597 M)",
         {"conv": 1, "linear": 1, "norm": 2, "relu": 1},
     ),
+    "average_pool4": (
+        "convolutions, linear layers, 4 per output of an average pool (FairDARTS's notes: NASNet-A 608 M)",
+        {"conv": 1, "linear": 1, "average_pool": 4},
+    ),
     "thop": (
         "thop 0.1.1: 4 per element of an affine norm, 1 per output of an average pool, adaptive pools in + out",
         {"conv": 1, "linear": 1, "norm": 4, "average_pool": 1, "global_pool": 1, "global_pool_outputs": 1},
