@@ -184,6 +184,7 @@ def test_text_that_is_no_genotype(text):
 def test_string_of_the_benchmark_as_text_and_in_json():
     genotype = parse_any_genotype(f"{INDEX_0}\n")
     assert parse_any_genotype(json.dumps(INDEX_0)) == genotype
+    assert parse_any_genotype(json.dumps({"arch_str": INDEX_0, "params": 129306})) == genotype
     assert genotype.skeleton == "nas_bench_201"
     assert [index for index, cell in enumerate(genotype.cells) if cell.reduction] == [5, 10]
     assert genotype.cells[0].outputs == (2,)
