@@ -58,6 +58,13 @@ class Conv7x1(nn.Sequential):
         )
 
 
+class Conv(nn.Sequential):
+    def __init__(self, channels, kernel, stride):
+        super().__init__(
+            nn.ReLU(), nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False), norm(channels)
+        )
+
+
 class FactorizedReduce(nn.Module):
     def __init__(self, channels_in, channels):
         super().__init__()
@@ -78,6 +85,8 @@ OPERATIONS = {
     "dil_conv_3x3": lambda c, stride: DilConv(c, 3, stride),
     "dil_conv_5x5": lambda c, stride: DilConv(c, 5, stride),
     "conv_7x1_1x7": Conv7x1,
+    "nor_conv_1x1": lambda c, stride: Conv(c, 1, stride),
+    "nor_conv_3x3": lambda c, stride: Conv(c, 3, stride),
     "max_pool_3x3": lambda c, stride: nn.Sequential(nn.MaxPool2d(3, stride, 1), norm(c)),
     "avg_pool_3x3": lambda c, stride: nn.Sequential(nn.AvgPool2d(3, stride, 1, count_include_pad=False), norm(c)),
     "skip_connect": lambda c, stride: nn.Identity() if stride == 1 else FactorizedReduce(c, c),
@@ -173,7 +182,11 @@ def twins(supernet):
             for edge in node.terms:
                 plain = f"cells.{index}.edges.{number} {edge.source} {edge.operation}"
                 key = f"{edge.source} {edge.operation}"
-                if key in node.own:  # a convolution 1x7, 7x1
+                if edge.operation.startswith("nor_conv"):
+                    ours = f"cells.{index}.nodes.{number}.own.{key}"
+                    pairs[f"{plain}.1.weight"] = (f"{ours}.conv.weight", ...)
+                    add_norm(f"{plain}.2", f"{ours}.norm")
+                elif key in node.own:  # a convolution 1x7, 7x1
                     ours = f"cells.{index}.nodes.{number}.own.{key}"
                     pairs[f"{plain}.1.weight"] = (f"{ours}.row.weight", ...)
                     pairs[f"{plain}.2.weight"] = (f"{ours}.column.weight", ...)

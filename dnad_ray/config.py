@@ -18,6 +18,7 @@ from dnad_ray.ranges import Range
 from dnad_ray.section import Count, NonNegative, Positive, Section, Share
 from dnad_ray.sweep_config import LimitConfig, SweepConfig, WatchConfig
 from dnad_ray.yaml_reader import YamlError, parse_yaml
+from search_spaces.named import SPACES
 
 __all__ = [
     "DataConfig",
@@ -84,7 +85,7 @@ class SpaceConfig(Section):
     """What can be built."""
 
     name: str = "dnad"
-    """Named search space."""
+    """Named search space; `dnad-ray spaces` lists them."""
     operations: tuple[str, ...] | None = None
     """Candidate operations; None takes those of the named space."""
     num_cells: Annotated[int, Field(ge=1, le=100)] = 8
@@ -95,6 +96,24 @@ class SpaceConfig(Section):
     """Width C of the supernet."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     """`cifar` keeps the resolution, `imagenet` divides it by 8."""
+    sharing: Literal["cell", "kind", "all"] | None = None
+    """Which cells have one topology: each its own, normal and reduction cells, all; None is as in the named space."""
+    derivation: Literal["alive", "inputs", "edges"] | None = None
+    """What a snapshot keeps: all that is alive, the strongest inputs per node, one operation an edge; None as above."""
+    inputs_kept: Annotated[int, Field(ge=1, le=2)] | None = None
+    """Inputs that deletion leaves each node at least; with `derivation: inputs` also at most; None as above."""
+    num_stages: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Resolutions: cells at L/S, 2L/S, ... begin the later ones; None as above."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_the_named_space(cls, data: Any) -> Any:
+        # Whoever names a space and no size means its usual size; what is written out stays as it is.
+        template = SPACES.get(data["name"]) if isinstance(data, dict) and isinstance(data.get("name"), str) else None
+        if template is None:
+            return data
+        usual = {name: getattr(template, name) for name in ("num_cells", "num_nodes", "init_channels")}
+        return {**usual, **data}
 
 
 class TrainConfig(Section):

@@ -69,7 +69,8 @@ class Learner:
         self.supernet, self.imitation, self.teacher = supernet, imitation, teacher
         self._ranks, self._share = ranks, 1.0
         self.device = next(supernet.parameters()).device
-        self.relaxation = Relaxation(supernet.candidates).to(self.device)
+        space = supernet.space
+        self.relaxation = Relaxation(supernet.candidates, supernet.groups, space.inputs_kept).to(self.device)
         on_gpu = self.device.type == "cuda"
         # fused: one call for all parameters; a loop over them shows where tensors are small.
         self.optimizer = torch.optim.Adam(

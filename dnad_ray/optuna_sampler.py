@@ -24,9 +24,10 @@ from dnad_ray.data import ImageData
 from dnad_ray.dominance import Trajectories, lowest_errors
 from dnad_ray.errors import ConfigError
 from dnad_ray.ranges import Range
+from dnad_ray.spaces import space_of
 from dnad_ray.trial import TrialSpec
 from search_spaces.json_reader import parse_json
-from search_spaces.space import NetworkShape, space_named
+from search_spaces.space import NetworkShape
 
 __all__ = ["OptunaSampler"]
 
@@ -110,7 +111,7 @@ def _dense_macs(config: RunConfig, data: ImageData) -> int:
         init_channels=config.evaluation.init_channels,
         stem=named.stem,
     )
-    dense = space_named(named.name, named.operations, named.num_cells, named.num_nodes).dense()
+    dense = space_of(named).dense()
     return int(costs_of(dense, shape).macs)
 
 

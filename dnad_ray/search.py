@@ -27,9 +27,11 @@ from dnad_ray.limits import PASSES_PER_STEP, limit_reached
 from dnad_ray.losses import dense_sparsity, sparsity
 from dnad_ray.parallel import check_same
 from dnad_ray.records import EpochReport, Snapshot, SnapshotKind
+from dnad_ray.spaces import space_of
 from dnad_ray.state import EpochSums, SearchState
 from dnad_ray.stopping import StopCheck, StopRequest
-from search_spaces.space import NetworkShape, space_named
+from search_spaces.residual import STEM_OF_RESIDUAL
+from search_spaces.space import NetworkShape
 
 __all__ = ["SearchState", "check_buildable", "search", "seconds_per_step"]
 
@@ -42,7 +44,14 @@ def check_buildable(config: RunConfig) -> None:
         ConfigError: If the dense supernet is below its floor already, so that nothing would ever be deleted.
     """
     named = config.space
-    space = space_named(named.name, named.operations, named.num_cells, named.num_nodes)
+    space = space_of(named)
+    needed = len(config.distill.stage_ratios)
+    if config.distill.uses_features and space.num_stages != needed:
+        raise ConfigError(
+            "space.num_stages", space.num_stages, f"{needed} where features are imitated, one for each end"
+        )
+    if space.skeleton == "nas_bench_201" and named.stem != "cifar":
+        raise ConfigError("space.stem", named.stem, STEM_OF_RESIDUAL)
     floor = config.shrink.floor
     if floor.operations is not None and floor.operations >= space.num_candidates:
         raise ConfigError(
@@ -174,8 +183,8 @@ def _is_warming_up(state: SearchState) -> bool:
 
 
 def _cannot_go_on(state: SearchState) -> bool:
-    # With one candidate in every node nothing is left to delete, and gamma would grow until it drowns the task.
-    return not _is_warming_up(state) and len(state.supernet.candidates) == state.relaxation.num_nodes
+    # With no more than what every node keeps nothing is left to delete, and gamma would grow until it drowns the task.
+    return not _is_warming_up(state) and len(state.supernet.candidates) <= state.relaxation.num_kept
 
 
 def _is_at_floor(state: SearchState, deleted: int) -> bool:
@@ -198,7 +207,10 @@ def _derived_shape(state: SearchState) -> NetworkShape:
 def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     began = time.perf_counter()
     config = state.config
-    weights = state.relaxation.weights().detach()
+    genotype, chosen = state.derived()
+    is_whole = len(chosen) == len(state.supernet.candidates)
+    # The score is that of the network that the record names, with what it inherited.
+    weights = (state.relaxation.weights() if is_whole else state.relaxation.weights_of(chosen)).detach()
 
     def logits(images: Tensor) -> Tensor:
         return cast(Tensor, state.supernet(images, weights).logits)
@@ -208,7 +220,6 @@ def _snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     accuracy = accuracy_of(
         state.supernet, logits, state.data.validation, state.data, scoring.batch_size, ranks=state.ranks
     )
-    genotype = state.supernet.genotype.pruned()
     traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
     cost = costs_of(genotype, _derived_shape(state), traced)
     state.deleted_since_snapshot = 0

@@ -18,11 +18,13 @@ from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import sparsity
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.shrink import ShrinkController, schedule_for
+from dnad_ray.spaces import space_of
 from dnad_ray.teacher import Teacher
 from dnad_ray.weights import check_optimizer
+from search_spaces.derivation import derived
 from search_spaces.genotype import Genotype
-from search_spaces.space import NetworkShape, space_named
-from search_spaces.supernet import Supernet
+from search_spaces.space import NetworkShape
+from search_spaces.supernet import Supernet, subset
 
 __all__ = ["EpochSums", "SearchState"]
 
@@ -59,7 +61,7 @@ class SearchState:
         self.teacher = teacher if config.distill.uses_teacher else None
         self.device = device_for(config.train.device)
         settings, space = config.train, config.space
-        self.space = space_named(space.name, space.operations, space.num_cells, space.num_nodes)
+        self.space = space_of(space)
         self.batches = TrainingBatches(data, settings.batch_size, config.seed, self.device, MEMORY_FORMAT, ranks=ranks)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -163,6 +165,17 @@ class SearchState:
         """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
         own = {"random", "history", "device_seconds"}
         return {name: value for name, value in self.state_dict().items() if name not in own}
+
+    def derived(self) -> tuple[Genotype, list[int]]:
+        """Return the network that the space derives of the supernet as it is, in canonical form.
+
+        Returns:
+            The genotype, and the positions of the candidates that make it.
+        """
+        candidates = self.supernet.candidates
+        # The same in all processes, bit for bit: see shared_bits.
+        chosen = derived(self.space, candidates, self.relaxation.weights().detach().tolist())
+        return subset(self.supernet.genotype, [candidates[position] for position in chosen]).pruned(), chosen
 
     @property
     def steps_per_epoch(self) -> int:

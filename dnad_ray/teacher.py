@@ -19,14 +19,16 @@ from dnad_ray.devices import MEMORY_FORMAT, placed
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
 from dnad_ray.evaluate import accuracy_of
 from dnad_ray.files import read_file
+from dnad_ray.genotypes import read_any_genotype
 from dnad_ray.places import Place
-from dnad_ray.store import read_genotype, write_bytes, write_json
+from dnad_ray.spaces import space_of
+from dnad_ray.store import write_bytes, write_json
 from dnad_ray.weights import MAX_BYTES, parse_weights
 from search_spaces.genotype import Genotype
 from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
 from search_spaces.json_reader import parse_json
 from search_spaces.network import Network, network_from
-from search_spaces.space import NetworkShape, space_named, stages
+from search_spaces.space import NetworkShape, stages
 
 __all__ = ["Teacher", "TeacherFile", "load_teacher", "read_teacher", "save_teacher", "train_teacher"]
 
@@ -120,14 +122,13 @@ def teacher_genotype(config: RunConfig) -> Genotype:
     """
     file = config.distill.teacher.genotype
     if file is not None:
-        genotype = read_genotype(file)
+        genotype = read_any_genotype(file, config.space.num_cells)
         needed = len(config.distill.stage_ratios)
         if config.distill.uses_features and stages(genotype)[-1] + 1 != needed:
             allowed = f"a network of {needed} stages, that is with {needed - 1} reduction cells"
             raise ConfigError("distill.teacher.genotype", file, allowed)
         return genotype
-    space = space_named(config.space.name, config.space.operations, config.space.num_cells, config.space.num_nodes)
-    return space.uniform(("sep_conv_3x3",), only_inputs=True)
+    return space_of(config.space).usual_teacher()
 
 
 def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:

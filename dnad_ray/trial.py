@@ -144,7 +144,7 @@ def run_trial(
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
-                write_snapshot(folder, event, state.supernet.genotype)
+                write_snapshot(folder, event, state.derived()[0])
             if len(state.history) != num_written:  # within an epoch, snapshots add nothing to it
                 write_history(folder, spec.name, state.history)
                 num_written = len(state.history)

@@ -25,8 +25,9 @@ class Cell(nn.Module):
 
     Args:
         genotype: The alive edges.
-        in_channels: Channels of the two inputs, older first.
-        channels: Width C of the cell; the output has ``num_nodes * C`` channels.
+        in_channels: Channels of the two inputs, older first; None for a cell whose nodes read its one input, of C
+            channels, as it is.
+        channels: Width C of the cell; the output has C channels for each node in ``genotype.outputs``.
         older_is_larger: Whether the older input still has twice the resolution, because the cell between reduced.
         searching: See :mod:`search_spaces.ops`.
     """
@@ -34,45 +35,52 @@ class Cell(nn.Module):
     def __init__(
         self,
         genotype: CellGenotype,
-        in_channels: tuple[int, int],
+        in_channels: tuple[int, int] | None,
         channels: int,
         older_is_larger: bool,
         searching: bool,
     ) -> None:
         super().__init__()
         self.genotype = genotype
+        self.reads_raw = in_channels is None
+        self.has_strides = genotype.reduction and not self.reads_raw
         # Input preprocessing exists only where a candidate reads it: an unread input costs nothing.
         self.preprocess = nn.ModuleDict()
-        for source, width in enumerate(in_channels):
+        for source, width in enumerate(in_channels or ()):
             if genotype.reads(source):
                 preprocess = FactorizedReduce if source == 0 and older_is_larger else PointwiseNorm
                 self.preprocess[str(source)] = preprocess(width, channels, searching)
         self.shared = nn.ModuleDict()
         node = WeightedNode if searching else PlainNode
-        self.nodes = nn.ModuleList(node(edges, channels, genotype.reduction, self.shared) for edges in genotype.nodes)
+        self.nodes = nn.ModuleList(node(edges, channels, self.has_strides, self.shared) for edges in genotype.nodes)
 
     def forward(self, older: Tensor | None, newer: Tensor | None, weights: Sequence[Tensor] | None = None) -> Tensor:
         """Compute the cell.
 
         Args:
             older: ReLU of the output of the cell before the previous one (N, C0, H, W), None if nothing reads it.
-            newer: ReLU of the output of the previous cell (N, C1, H, W), None if nothing reads it.
+            newer: ReLU of the output of the previous cell (N, C1, H, W), None if nothing reads it; the one input as it
+                is (N, C, H, W) where there is one.
             weights: For each node the weights (num_edges,) of its edges; None is the plain sum.
 
         Returns:
-            (N, num_nodes * C, H', W') with H' = ceil(H / 2) in a reduction cell and H otherwise.
+            (N, num_outputs * C, H', W') with H' = ceil(H / 2) in a reduction cell of two inputs and H otherwise.
         """
         states = States(self.shared)
-        for source, x in enumerate((older, newer)):
-            states.append(self.preprocess[str(source)](x) if str(source) in self.preprocess else None)
-        if weights is not None and self.genotype.reduction:
+        if self.reads_raw:
+            states.append(newer)
+        else:
+            for source, x in enumerate((older, newer)):
+                states.append(self.preprocess[str(source)](x) if str(source) in self.preprocess else None)
+        if weights is not None and self.has_strides:
             compute_ahead(cast("Iterable[WeightedNode]", self.nodes), states)
         nodes: list[Tensor | None] = []
         for index, node in enumerate(self.nodes):
             nodes.append(node(states, None if weights is None else weights[index]))
             states.append(nodes[-1])
         filled = next(node for node in nodes if node is not None)
-        return torch.cat([torch.zeros_like(filled) if node is None else node for node in nodes], 1)
+        outputs = (nodes[index] for index in self.genotype.outputs)
+        return torch.cat([torch.zeros_like(filled) if node is None else node for node in outputs], 1)
 
     def keep(self, genotype: CellGenotype) -> list[Sliced]:
         """Shrink to ``genotype``, a subset of the present edges; returns the parameters that lost rows.

@@ -33,19 +33,24 @@ class PlainNode(nn.Module):
         super().__init__()
         self.edges = edges
         self.own = nn.ModuleDict()
-        for edge in edges:
+        # Published cells apply an operation twice to one state; what is trained in it is then there twice.
+        self.keys = [edge_key(edge, list(edges[:index]).count(edge)) for index, edge in enumerate(edges)]
+        for edge, key in zip(edges, self.keys, strict=True):
             factory = OPERATIONS[edge.operation]
             if factory is not None:
                 operation = factory(channels, _stride(edge, is_reduction), False)
-                (shared if operation.is_shared else self.own)[edge_key(edge)] = operation
+                if operation.is_shared:
+                    shared[edge_key(edge)] = operation
+                else:
+                    self.own[key] = operation
 
     def forward(self, states: States, weights: Tensor | None) -> Tensor | None:
         """Return the node (N, C, H, W), None without edges; ``weights`` must be None."""
         assert weights is None
         total = None
-        for edge in self.edges:
+        for edge, key in zip(self.edges, self.keys, strict=True):
             if edge.operation != NONE:
-                term = _term(edge, self.own, states)
+                term = _term(edge, self.own, states, key)
                 total = term if total is None else total + term
         return total
 
@@ -170,8 +175,8 @@ def _stride(edge: Edge, is_reduction: bool) -> int:
     return 2 if is_reduction and edge.source < NUM_INPUTS else 1
 
 
-def _term(edge: Edge, own: nn.ModuleDict, states: States) -> Tensor:
-    key = edge_key(edge)
+def _term(edge: Edge, own: nn.ModuleDict, states: States, key: str | None = None) -> Tensor:
+    key = key or edge_key(edge)
     if key not in own:
         return states.shared(edge)
     operation = cast(Operation, own[key])

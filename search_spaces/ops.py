@@ -124,6 +124,18 @@ class FactorizedConv(Operation):
         return cast(Tensor, self.norm(self.column(self.row(x))))
 
 
+class PlainConv(Operation):
+    """A convolution and a norm: the convolutions of NAS-Bench-201 (arXiv 2001.00326), ReLU being the cell's work."""
+
+    def __init__(self, channels: int, stride: int, searching: bool, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = BatchNorm(channels, affine=not searching)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(self.conv(x)))
+
+
 class Pool(Operation):
     """Max or average pooling 3x3; the average leaves the padding out."""
 
@@ -211,6 +223,8 @@ CHAINS: dict[str, DepthwiseChain] = {
 OPERATIONS: dict[str, Callable[[int, int, bool], Operation] | None] = {
     **{name: partial(SeparableConv, chain=chain) for name, chain in CHAINS.items()},
     "conv_7x1_1x7": FactorizedConv,
+    "nor_conv_1x1": partial(PlainConv, kernel=1),
+    "nor_conv_3x3": partial(PlainConv, kernel=3),
     "max_pool_3x3": partial(Pool, average=False),
     "avg_pool_3x3": partial(Pool, average=True),
     "skip_connect": _skip,

@@ -63,6 +63,11 @@ class States:
         return self._computed[key]
 
 
-def edge_key(edge: Edge) -> str:
-    """Return what names an edge within its node; keys of ModuleDict must be text, the edges themselves stay data."""
-    return f"{edge.source} {edge.operation}"
+def edge_key(edge: Edge, number: int = 0) -> str:
+    """Return what names an edge within its node; keys of ModuleDict must be text, the edges themselves stay data.
+
+    Args:
+        edge: The edge.
+        number: How many equal edges the node has before it.
+    """
+    return f"{edge.source} {edge.operation} {number}" if number else f"{edge.source} {edge.operation}"

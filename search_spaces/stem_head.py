@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.ops import BatchNorm
@@ -15,6 +16,7 @@ class CifarStem(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.out_channels = (3 * channels, 3 * channels)
+        self.adaptive_pool = True
         self.older_is_larger = False
         self.conv = nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False)
         self.norm = BatchNorm(3 * channels)
@@ -31,6 +33,7 @@ class ImageNetStem(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.out_channels = (channels, channels)
+        self.adaptive_pool = False
         self.older_is_larger = True
         self.first = nn.Sequential(
             nn.Conv2d(in_channels, channels // 2, 3, 2, padding=1, bias=False),
@@ -50,18 +53,27 @@ class ImageNetStem(nn.Module):
 
 
 STEMS: dict[str, type[CifarStem] | type[ImageNetStem]] = {"cifar": CifarStem, "imagenet": ImageNetStem}
-"""Name -> ``stem(in_channels, channels)`` with ``out_channels`` (older, newer) and ``older_is_larger``."""
+"""Name -> ``stem(in_channels, channels)`` with ``out_channels`` (older, newer), ``older_is_larger`` and the
+classifier's ``adaptive_pool``."""
 
 
 class Classifier(nn.Module):
-    """Global average pooling and a linear layer."""
+    """Global average pooling and a linear layer.
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    Args:
+        in_channels: Channels of the features.
+        num_classes: Outputs.
+        adaptive: Whether the pooling is an adaptive one, as in the CIFAR networks of DARTS, or one of a fixed window,
+            as in its ImageNet network. The result is the same; counters charge for the first only.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, adaptive: bool = True) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if adaptive else None
         self.linear = nn.Linear(in_channels, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.linear(self.pool(features).flatten(1))
+        pooled = F.avg_pool2d(features, features.shape[2:]) if self.pool is None else self.pool(features)
+        logits: Tensor = self.linear(pooled.flatten(1))
         return logits

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from search_spaces.bank import Sliced
-from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
-from search_spaces.network import Network, NetworkOutput
+from search_spaces.genotype import NONE, Edge, Genotype
+from search_spaces.network import NetworkOutput, network_from
 from search_spaces.space import NetworkShape, SearchSpace
 
-__all__ = ["Candidate", "Removal", "Supernet"]
+__all__ = ["Candidate", "Removal", "Supernet", "subset"]
 
 
 class Candidate(NamedTuple):
@@ -46,7 +47,8 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace, shape: NetworkShape) -> None:
         super().__init__()
-        self.network = Network(space.dense(), shape, searching=True)
+        self.space = space
+        self.network = network_from(space.dense(), shape, searching=True)
 
     @property
     def genotype(self) -> Genotype:
@@ -62,6 +64,13 @@ class Supernet(nn.Module):
             for node, edges in enumerate(topology.nodes)
             for edge in edges
         )
+
+    @property
+    def groups(self) -> tuple[tuple[int, int, Edge], ...]:
+        """For each of :attr:`candidates` what names it among the topologies that the space's cells share."""
+        cells = self.genotype.cells
+        numbers = [self.space.group_of(cell.reduction, index) for index, cell in enumerate(cells)]
+        return tuple((numbers[item.cell], item.node, item.edge) for item in self.candidates)
 
     def forward(self, images: Tensor, weights: Tensor) -> NetworkOutput:
         """Classify images (N, in_channels, H, W) under architecture weights (num_alive,), see :attr:`candidates`."""
@@ -86,11 +95,11 @@ class Supernet(nn.Module):
         """
         before = self.candidates
         gone = set(positions)
-        useful = _subset(self.genotype, [item for i, item in enumerate(before) if i not in gone]).pruned()
+        useful = subset(self.genotype, [item for i, item in enumerate(before) if i not in gone]).pruned()
         if useful.num_operations == 0:
             raise ValueError("removing these candidates would cut the image off from the classifier")
         kept = [i for i, item in enumerate(before) if i not in gone and _stays(item, useful)]
-        return Removal(kept, self.network.keep(_subset(self.genotype, [before[i] for i in kept])))
+        return Removal(kept, self.network.keep(subset(self.genotype, [before[i] for i in kept])))
 
     def keep_only(self, genotype: Genotype) -> None:
         """Shrink to the candidates that ``genotype`` has, as a checkpoint recorded them."""
@@ -105,13 +114,14 @@ def _stays(candidate: Candidate, useful: Genotype) -> bool:
     return candidate.edge in edges or (candidate.edge.operation == NONE and bool(edges))
 
 
-def _subset(genotype: Genotype, candidates: Iterable[Candidate]) -> Genotype:
+def subset(genotype: Genotype, candidates: Iterable[Candidate]) -> Genotype:
+    """Return a genotype that has only some edges of another."""
     nodes: list[list[list[Edge]]] = [[[] for _ in cell.nodes] for cell in genotype.cells]
     for candidate in candidates:
         nodes[candidate.cell][candidate.node].append(candidate.edge)
-    return Genotype(
-        tuple(
-            CellGenotype(cell.reduction, tuple(map(tuple, lists)))
-            for cell, lists in zip(genotype.cells, nodes, strict=True)
-        )
+    return replace(
+        genotype,
+        cells=tuple(
+            replace(cell, nodes=tuple(map(tuple, lists))) for cell, lists in zip(genotype.cells, nodes, strict=True)
+        ),
     )

@@ -17,7 +17,10 @@ import pytest
 
 PACKAGES = ("search_spaces", "dnad_ray", "analysis")
 MAX_LINES = 450
-STANDARD_LIBRARY_ONLY = {"search_spaces", "search_spaces.errors", "search_spaces.genotype", "dnad_ray.records"}
+STANDARD_LIBRARY_ONLY = {
+    *("search_spaces", "search_spaces.errors", "search_spaces.formats", "search_spaces.genotype"),
+    *("search_spaces.published", "dnad_ray.records"),
+}
 RAY_MODULES = {
     *(f"dnad_ray.{name}" for name in ("cluster", "distributed", "launch", "optuna_sampler", "scheduler", "source")),
     *(f"dnad_ray.{name}" for name in ("stop_board", "trainable", "watch")),

@@ -28,6 +28,8 @@ _STYLES = {
     "max_pool_3x3": (_GREEN, "2 3"),
     "avg_pool_3x3": (_PURPLE, "2 3"),
     "skip_connect": (_GREY, ""),
+    "nor_conv_1x1": (_SKY, ""),
+    "nor_conv_3x3": (_BLUE, ""),
 }
 _AMBER, _PALE, _BORDER = "#b36b00", "#fff4e0", "#c3cad1"
 _HEADER, _BOX = 30, 26  # heights of a cell's title and of a state, in pixels
@@ -142,10 +144,18 @@ def _cell(cell: CellLayout, info: _ArchitectureInfo) -> str:
 
 def _states(cell: CellLayout, layout: NetworkLayout) -> str:
     nodes = [state for state in cell.states if not state.is_input]
-    left, right = nodes[0].x - nodes[0].width / 2 - 5, layout.output_x + layout.output_width / 2
+    first = next(state for state in nodes if state.in_output)
+    left, right = first.x - first.width / 2 - 5, layout.output_x + layout.output_width / 2
     boxes = [
         f'<rect x="{left:g}" y="-4" width="{right - left:g}" height="{_BOX + 8}" rx="8" fill="#dfe4e9"/>',
         f'<text x="{layout.output_x:g}" y="17" text-anchor="middle">out</text>',
+    ]
+    boxes += [
+        # The band has a gap behind a node that is not part of the output.
+        f'<rect x="{state.x - state.width / 2 - 10:g}" y="-5" width="{state.width + 20:g}" height="{_BOX + 10}" '
+        'fill="white"/>'
+        for state in nodes
+        if not state.in_output and state.x > left
     ]
     for state in cell.states:
         look = f'fill="{"#eef1f4" if state.is_input else "white"}" stroke="{INK}"'

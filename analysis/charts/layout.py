@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from search_spaces.genotype import NUM_INPUTS, CellGenotype, Genotype
+from search_spaces.genotype import CellGenotype, Genotype
 
 __all__ = ["Arc", "CellLayout", "NetworkLayout", "State", "layout_of"]
 
@@ -32,13 +32,17 @@ class Arc(NamedTuple):
 
 
 class State(NamedTuple):
-    """An input or a node of a cell: its centre, and whether anything reads it (input) or feeds it (node)."""
+    """An input or a node of a cell: its centre, and whether anything reads it (input) or feeds it (node).
+
+    ``in_output`` tells whether a node is part of what the cell hands on.
+    """
 
     label: str
     is_input: bool
     used: bool
     x: float
     width: float
+    in_output: bool
 
 
 class CellLayout(NamedTuple):
@@ -67,10 +71,7 @@ class _Edge(NamedTuple):
     target: int
     lane: int  # number among the edges that join the same two states
     operation: str
-
-    @property
-    def below(self) -> bool:
-        return self.source < NUM_INPUTS
+    below: bool  # whether it comes from an input of the cell
 
     @property
     def span(self) -> tuple[int, int]:
@@ -84,14 +85,15 @@ def layout_of(network: Genotype, operations: Sequence[str]) -> NetworkLayout:
         network: The canonical form of a genotype.
         operations: All operations in the order in which parallel edges stack, inner ones first.
     """
-    cells = [_edges(cell, operations) for cell in network.cells]
-    num_states = NUM_INPUTS + network.num_nodes
+    num_inputs = network.num_inputs
+    cells = [_edges(cell, operations, num_inputs) for cell in network.cells]
+    num_states = num_inputs + network.num_nodes
     ports = [_ports(edges, num_states) for edges in cells]
     most = [max(len(side) for cell in ports for side in cell[state]) for state in range(num_states)]
     pitch = _DENSE_PITCH if max(most) > _DENSE else _PITCH
     centres, widths, x = [], [], _MARGIN
     for state, count in enumerate(most):
-        widths.append(max(_INPUT_WIDTH if state < NUM_INPUTS else _NODE_WIDTH, (count + 1) * pitch))
+        widths.append(max(_INPUT_WIDTH if state < num_inputs else _NODE_WIDTH, (count + 1) * pitch))
         centres.append(x + widths[-1] / 2)
         x += widths[-1] + _GAP
     arcs = [_arcs(edges, ports[index], centres, pitch) for index, edges in enumerate(cells)]
@@ -104,19 +106,24 @@ def layout_of(network: Genotype, operations: Sequence[str]) -> NetworkLayout:
         output_width=_OUTPUT_WIDTH,
         cells=tuple(
             CellLayout(
-                index, cell.reduction, not cell.num_operations, _states(index, cell, centres, widths), arcs[index]
+                index,
+                cell.reduction,
+                not cell.num_operations,
+                _states(index, cell, centres, widths, num_inputs),
+                arcs[index],
             )
             for index, cell in enumerate(network.cells)
         ),
     )
 
 
-def _edges(cell: CellGenotype, operations: Sequence[str]) -> list[_Edge]:
+def _edges(cell: CellGenotype, operations: Sequence[str], num_inputs: int) -> list[_Edge]:
     edges = []
     for node, inputs in enumerate(cell.nodes):
         lanes: dict[int, int] = defaultdict(int)
         for edge in sorted(inputs, key=lambda edge: operations.index(edge.operation)):
-            edges.append(_Edge(edge.source, NUM_INPUTS + node, lanes[edge.source], edge.operation))
+            below = edge.source < num_inputs
+            edges.append(_Edge(edge.source, num_inputs + node, lanes[edge.source], edge.operation, below))
             lanes[edge.source] += 1
     return edges
 
@@ -158,12 +165,21 @@ def _arcs(
     return tuple(sorted(arcs, key=lambda arc: (arc.target, arc.source, arc.height)))
 
 
-def _states(index: int, cell: CellGenotype, centres: Sequence[float], widths: Sequence[float]) -> tuple[State, ...]:
-    origins = (index - NUM_INPUTS, index - 1)  # input 0 is the older one
+def _states(
+    index: int, cell: CellGenotype, centres: Sequence[float], widths: Sequence[float], num_inputs: int
+) -> tuple[State, ...]:
+    origins = range(index - num_inputs, index)  # input 0 is the older one
     labels = ["stem" if origin < 0 else f"cell {origin}" for origin in origins]
     labels += [str(node) for node in range(len(cell.nodes))]
-    used = [cell.reads(state) for state in range(NUM_INPUTS)] + [bool(node) for node in cell.nodes]
+    used = [cell.reads(state) for state in range(num_inputs)] + [bool(node) for node in cell.nodes]
     return tuple(
-        State(label, state < NUM_INPUTS, used[state], centres[state], widths[state])
+        State(
+            label,
+            state < num_inputs,
+            used[state],
+            centres[state],
+            widths[state],
+            state - num_inputs in cell.outputs,
+        )
         for state, label in enumerate(labels)
     )

@@ -18,11 +18,14 @@ def configured(options: dict[str, Any]) -> RunConfig:
     """Return the configuration that the options ask for."""
     from dnad_ray.config import parse_assignment, with_overrides
     from dnad_ray.data import resolve_data_argument
+    from dnad_ray.own_space import read_space
     from dnad_ray.search import check_buildable
 
     short = {"image_size": "data.image_size", "epochs": "train.epochs", "seed": "seed", "trials": "sweep.num_trials"}
     given = [name for name in short if options[name] is not None]
     overrides = {} if options["data"] is None else resolve_data_argument(options["data"])
+    if options.get("space") is not None:
+        overrides |= read_space(options["space"])
     overrides |= {short[name]: options[name] for name in given}
     overrides |= dict(map(parse_assignment, options["assignments"]))
     # All at once: one option may be what makes another possible.

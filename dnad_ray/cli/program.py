@@ -10,6 +10,7 @@ import click
 
 from dnad_ray import __version__
 from dnad_ray.cli.fronts import front, report
+from dnad_ray.cli.genotypes import count, draw, published, spaces
 from dnad_ray.cli.recipes import config, recipes
 from dnad_ray.cli.running import search, sweep
 from dnad_ray.cli.words import fail, show_warning
@@ -18,7 +19,7 @@ from dnad_ray.usage import no_usage_statistics
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = (search, sweep, front, report, recipes, config)
+_COMMANDS = (search, sweep, front, report, count, draw, published, spaces, recipes, config)
 
 
 def main() -> None:

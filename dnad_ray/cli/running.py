@@ -43,6 +43,11 @@ def _run_options(command: _Command) -> _Command:
             "--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable."
         ),
         click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images."),
+        click.option(
+            "--space",
+            metavar="NAME|FILE",
+            help="A named search space, or one's own: YAML, or a Python file, which is run.",
+        ),
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
         click.option("--epochs", type=int, metavar="N", help="Most epochs of a search (train.epochs)."),
         click.option("--seed", type=int, metavar="N", help="First seed (seed)."),

@@ -198,7 +198,7 @@ def test_json_round_trip_keeps_everything():
     assert Genotype.from_json(text).to_json() == text
     assert text.endswith("}\n")
     data = json.loads(text)
-    assert (data["kind"], data["schema"], data["digest"]) == ("dnad-ray genotype", SCHEMA_VERSION, genotype.digest)
+    assert (data["kind"], data["schema"], data["digest"]) == ("dnad-ray genotype", 1, genotype.digest)
     assert data["cells"][0] == {"reduction": True, "nodes": [[[NONE, 1], [SKIP, 0]], [[CONV, 2]]]}
 
 
@@ -279,9 +279,53 @@ def test_source_out_of_range(node, source, most):
         _genotype(_cell([], []), _cell(*nodes))
 
 
-def test_duplicate_edge():
-    with pytest.raises(GenotypeError, match=r"cells\[0\]\.nodes\[0\].*each edge once"):
-        _genotype(_cell([(SKIP, 0), (CONV, 0), (SKIP, 0)]))
+def test_an_edge_twice_is_kept_twice():
+    genotype = _genotype(_cell([(SKIP, 0), (CONV, 0), (SKIP, 0)]))
+    assert genotype.pruned().cells[0].nodes[0] == (Edge(CONV, 0), Edge(SKIP, 0), Edge(SKIP, 0))
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    assert genotype.digest != _genotype(_cell([(SKIP, 0), (CONV, 0)])).digest
+
+
+def test_concat_of_some_nodes_drops_what_reaches_no_output():
+    """Node 1 is the output and reads node 0; node 2 leads nowhere."""
+    cell = CellGenotype(False, ((Edge(CONV, 0),), (Edge(SKIP, 2),), (Edge(CONV, 3),)), (1,))
+    genotype = _genotype(cell)
+    assert genotype.pruned().cells[0].nodes == ((Edge(CONV, 0),), (Edge(SKIP, 2),), ())
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    assert genotype.to_dict()["cells"][0]["concat"] == [1]
+    everything = dataclasses.replace(cell, concat=(2, 0, 1))
+    assert everything.concat is None
+    assert "concat" not in _genotype(everything).to_dict()["cells"][0]
+    assert _genotype(cell).digest != _genotype(everything).digest
+
+
+@pytest.mark.parametrize("concat", [(), (0, 0), (3,), (-1,)])
+def test_impossible_concat(concat):
+    with pytest.raises(GenotypeError, match=r"concat: got .* from 0 to 1"):
+        CellGenotype(False, ((), ()), concat)
+
+
+def test_cell_of_no_output_that_is_filled_is_dead_for_its_reader():
+    first = CellGenotype(False, ((Edge(CONV, 1),), ()), (1,))
+    assert not _genotype(first, _cell([(SKIP, 1)], [])).is_connected
+
+
+def test_one_input_per_cell_in_the_other_skeleton():
+    chain = tuple(_cell([(SKIP, 0)], [(CONV, 1)]) for _ in range(2))
+    genotype = Genotype(chain, "nas_bench_201")
+    assert (genotype.num_inputs, genotype.live_cells()) == (1, (True, True))
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    with pytest.raises(GenotypeError, match="source: got 1; allowed: 0 to 0"):
+        Genotype((_cell([(SKIP, 1)]),), "nas_bench_201")
+    with pytest.raises(GenotypeError, match="skeleton: got 'other'"):
+        Genotype(chain, "other")
+    assert Genotype(chain).digest != genotype.digest
+
+
+def test_skeleton_that_is_no_text():
+    data = {**_genotype(_cell([(SKIP, 1)])).to_dict(), "skeleton": 3}
+    with pytest.raises(GenotypeError):
+        Genotype.from_dict(data)
 
 
 @pytest.mark.parametrize("cells", [(), (_cell(),), (_cell([]), _cell([], [])), (_cell([]), _cell())])

@@ -182,3 +182,37 @@ def test_unknown_operation_is_refused_in_a_dead_cell_too():
     genotype = _genotype(_cell([("conv_9x9", 0)]), _cell([(SKIP, 0)], reduction=True))
     with pytest.raises(SpaceError, match="conv_9x9"):
         network_from(genotype, SHAPE)
+
+
+def test_output_of_some_nodes_has_their_channels_and_an_edge_twice_counts_twice():
+    """Two nodes of which the second is the output: twice a pool, and a convolution twice with weights of its own."""
+    pool, conv = Edge("avg_pool_3x3", 1), Edge("nor_conv_1x1", 1)
+    cell = CellGenotype(False, ((conv, conv), (pool, pool, Edge("skip_connect", 2))), (1,))
+    shape = NetworkShape(in_channels=3, image_size=4, num_classes=2, init_channels=5)
+    network = network_from(Genotype((cell,)), shape).double().eval()
+    built = network.cells["0"]
+    assert set(built.nodes[0].own) == {"1 nor_conv_1x1", "1 nor_conv_1x1 1"}
+    assert network.tap_channels == (5,)
+    x = torch.randn(2, 15, 4, 4, dtype=torch.float64)
+    state = built.preprocess["1"](x)
+    pooled = torch.nn.functional.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+    convolved = sum(operation(state.relu()) for operation in built.nodes[0].own.values())
+    assert torch.allclose(built(None, x), 2 * pooled + convolved)
+
+
+@pytest.mark.parametrize(("num_cells", "halving"), [(3, (1, 2)), (4, (1, 2)), (5, (1, 3))])
+def test_dead_reduction_cell_still_halves_and_doubles_for_whoever_reads_across_it(num_cells, halving):
+    """The rule: nothing is built of the dead cell, and its reader takes the older input by a factorized reduction."""
+    dead = halving[0]
+    across = CellGenotype(dead + 1 in halving, ((Edge("skip_connect", 0),),))
+    plain = [CellGenotype(index in halving, ((Edge("skip_connect", 1),),)) for index in range(num_cells)]
+    plain[dead + 1] = across
+    genotype = Genotype(tuple(plain))
+    assert genotype.live_cells() == tuple(index != dead for index in range(num_cells))
+    shape = NetworkShape(in_channels=1, image_size=8, num_classes=2, init_channels=4)
+    network = network_from(genotype, shape)
+    assert str(dead) not in network.cells
+    assert isinstance(network.cells[str(dead + 1)].preprocess["0"], FactorizedReduce)
+    output = network(torch.randn(2, 1, 8, 8))
+    assert output.taps[-1].shape == (2, 16, 2, 2), "two reductions: a quarter of the side, four times the channels"
+    assert output.logits.shape == (2, 2)

@@ -40,7 +40,7 @@ def _normalised(x):
     return (x - mean) / (var + 1e-5).sqrt()
 
 
-def test_table_has_the_operations_of_the_paper():
+def test_table_has_the_operations_of_the_papers():
     assert set(OPERATIONS) == {
         "sep_conv_3x3",
         "sep_conv_5x5",
@@ -51,6 +51,8 @@ def test_table_has_the_operations_of_the_paper():
         "avg_pool_3x3",
         "skip_connect",
         "conv_7x1_1x7",
+        "nor_conv_1x1",  # these two are of NAS-Bench-201
+        "nor_conv_3x3",
         "none",
     }
     assert OPERATIONS[NONE] is None

@@ -1,0 +1,107 @@
+"""The skeleton of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326): stages of equal cells, residual blocks between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast, final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.cell import Cell
+from search_spaces.errors import SpaceError
+from search_spaces.genotype import Genotype
+from search_spaces.ops import BatchNorm
+from search_spaces.skeleton import Network, NetworkOutput
+from search_spaces.space import NetworkShape
+from search_spaces.stem_head import Classifier
+
+__all__ = ["STEM_OF_RESIDUAL", "ResidualBlock", "ResidualHead", "ResidualNetwork", "ResidualStem"]
+
+STEM_OF_RESIDUAL = "cifar: networks of NAS-Bench-201 keep the resolution of the image"
+
+
+class ResidualStem(nn.Module):
+    """Convolution 3x3 to C channels at full resolution."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.norm = BatchNorm(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, C, H, W)."""
+        return cast(Tensor, self.norm(self.conv(images)))
+
+
+class ResidualBlock(nn.Module):
+    """What halves the resolution and doubles the channels: ReLU, convolution 3x3 and norm, twice, and a shortcut.
+
+    The shortcut is average pooling 2x2, then a pointwise convolution without norm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.first = nn.Conv2d(channels, wide, 3, 2, padding=1, bias=False)
+        self.first_norm = BatchNorm(wide)
+        self.second = nn.Conv2d(wide, wide, 3, padding=1, bias=False)
+        self.second_norm = BatchNorm(wide)
+        self.shortcut = nn.Conv2d(channels, wide, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, 2C, ceil(H / 2), ceil(W / 2))."""
+        inner = self.first_norm(self.first(F.relu(x)))
+        inner = self.second_norm(self.second(F.relu(inner)))
+        # Rounding up: the benchmark's sides are even, and an odd one would fit the convolutions in no other way.
+        return cast(Tensor, inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True)))
+
+
+class ResidualHead(nn.Module):
+    """Norm, ReLU and classifier."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels)
+        self.classifier = Classifier(channels, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, C, H, W) to logits (N, num_classes)."""
+        return cast(Tensor, self.classifier(F.relu(self.norm(features))))
+
+
+@final
+class ResidualNetwork(Network):
+    """The skeleton ``nas_bench_201``; see :class:`search_spaces.skeleton.Network`.
+
+    Every cell reads the one before it, as it is. Before each cell marked as a reduction stands a residual block; the
+    cell itself has stride 1. No cell can be dead, for nothing reads across one: such a genotype is refused.
+
+    Raises:
+        SpaceError: If another stem than the one of this skeleton is asked for.
+    """
+
+    def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
+        super().__init__(genotype, shape, searching)
+        if shape.stem != "cifar":
+            raise SpaceError("stem", shape.stem, STEM_OF_RESIDUAL)
+        channels = shape.init_channels
+        self.stem = ResidualStem(shape.in_channels, channels)
+        self.blocks = nn.ModuleDict()
+        for index, cell in enumerate(self.genotype.cells):
+            if cell.reduction:
+                self.blocks[str(index)] = ResidualBlock(channels)
+                channels *= 2
+            self.cells[str(index)] = Cell(cell, None, channels, False, searching)
+        self.head = ResidualHead(channels, shape.num_classes)
+
+    def forward(self, images: Tensor, weights: Sequence[Sequence[Tensor]] | None = None) -> NetworkOutput:
+        """Classify images, see :meth:`search_spaces.skeleton.Network.forward`."""
+        x = self.stem(images)
+        taps: list[Tensor | None] = [None] * (self.stages[-1] + 1)
+        for index, stage in enumerate(self.stages):
+            if str(index) in self.blocks:
+                x = self.blocks[str(index)](x)
+            x = self.cells[str(index)](None, x, None if weights is None else weights[index])
+            taps[stage] = x
+        return NetworkOutput(self.head(x), tuple(taps))
