@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from dnad_ray.augment import TrainingBatches
+from dnad_ray.augment import TrainingBatches, evaluation_batches
 from dnad_ray.checkpoint import random_states, restore_random_states
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
@@ -25,6 +26,9 @@ from search_spaces.space import NetworkShape, space_named
 from search_spaces.supernet import Supernet
 
 __all__ = ["EpochSums", "SearchState"]
+
+
+_FIT_IMAGES = 256
 
 
 class SearchState:
@@ -69,6 +73,7 @@ class SearchState:
             self.supernet.keep_only(alive)
         placed(self.supernet, self.device)
         self.imitation.to(self.device)
+        self._fit_imitation()
         self.learner = Learner(config, self.supernet, self.imitation, self.teacher, ranks)
         self.relaxation = self.learner.relaxation
         self.optimizer, self.arch_optimizer = self.learner.optimizer, self.learner.arch_optimizer
@@ -187,8 +192,15 @@ class SearchState:
     def _imitation(self) -> nn.Module:
         if self.teacher is None:
             return nn.Identity()
-        ours, theirs = self.supernet.network.tap_channels, self.teacher.network.tap_channels
+        ours, theirs = self.supernet.network.tap_channels, self.teacher.tap_channels
         return Imitation(self.config.distill, ours, theirs)
+
+    def _fit_imitation(self) -> None:
+        """Fit to the teacher what does not train, on some training images, the same ones in every process."""
+        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.factors is not None:
+            sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
+            images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
+            self.imitation.factors.fit(self.teacher.says(images).taps)
 
 
 _PLAIN = (

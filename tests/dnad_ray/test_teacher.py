@@ -22,9 +22,8 @@ from dnad_ray.teacher import (
     load_teacher,
     read_teacher,
     save_teacher,
-    teacher_genotype,
-    train_teacher,
 )
+from dnad_ray.teacher_sources import teacher_genotype, train_teacher
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.space import NetworkShape
