@@ -143,9 +143,8 @@ def main() -> None:
                 write_bytes(options.json, json.dumps(results).encode())
                 print(f"{len(rows)} searches, {row['seconds']:.0f} s: {key}", flush=True)
     print(f"{name}: teacher {results.get('teachers', {}).get(name)}")
-    print(
-        f"{'study':<12} {'setting':<40} {'hypervolume':>11} {'spread':>8} {'gain':>8} {'from':>8} {'to':>8} {'error':>8}"
-    )
+    columns = " ".join(f"{column:>8}" for column in ("spread", "gain", "from", "to", "error"))
+    print(f"{'study':<12} {'setting':<40} {'hypervolume':>11} {columns}")
     for study, words, own, gain, errors in table(rows, name, 10):
         spread = statistics.stdev(own) if len(own) > 1 else 0.0
         print(

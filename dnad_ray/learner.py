@@ -148,7 +148,8 @@ class Learner:
             task_loss = F.cross_entropy(output.logits, labels)
             loss, kd_loss = task_loss, None
             if self.teacher is not None:
-                target = self.teacher.says(images) if self._target is None else self._target
+                is_half = self._distill.teacher.precision == "auto"
+                target = self.teacher.says(images, is_half) if self._target is None else self._target
                 weight, temperature = self._strength
                 kd_loss = self.imitation(output, target, labels, temperature)
                 loss = loss + weight * kd_loss

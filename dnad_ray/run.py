@@ -34,6 +34,7 @@ from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import Teacher, TeacherFile, check_fits, load_teacher, read_teacher, save_teacher
+from dnad_ray.teacher_cache import clear_cache
 from dnad_ray.teacher_sources import make_teacher
 from dnad_ray.trial import CHECKPOINT_SECONDS, DONE, TrialSpec, run_trial
 
@@ -177,6 +178,7 @@ def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], fold
         GenotypeError: If the configured teacher is not a genotype.
         ConfigError: If it cannot be made, or has not what the trials are to imitate.
     """
+    clear_cache(folder)
     if not any(spec.config.distill.uses_teacher for spec in specs):
         return Prepared(data, None)
     settings, device = config.distill.teacher, device_for(config.train.device)
@@ -260,6 +262,7 @@ def conclude(
         IncompleteRunError: If some did not, and no budget is why.
         NonFiniteLossError: If all did, but some because their loss diverged.
     """
+    clear_cache(folder)
     num_snapshots = write_parquet(folder)
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
     budget = budget or Budget()

@@ -20,6 +20,7 @@ from dnad_ray.losses import sparsity
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.teacher import Teacher
+from dnad_ray.teacher_cache import TeacherCache
 from dnad_ray.weights import check_optimizer
 from search_spaces.genotype import Genotype
 from search_spaces.space import NetworkShape, space_named
@@ -80,6 +81,7 @@ class SearchState:
         self.look_steps = settings.look_steps or (8 if self.device.type == "cuda" else 1)
         schedule = schedule_for(config.shrink, self.space.num_candidates, self.batches.steps_per_epoch)
         self.controller = ShrinkController.start(config.shrink, schedule)
+        self.cache: TeacherCache | None = None  # where what the teacher says is kept
         self.step = 0
         self.deleted_since_snapshot = 0
         self.is_finished = False
