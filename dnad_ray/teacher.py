@@ -74,7 +74,10 @@ class Teacher:
         return known.in_channels, known.image_size, known.num_classes
 
     def says(self, images: Tensor, half: bool = False) -> NetworkOutput:
-        """Return what it says about images (N, C, H, W), as constants.
+        """Return what it says about images (N, C, H, W), computed in inference mode: no gradient passes.
+
+        Autograd cannot keep such tensors for a backward pass; every imitation begins with an operation on them alone,
+        whose result it can keep.
 
         Args:
             images: Normalised as those of the run.
