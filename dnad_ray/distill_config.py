@@ -54,7 +54,7 @@ class TeacherConfig(Section):
     """Standard deviation of each channel, likewise."""
     precision: Literal["auto", "float32"] = "auto"
     """`auto` imitates in half precision on a GPU (untried so far) and in float32 on a CPU."""
-    cache: Literal["auto", "on", "off"] = "auto"
+    cache: Literal["auto", "always", "never"] = "auto"
     """Keep its outputs in a file per node, the search is the same; `auto` on a CPU where they recur and fit."""
     cache_gib: Positive = 2.0
     """Largest size of that file in GiB, on the disk of the run folder."""

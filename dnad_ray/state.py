@@ -19,7 +19,7 @@ from dnad_ray.learner import Learner, Look
 from dnad_ray.losses import sparsity
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.shrink import ShrinkController, schedule_for
-from dnad_ray.teacher import Teacher
+from dnad_ray.teacher import Teacher, check_fits
 from dnad_ray.teacher_cache import TeacherCache
 from dnad_ray.weights import check_optimizer
 from search_spaces.genotype import Genotype
@@ -194,6 +194,8 @@ class SearchState:
     def _imitation(self) -> nn.Module:
         if self.teacher is None:
             return nn.Identity()
+        # What a sampler chose was not there to be checked before the sweep.
+        check_fits(self.teacher, self.data, self.config.distill, self.config.space.stem, "distill.teacher")
         ours, theirs = self.supernet.network.tap_channels, self.teacher.tap_channels
         return Imitation(self.config.distill, ours, theirs)
 

@@ -71,7 +71,7 @@ def open_cache(
     """
     settings, distill = config.distill.teacher, config.distill
     in_one_way = config.train.precision == "float32" and not config.train.cuda_graphs
-    if teacher is None or settings.cache == "off" or not isinstance(folder, Path) or not in_one_way:
+    if teacher is None or settings.cache == "never" or not isinstance(folder, Path) or not in_one_way:
         return None
     if settings.cache == "auto" and batches.device.type != "cpu":
         return None
@@ -186,8 +186,7 @@ class TeacherCache:
         with _alone(self._path.with_suffix(".lock")):
             if not file.exists():
                 half = self._path.with_suffix(".half")
-                with half.open("wb") as stream:  # reserved, because memory on a full disk ends a process
-                    os.posix_fallocate(stream.fileno(), 0, self._num_rows * _BYTES * sum(self._sizes()))
+                _reserve(half, self._num_rows * _BYTES * sum(self._sizes()))
                 maps = self._mapped(half, "r+")
                 for start, rows in self._pass(batch_size):
                     for mapped, values in zip(maps, rows, strict=True):
@@ -269,6 +268,16 @@ def _digest_of(teacher: Teacher) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make a file of zeros that has its place on the disk: to write to a mapped hole of a full disk ends a process."""
+    with file.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(stream.fileno(), 0, size)
+            return
+        for _ in range(-(-size // 2**20)):
+            stream.write(bytes(2**20))
 
 
 @contextlib.contextmanager

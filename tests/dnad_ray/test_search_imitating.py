@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from dnad_ray.checkpoint import load_newest, save_checkpoint
 from dnad_ray.distill_config import KINDS
+from dnad_ray.errors import ConfigError
 from dnad_ray.search import SearchState, search
 
 KD = {"distill.kind": "logits+features", "distill.weight": 0.5, "distill.temperature": 3.0}
@@ -91,3 +94,9 @@ def test_search_imitates_in_every_kind(kind, tiny, digits, small_teacher):
         return report.train_loss
 
     assert loss_after_an_epoch(1e-3) != loss_after_an_epoch(10.0)
+
+
+def test_search_refuses_a_teacher_that_does_not_fit(tiny, digits, small_teacher):
+    four = dataclasses.replace(digits, classes=digits.classes[:4])
+    with pytest.raises(ConfigError, match=r"distill\.teacher: got 'a teacher for images of 10 classes'; allowed: 4 cl"):
+        start(tiny(KD), four, small_teacher)

@@ -107,7 +107,7 @@ def test_features_lie_in_memory_as_the_teacher_gives_them(tiny, plain, small_tea
 @pytest.mark.parametrize(
     ("overrides", "options", "why"),
     [
-        ({"distill.teacher.cache": "off"}, {}, "off"),
+        ({"distill.teacher.cache": "never"}, {}, "never"),
         ({"train.precision": "bfloat16"}, {}, "other bits"),
         ({}, {"is_shared": False}, "nobody else comes to these images"),
     ],
@@ -122,7 +122,7 @@ def test_nothing_is_kept(overrides, options, why, tiny, varied, small_teacher, t
 def test_alone_it_still_pays_where_images_are_not_varied_or_where_it_is_asked_for(
     tiny, plain, varied, small_teacher, tmp_path
 ):
-    for data, mode in ((plain, "auto"), (varied, "on")):
+    for data, mode in ((plain, "auto"), (varied, "always")):
         config = tiny({**KINDS["logits"], "distill.teacher.cache": mode})
         assert _cached(config, data, small_teacher, tmp_path, is_shared=False).cache is not None
 
@@ -153,6 +153,13 @@ def test_full_disk_ends_the_cache_and_not_the_search(
     state = _cached(config, data, small_teacher, tmp_path)
     assert timeless(search(state)) == expected
     assert not state.cache.is_open
+
+
+def test_disk_is_reserved_where_the_system_has_no_call_for_it(tiny, plain, small_teacher, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    state = _cached(tiny(KINDS["logits"]), plain, small_teacher, tmp_path)
+    images, _ = state.batches.batch(0)
+    assert torch.equal(state.cache.target(0, images).logits, small_teacher.says(images).logits)
 
 
 def test_block_that_was_not_finished_is_not_believed(tiny, varied, small_teacher, tmp_path):
