@@ -95,6 +95,7 @@ def open_cache(
         data,
         batches,
         by_image=is_plain,
+        batch_size=-(-batches.batch_size // ranks.size),
         num_rows=len(data.train) if is_plain else config.train.epochs * batches.steps_per_epoch * batches.batch_size,
         max_bytes=int(settings.cache_gib * 2**30),
     )
@@ -116,6 +117,7 @@ class TeacherCache:
         data: Images.
         batches: What the trial trains on.
         by_image: Whether outputs depend on the image alone, and not on the step.
+        batch_size: Images that the teacher is shown at a time when it is asked about all of them.
         num_rows: Images, or images of all steps.
         max_bytes: Largest size; beyond it nothing is kept.
     """
@@ -128,11 +130,13 @@ class TeacherCache:
         batches: TrainingBatches,
         *,
         by_image: bool,
+        batch_size: int,
         num_rows: int,
         max_bytes: int,
     ) -> None:
         self._path, self._says, self._data, self._batches = path, says, data, batches
-        self._by_image, self._num_rows, self._max_bytes = by_image, num_rows, max_bytes
+        self._by_image, self._batch_size = by_image, batch_size
+        self._num_rows, self._max_bytes = num_rows, max_bytes
         self._shapes: list[torch.Size | None] | None = None  # of one image, None for what is not kept
         self._maps: Rows | None = None
         self._descriptor: int | None = None
@@ -156,7 +160,7 @@ class TeacherCache:
                 return None
             if not self._by_image:
                 return self._of_step(step, images)
-            maps = self._maps if self._maps is not None else self._of_all_images(len(images))
+            maps = self._maps if self._maps is not None else self._of_all_images()
             chosen = self._batches.indices(step).cpu().numpy()
             return self._output([rows[chosen] for rows in maps])
         except OSError:  # no space left, a quota: a cache is no reason to end a search
@@ -180,7 +184,7 @@ class TeacherCache:
     def _sizes(self) -> list[int]:
         return [shape.numel() for shape in self._shapes or () if shape is not None]
 
-    def _of_all_images(self, batch_size: int) -> Rows:
+    def _of_all_images(self) -> Rows:
         """Return memory-mapped rows of all images; made by the first trial of a node, while the others wait for it."""
         file = self._path.with_suffix(".all")
         with _alone(self._path.with_suffix(".lock")):
@@ -188,7 +192,7 @@ class TeacherCache:
                 half = self._path.with_suffix(".half")
                 _reserve(half, self._num_rows * _BYTES * sum(self._sizes()))
                 maps = self._mapped(half, "r+")
-                for start, rows in self._pass(batch_size):
+                for start, rows in self._pass(self._batch_size):
                     for mapped, values in zip(maps, rows, strict=True):
                         mapped[start : start + len(values)] = values[: self._num_rows - start]
                 del maps

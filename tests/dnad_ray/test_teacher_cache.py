@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from dnad_ray import run as run_module
+from dnad_ray.augment import TrainingBatches
+from dnad_ray.devices import MEMORY_FORMAT
 from dnad_ray.images import Augmentation
+from dnad_ray.parallel import Ranks
 from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import create_run
@@ -172,6 +175,21 @@ def test_block_that_was_not_finished_is_not_believed(tiny, varied, small_teacher
     again = _cached(tiny(KINDS["logits"]), varied, small_teacher, tmp_path)
     assert torch.equal(again.cache.target(0, images).logits, expected)
     assert again.cache.num_computed == 64
+
+
+@pytest.mark.parametrize("images", ["plain", "varied"])
+def test_processes_of_a_trial_keep_their_own_parts(images, tiny, small_teacher, tmp_path, request):
+    data, config = request.getfixturevalue(images), tiny(KINDS["both"])
+    for attempt in range(2):
+        for ranks in (Ranks(0, 3), Ranks(1, 3), Ranks(2, 3)):
+            batches = TrainingBatches(data, 64, 0, torch.device("cpu"), MEMORY_FORMAT, ranks=ranks)
+            cache = open_cache(tmp_path, config, data, small_teacher, batches, is_shared=True, ranks=ranks)
+            for step in (0, 4):
+                mine, _ = batches.batch(step)
+                target, said = cache.target(step, mine), small_teacher.says(mine)
+                torch.testing.assert_close(target.logits, said.logits, rtol=1e-5, atol=1e-5)
+                assert len(target.logits) == len(mine)
+            assert not attempt or cache.num_computed == 0
 
 
 def _fill(arguments):
