@@ -59,8 +59,9 @@ def base_config(folder: str | None) -> RunConfig:
             "data.name": "imagefolder",
             "data.root": folder,
             "data.image_size": 16,
-            "data.augment": "none",
-            "distill.teacher.init_channels": 16,
+            "data.augment": "auto",
+            "distill.teacher.init_channels": 20,
+            "distill.teacher.epochs": 80,
         }
     return with_overrides(recipe_named("demo"), overrides)
 

@@ -29,6 +29,9 @@ from search_spaces.space import NetworkShape, space_named, stages
 
 __all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher"]
 
+_PREFIXES = ("module.", "model.")
+"""Of names in a checkpoint: of DistributedDataParallel, and of a teacher that was saved here."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -158,8 +161,9 @@ def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_class
     except OSError as error:
         raise ConfigError(key, str(path), f"a readable checkpoint ({type(error).__name__})") from None
     wanted = network.model.state_dict()
-    # As DistributedDataParallel names them, and as those do who saved a teacher of ours.
-    given = {name.removeprefix("module.").removeprefix("model."): tensor for name, tensor in given.items()}
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in given) and not wanted.keys() & given:
+            given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
     missing, foreign = sorted(wanted.keys() - given), sorted(given.keys() - wanted)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or foreign:

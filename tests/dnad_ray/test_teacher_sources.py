@@ -150,6 +150,14 @@ def test_own_model_that_is_damaged_is_refused(damage, own, tmp_path):
         load_teacher(file, CPU)
 
 
+def test_own_model_takes_the_weights_of_a_teacher_that_was_saved(own, base, digits, tmp_path):
+    save_teacher(tmp_path, own)
+    settings = {**OWN, "distill.teacher.weights": str(tmp_path / "teacher.safetensors")}
+    taken = make_teacher(with_overrides(base, settings), digits, CPU)
+    assert taken.accuracy == own.accuracy
+    assert all(map(torch.equal, taken.network.state_dict().values(), own.network.state_dict().values()))
+
+
 @pytest.mark.parametrize("ending", ["pth", "safetensors", "nested", "parallel"])
 def test_torchvision_weights_are_taken_from_a_checkpoint(ending, base, digits, tmp_path):
     weights, path = _resnet_weights(), tmp_path / f"resnet18.{ending}"
