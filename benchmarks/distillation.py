@@ -59,9 +59,8 @@ def base_config(folder: str | None) -> RunConfig:
             "data.name": "imagefolder",
             "data.root": folder,
             "data.image_size": 16,
-            "data.augment": "auto",
-            "distill.teacher.init_channels": 20,
-            "distill.teacher.epochs": 80,
+            "data.augment": "none",
+            "distill.teacher.init_channels": 16,
         }
     return with_overrides(recipe_named("demo"), overrides)
 
@@ -91,24 +90,29 @@ def key_of(name: str, setting: dict[str, Any], seed: int) -> str:
     return json.dumps([name, setting, seed])
 
 
-def table(
-    rows: dict[str, Any], name: str, num_classes: int
-) -> list[tuple[str, str, list[float], list[float], list[float]]]:
-    """Return for each study and setting the hypervolume of each seed, its gain over nobody, and the lowest error."""
+def table(rows: dict[str, Any], name: str, num_classes: int) -> list[tuple[str, str, dict[str, list[float]]]]:
+    """Return for each study and setting hypervolume and lowest error of each seed, and their gains over nobody."""
     mine = {key: row for key, row in rows.items() if key.startswith(f'["{name}"')}
     reference = (1 - 1 / num_classes, max(macs for row in mine.values() for _, macs in row["points"]))
-    volumes = {key: hypervolume_share(row["points"], reference) for key, row in mine.items()}
+    found = {
+        key: (hypervolume_share(row["points"], reference), min(error for error, _ in row["points"]))
+        for key, row in mine.items()
+    }
     seeds = sorted({row["seed"] for row in mine.values()})
     lines = []
     for study, settings in [("alone", [ALONE]), *STUDIES.items()]:
         for setting in settings:
-            done = [seed for seed in seeds if key_of(name, setting, seed) in volumes]
-            own = [volumes[key_of(name, setting, seed)] for seed in done]
-            errors = [min(point[0] for point in mine[key_of(name, setting, seed)]["points"]) for seed in done]
-            gain = [volumes[key_of(name, setting, s)] - volumes[key_of(name, ALONE, s)] for s in done]
-            if own:
+            done = [seed for seed in seeds if key_of(name, setting, seed) in found]
+            pairs = [(found[key_of(name, setting, seed)], found[key_of(name, ALONE, seed)]) for seed in done]
+            if pairs:
                 words = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in setting.items())
-                lines.append((study, words, own, gain, errors))
+                values = {
+                    "hypervolume": [own[0] for own, _ in pairs],
+                    "gain": [own[0] - alone[0] for own, alone in pairs],
+                    "error": [own[1] for own, _ in pairs],
+                    "more": [own[1] - alone[1] for own, alone in pairs],
+                }
+                lines.append((study, words, values))
     return lines
 
 
@@ -144,13 +148,18 @@ def main() -> None:
                 write_bytes(options.json, json.dumps(results).encode())
                 print(f"{len(rows)} searches, {row['seconds']:.0f} s: {key}", flush=True)
     print(f"{name}: teacher {results.get('teachers', {}).get(name)}")
-    columns = " ".join(f"{column:>8}" for column in ("spread", "gain", "from", "to", "error"))
-    print(f"{'study':<12} {'setting':<40} {'hypervolume':>11} {columns}")
-    for study, words, own, gain, errors in table(rows, name, 10):
-        spread = statistics.stdev(own) if len(own) > 1 else 0.0
+    print(
+        f"{'study':<12} {'setting':<36} {'n':>2} {'hypervolume':>15} {'gain (from to)':>24} "
+        f"{'lowest error':>16} {'more (from to)':>25}"
+    )
+    for study, words, values in table(rows, name, 10):
+        mean = {key: statistics.mean(own) for key, own in values.items()}
+        spread = {key: statistics.stdev(own) if len(own) > 1 else 0.0 for key, own in values.items()}
+        gain, more, errors = values["gain"], values["more"], f"{mean['error']:>7.2%} +-{spread['error']:>6.2%}"
         print(
-            f"{study:<12} {words:<40} {statistics.mean(own):>11.4f} {spread:>8.4f} "
-            f"{statistics.mean(gain):>+8.4f} {min(gain):>+8.4f} {max(gain):>+8.4f} {statistics.mean(errors):>8.2%}"
+            f"{study:<12} {words:<36} {len(gain):>2} {mean['hypervolume']:>7.3f} +-{spread['hypervolume']:.3f} "
+            f"{mean['gain']:>+8.3f} ({min(gain):+.3f} {max(gain):+.3f}) {errors} "
+            f"{mean['more']:>+8.2%} ({min(more):+.2%} {max(more):+.2%})"
         )
 
 
