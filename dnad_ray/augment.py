@@ -119,6 +119,11 @@ class TrainingBatches:
         return self._batch_size
 
     @property
+    def device(self) -> torch.device:
+        """Where the batches are made."""
+        return self._device
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in a pass over the training images."""
         return self.num_images // self._batch_size
@@ -133,13 +138,16 @@ class TrainingBatches:
             DataError: If a file turns out to be no intact image, or is gone.
             ResourceError: If a process that decodes images ended by itself.
         """
-        epoch, position = divmod(step, self.steps_per_epoch)
-        draws = self._draws_of(epoch)
-        chosen = draws.order[position * self._batch_size : (position + 1) * self._batch_size][self._part]
+        draws, chosen = self._draws_of(step // self.steps_per_epoch), self.indices(step)
         images = self._normalise(self._varied(self._read(step, chosen), draws.offset[chosen], draws.flip[chosen]))
         if self._augmentation.cutout:
             images = images * self._kept_by_cutout(draws.centre[chosen])
         return images.contiguous(memory_format=self._memory_format), self._labels[chosen]
+
+    def indices(self, step: int) -> Tensor:
+        """Return which training images a step has, in order, shape (B,)."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        return self._draws_of(epoch).order[position * self._batch_size : (position + 1) * self._batch_size][self._part]
 
     def close(self) -> None:
         """Stop the processes that decode ahead, if there are any; the next batch starts them again."""

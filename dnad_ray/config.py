@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from dnad_ray.distill_config import DistillConfig, SharesConfig, TeacherConfig
 from dnad_ray.errors import ConfigError
 from dnad_ray.ranges import Range
 from dnad_ray.section import Count, NonNegative, Positive, Section, Share
@@ -27,6 +28,7 @@ __all__ = [
     "FloorConfig",
     "LimitConfig",
     "RunConfig",
+    "SharesConfig",
     "ShrinkConfig",
     "SpaceConfig",
     "SweepConfig",
@@ -197,64 +199,6 @@ class ShrinkConfig(Section):
     """Epochs of stalls in a row that make a Pareto snapshot (50 steps of 391)."""
     floor: FloorConfig = FloorConfig(sparsity=250.0)
     """Where to stop."""
-
-
-class TeacherConfig(Section):
-    """The network that is imitated, trained once per run on the training images."""
-
-    init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
-    """Width C of the teacher."""
-    epochs: Count = 60
-    """Passes over the training images."""
-    learning_rate: Positive = 1e-3
-    """Peak Adam step size; cosine to zero."""
-    genotype: str | None = None
-    """Genotype JSON file to train; None takes sep_conv_3x3 from both inputs in every node."""
-
-
-class DistillConfig(Section):
-    """Search by imitating (KD)."""
-
-    kind: Literal["none", "logits", "features", "logits+features"] = "features"
-    """`logits` (Hinton, with temperature), `features` (the three stage ends, the release's default), both, or none."""
-    weight: NonNegative = 1.0
-    """KD weight lambda."""
-    temperature: Positive | None = None
-    """KD temperature T of the logits; None takes 4 where the kind imitates logits."""
-    stage_ratios: tuple[NonNegative, NonNegative, NonNegative] = (0.2, 0.3, 0.5)
-    """Shares of the three stage ends in the feature loss."""
-    teacher: TeacherConfig = TeacherConfig()
-    """Who is imitated."""
-
-    @property
-    def uses_logits(self) -> bool:
-        """Whether the KD temperature has an effect."""
-        return "logits" in self.kind and self.weight > 0
-
-    @property
-    def uses_features(self) -> bool:
-        """Whether the stage ends are imitated."""
-        return "features" in self.kind and self.weight > 0
-
-    @property
-    def uses_teacher(self) -> bool:
-        """Whether a teacher is needed at all."""
-        return self.uses_logits or self.uses_features
-
-    @model_validator(mode="after")
-    def _temperature_has_an_effect(self) -> DistillConfig:
-        if self.temperature is not None and not self.uses_logits:
-            raise ValueError(
-                f"temperature: got {self.temperature:g}, which has no effect with kind {self.kind!r} and weight "
-                f"{self.weight:g}; allowed: a kind with logits and a weight above 0, or no temperature"
-            )
-        if self.temperature is None and self.uses_logits:
-            object.__setattr__(self, "temperature", 4.0)
-            # Nobody set it, also where somebody wrote null: it follows from the kind, and from a new kind anew.
-            self.model_fields_set.discard("temperature")
-        if self.uses_features and not any(self.stage_ratios):
-            raise ValueError("stage_ratios: got (0, 0, 0); allowed: at least one above 0 when features are imitated")
-        return self
 
 
 class EvaluationConfig(Section):

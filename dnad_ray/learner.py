@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from dnad_ray.config import RunConfig
 from dnad_ray.graphs import RecordedStep
+from dnad_ray.imitation.schedule import changes, strength_at
 from dnad_ray.losses import shrinking_loss, sparsity
 from dnad_ray.parallel import ALONE, Ranks, average
 from dnad_ray.relaxation import Relaxation
 from dnad_ray.teacher import Teacher
 from search_spaces.bank import Sliced
+from search_spaces.network import NetworkOutput
 from search_spaces.supernet import Supernet
 
 __all__ = ["Learner", "Look", "cut_optimizer"]
@@ -84,7 +86,9 @@ class Learner:
         self.arch_optimizer = torch.optim.SGD(
             self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
         )
-        self._grad_clip, self._kd_weight = settings.grad_clip, config.distill.weight
+        self._grad_clip, self._distill = settings.grad_clip, config.distill
+        self._strength: tuple[float | Tensor, float | Tensor | None] = strength_at(config.distill, 0.0)
+        self._target: NetworkOutput | None = None
         self._autocast = settings.precision == "bfloat16"
         self._list_tensors()
         # What a look fetches; written in place, for a recording knows memory, not names.
@@ -93,10 +97,18 @@ class Learner:
         self._num_steps = self._num_images = 0
         self._pressure: tuple[float, float] | tuple[Tensor, ...] | None = None
         self._recorded_pressure = torch.zeros(2, device=self.device).unbind()
+        self._recorded_strength = torch.ones(2, device=self.device).unbind()
         self._recorded = RecordedStep(self._step) if on_gpu and settings.cuda_graphs else None
 
     def step(
-        self, images: Tensor, labels: Tensor, pressure: tuple[float, float] | None, num_images: int | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        pressure: tuple[float, float] | None,
+        num_images: int | None = None,
+        *,
+        progress: float = 0.0,
+        target: NetworkOutput | None = None,
     ) -> None:
         """Take one step of network weights and architecture weights on the same batch.
 
@@ -105,18 +117,27 @@ class Learner:
             labels: (N,).
             pressure: Sparsity weight gamma and offset mu; None while warming up.
             num_images: Images of the whole batch, of which these are this process's part; None if they are all.
+            progress: Share of the search that is over, for schedules of the imitation.
+            target: What the teacher says of the images, where it was kept; None asks it.
         """
         num_images = num_images or len(labels)
         self._share = len(labels) / num_images
+        strength = strength_at(self._distill, progress)
         if self._recorded is None:
-            self._pressure = pressure
+            self._pressure, self._strength, self._target = pressure, strength, target
             self._step(images, labels)
+            self._target = None
         else:
             if (self._pressure is None) != (pressure is None):
                 self._recorded.forget()
             self._pressure = None if pressure is None else self._recorded_pressure
             for entry, value in zip(self._recorded_pressure, pressure or (), strict=False):
                 entry.fill_(value)
+            if changes(self._distill):
+                weight, temperature = self._recorded_strength
+                weight.fill_(strength.weight)
+                temperature.fill_(strength.temperature or 1.0)
+                self._strength = weight, None if strength.temperature is None else temperature
             self._recorded(images, labels)
         self._num_steps += 1
         self._num_images += num_images
@@ -128,10 +149,11 @@ class Learner:
             task_loss = F.cross_entropy(output.logits, labels)
             loss, kd_loss = task_loss, None
             if self.teacher is not None:
-                with torch.no_grad():
-                    target = self.teacher.network(images)
-                kd_loss = self.imitation(output, target)
-                loss = loss + self._kd_weight * kd_loss
+                is_half = self._distill.teacher.precision == "auto"
+                target = self.teacher.says(images, is_half) if self._target is None else self._target
+                weight, temperature = self._strength
+                kd_loss = self.imitation(output, target, labels, temperature)
+                loss = loss + weight * kd_loss
         if self._pressure is not None:
             loss = shrinking_loss(loss, weights, *self._pressure)
         self.optimizer.zero_grad()

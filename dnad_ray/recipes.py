@@ -7,6 +7,7 @@ A recipe is a function that returns a :class:`RunConfig`; the first line of its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from dnad_ray.config import (
     DataConfig,
@@ -92,7 +93,36 @@ def images() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {recipe.__name__: recipe for recipe in (demo, smoke, images, cifar10)}
+def kd_temperature() -> RunConfig:
+    """Embedded digits, 15 searches of 108 candidates over KD temperature: 5 temperatures under 3 seeds."""
+    return _kd_sweep({"distill.temperature": (1.0, 2.0, 4.0, 8.0, 16.0)}, kind="logits", weight=0.3)
+
+
+def kd_weight() -> RunConfig:
+    """Embedded digits, 15 searches of 108 candidates over KD weight, from no imitation at all: 3 seeds of each."""
+    return _kd_sweep({"distill.weight": (0.0, 0.1, 0.3, 1.0, 3.0)}, kind="logits")
+
+
+def kd_kind() -> RunConfig:
+    """Embedded digits, 24 searches of 108 candidates over imitation kinds: 8 of them, with none, under 3 seeds."""
+    kinds = ("none", "logits", "decoupled", "features", "attention", "factor", "similarity", "relational")
+    return _kd_sweep({"distill.kind": kinds}, kind="logits", weight=0.3)
+
+
+def _kd_sweep(grid: dict[str, tuple[Any, ...]], **distill: Any) -> RunConfig:
+    base, (values,) = demo(), grid.values()
+    return base.model_copy(
+        update={
+            "distill": DistillConfig(**distill, teacher=base.distill.teacher),
+            "shrink": base.shrink.model_copy(update={"rate": 0.12}),
+            "sweep": SweepConfig(grid=grid, num_trials=3 * len(values)),
+        }
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    recipe.__name__: recipe for recipe in (demo, smoke, images, cifar10, kd_temperature, kd_weight, kd_kind)
+}
 """Name -> function that returns a complete configuration."""
 
 

@@ -32,7 +32,9 @@ from dnad_ray.records import Snapshot
 from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
-from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
+from dnad_ray.teacher import Teacher, TeacherFile, check_fits, load_teacher, read_teacher, save_teacher
+from dnad_ray.teacher_cache import clear_cache
+from dnad_ray.teacher_sources import make_teacher
 from dnad_ray.trial import DONE, TrialSpec, run_trial
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "prepare",
     "run_folder",
     "run_search",
+    "teacher_in_words",
     "unfinished",
 ]
 
@@ -160,7 +163,7 @@ def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]
 
 
 def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], folder: Place, board: Board) -> Prepared:
-    """Train the teacher, unless the run folder has it or nobody is imitated.
+    """Make the teacher, unless the run folder has it or nobody is imitated.
 
     Args:
         config: The run.
@@ -172,17 +175,31 @@ def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], fold
     Raises:
         NonFiniteLossError: If the teacher's loss diverges.
         GenotypeError: If the configured teacher is not a genotype.
+        ConfigError: If it cannot be made, or has not what the trials are to imitate.
     """
+    clear_cache(folder)
     if not any(spec.config.distill.uses_teacher for spec in specs):
         return Prepared(data, None)
-    file = read_teacher(folder / "teacher")
+    settings, device = config.distill.teacher, device_for(config.train.device)
+    file = read_teacher(folder / "teacher", settings.model if settings.source == "module" else None)
     if file is None:
-        teacher = train_teacher(
-            config, data, device_for(config.train.device), lambda done, total: board.update("teacher", done, total)
-        )
+        teacher = make_teacher(config, data, device, lambda done, total: board.update("teacher", done, total))
         file = save_teacher(folder / "teacher", teacher)
-        board.say(f"teacher: {teacher.accuracy:.2%} of the validation images are right")
+        board.say(f"teacher: {teacher_in_words(teacher)}")
+    else:
+        teacher = load_teacher(file, device)
+    for spec in specs:
+        check_fits(teacher, data, spec.config.distill, spec.config.space.stem, "distill.teacher")
     return Prepared(data, file)
+
+
+def teacher_in_words(teacher: Teacher) -> str:
+    """Say how good a teacher is, on the images that it was not trained on."""
+    words = f"{teacher.accuracy:.2%} of the validation images are right"
+    if teacher.calibration is None:
+        return words
+    found = teacher.calibration
+    return f"{words}, calibration error {found.error:.2%}, calibrated at temperature {found.temperature:.2f}"
 
 
 def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_parallel: int) -> str:
@@ -243,6 +260,7 @@ def conclude(
         IncompleteRunError: If some did not, and no budget is why.
         NonFiniteLossError: If all did, but some because their loss diverged.
     """
+    clear_cache(folder)
     num_snapshots = write_parquet(folder)
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
     budget = budget or Budget()

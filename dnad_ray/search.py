@@ -91,7 +91,10 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
         began = time.perf_counter()
         is_warming_up = _is_warming_up(state)
         pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
-        state.learner.step(*state.batches.batch(state.step), pressure, state.batches.batch_size)
+        images, labels = state.batches.batch(state.step)
+        target = None if state.cache is None else state.cache.target(state.step, images)
+        progress = state.step / max(1, state.num_steps - 1)
+        state.learner.step(images, labels, pressure, state.batches.batch_size, progress=progress, target=target)
         state.step += 1
         is_epoch_end = state.step % state.steps_per_epoch == 0
         has_looked = state.step % state.look_steps == 0 or is_epoch_end

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from dnad_ray.augment import TrainingBatches
+from dnad_ray.augment import TrainingBatches, evaluation_batches
 from dnad_ray.checkpoint import random_states, restore_random_states
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
@@ -19,7 +20,8 @@ from dnad_ray.losses import sparsity
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.shrink import ShrinkController, schedule_for
 from dnad_ray.spaces import space_of
-from dnad_ray.teacher import Teacher
+from dnad_ray.teacher import Teacher, check_fits
+from dnad_ray.teacher_cache import TeacherCache
 from dnad_ray.weights import check_optimizer
 from search_spaces.derivation import derived
 from search_spaces.genotype import Genotype
@@ -27,6 +29,9 @@ from search_spaces.space import NetworkShape
 from search_spaces.supernet import Supernet, subset
 
 __all__ = ["EpochSums", "SearchState"]
+
+
+_FIT_IMAGES = 256
 
 
 class SearchState:
@@ -71,12 +76,14 @@ class SearchState:
             self.supernet.keep_only(alive)
         placed(self.supernet, self.device)
         self.imitation.to(self.device)
+        self._fit_imitation()
         self.learner = Learner(config, self.supernet, self.imitation, self.teacher, ranks)
         self.relaxation = self.learner.relaxation
         self.optimizer, self.arch_optimizer = self.learner.optimizer, self.learner.arch_optimizer
         self.look_steps = settings.look_steps or (8 if self.device.type == "cuda" else 1)
         schedule = schedule_for(config.shrink, self.space.num_candidates, self.batches.steps_per_epoch)
         self.controller = ShrinkController.start(config.shrink, schedule)
+        self.cache: TeacherCache | None = None  # where what the teacher says is kept
         self.step = 0
         self.deleted_since_snapshot = 0
         self.is_finished = False
@@ -200,8 +207,17 @@ class SearchState:
     def _imitation(self) -> nn.Module:
         if self.teacher is None:
             return nn.Identity()
-        ours, theirs = self.supernet.network.tap_channels, self.teacher.network.tap_channels
+        # What a sampler chose was not there to be checked before the sweep.
+        check_fits(self.teacher, self.data, self.config.distill, self.config.space.stem, "distill.teacher")
+        ours, theirs = self.supernet.network.tap_channels, self.teacher.tap_channels
         return Imitation(self.config.distill, ours, theirs)
+
+    def _fit_imitation(self) -> None:
+        """Fit to the teacher what does not train, on some training images, the same ones in every process."""
+        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.factors is not None:
+            sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
+            images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
+            self.imitation.factors.fit(self.teacher.says(images).taps)
 
 
 _PLAIN = (

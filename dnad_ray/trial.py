@@ -24,6 +24,7 @@ from dnad_ray.search import SearchState, search
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import read_final_step, read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
+from dnad_ray.teacher_cache import open_cache
 
 __all__ = ["DONE", "TrialSpec", "run_trial", "setting_of", "spec_of", "trials_of"]
 
@@ -123,6 +124,8 @@ def run_trial(
     else:
         state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
     state.ends_at = read_final_step(folder, spec.name)
+    is_shared = bool(set(spec.overrides) - {"seed"})
+    state.cache = open_cache(folder, spec.config, data, state.teacher, state.batches, is_shared=is_shared, ranks=ranks)
     if not ranks.is_first:
         with contextlib.suppress(NonFiniteLossError):  # the first process writes it down
             yield from ((event, state) for event in search(state, stop))

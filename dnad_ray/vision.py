@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["torchvision_datasets"]
+__all__ = ["torchvision_datasets", "torchvision_models"]
 
 # What torchvision attaches Python kernels to at import, whether or not its library was loaded.
 _SCHEMAS = {
@@ -32,16 +32,25 @@ def torchvision_datasets() -> ModuleType:
     Raises:
         ImportError: If torchvision is not installed.
     """
+    return _imported("torchvision.datasets")
+
+
+def torchvision_models() -> ModuleType:
+    """Return the module ``torchvision.models``, imported as :func:`torchvision_datasets` does."""
+    return _imported("torchvision.models")
+
+
+def _imported(name: str) -> ModuleType:
     try:
-        return importlib.import_module("torchvision.datasets")
+        return importlib.import_module(name)
     except RuntimeError as error:
-        if not any(f"torchvision::{name} does not exist" in str(error) for name in _SCHEMAS):
+        if not any(f"torchvision::{operator} does not exist" in str(error) for operator in _SCHEMAS):
             raise
     # The failed import left submodules behind that would not run again.
-    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+    for module in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
         del sys.modules[module]
     _name_missing_operators()
-    return importlib.import_module("torchvision.datasets")
+    return importlib.import_module(name)
 
 
 @functools.cache  # the names last as long as the Library object, so it must outlive the call

@@ -21,7 +21,7 @@ from torch import Tensor
 from dnad_ray.errors import UserError, one_line
 from search_spaces.json_reader import parse_json
 
-__all__ = ["MAX_BYTES", "WeightsError", "check_optimizer", "parse_state", "parse_weights"]
+__all__ = ["MAX_BYTES", "WeightsError", "check_optimizer", "parse_checkpoint", "parse_state", "parse_weights"]
 
 MAX_BYTES = 8 * 2**30
 """Of a file of weights; a supernet of a million parameters with its optimizer has 12 * 2**20."""
@@ -33,6 +33,9 @@ _STORAGES = ("Byte", "Float", "Double", "Half", "BFloat16", "Long", "Int", "Bool
 _NAMES = frozenset(
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *(f"torch {name}Storage" for name in _STORAGES)}
 )
+_NESTED = ("state_dict", "model", "model_state_dict", "net", "weights")  # where training scripts put the weights
+_ZIP = b"PK"
+_CHECKPOINTS = "safetensors, or a state dictionary written by torch.save (torch 1.6 or later)"
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -89,6 +92,34 @@ def parse_state(content: bytes, origin: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise WeightsError(origin, type(state).__name__, "a dictionary")
     return state
+
+
+def parse_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
+    """Parse named tensors that somebody else saved: safetensors, or a state dictionary that ``torch.save`` wrote.
+
+    A state dictionary may stand in another dictionary, under one of the usual names.
+
+    Args:
+        content: The file.
+        origin: Where it came from, for error messages.
+
+    Raises:
+        WeightsError: If it is none, or its pickle names anything but dense tensors.
+    """
+    if content[:2] != _ZIP:
+        length = int.from_bytes(content[:8], "little")
+        if len(content) < 8 or length > min(_MAX_HEADER, len(content) - 8) or content[8:9] != b"{":
+            raise WeightsError(origin, f"{len(content):,} bytes of another format", _CHECKPOINTS)
+        try:
+            return safetensors.torch.load(content)
+        except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+            raise WeightsError(origin, one_line(error), "an intact safetensors file") from None
+    state = parse_state(content, origin)
+    state = next((state[name] for name in _NESTED if isinstance(state.get(name), dict)), state)
+    weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not weights or len(weights) < len(state) or not all(isinstance(name, str) for name in weights):
+        raise WeightsError(origin, "a dictionary of other things", _CHECKPOINTS)
+    return weights
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

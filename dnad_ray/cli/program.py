@@ -13,13 +13,14 @@ from dnad_ray.cli.fronts import front, report
 from dnad_ray.cli.genotypes import count, draw, published, spaces
 from dnad_ray.cli.recipes import config, recipes
 from dnad_ray.cli.running import search, sweep
+from dnad_ray.cli.teaching import teacher
 from dnad_ray.cli.words import fail, show_warning
 from dnad_ray.errors import DnadRayError, UserError
 from dnad_ray.usage import no_usage_statistics
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = (search, sweep, front, report, count, draw, published, spaces, recipes, config)
+_COMMANDS = (search, sweep, teacher, front, report, count, draw, published, spaces, recipes, config)
 
 
 def main() -> None:

@@ -32,7 +32,8 @@ from dnad_ray.config import (
 from dnad_ray.data import ImageData, Split, load_data
 from dnad_ray.progress import Board
 from dnad_ray.records import Snapshot
-from dnad_ray.teacher import Teacher, train_teacher
+from dnad_ray.teacher import Teacher
+from dnad_ray.teacher_sources import train_teacher
 
 TinyConfig = Callable[..., RunConfig]
 Result = tuple[int, str, str]

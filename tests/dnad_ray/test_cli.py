@@ -333,11 +333,12 @@ def test_mistake_in_a_process_of_its_own_is_one_line(tmp_path):
 def test_help_names_commands_and_options(command):
     code, said, err = command("--help")
     assert (code, err) == (0, "")
-    assert all(name in said for name in ("search", "sweep", "front", "report", "recipes", "config"))
+    assert all(name in said for name in ("search", "sweep", "teacher", "front", "report", "recipes", "config"))
     shared = ["--set", "--out", "--resume", "--data", "--image-size", "--epochs", "--seed", "--trials", "--time-budget"]
     options = {
         "search": shared,
         "sweep": [*shared, "--address", "--max-trials", "--more-seeds"],
+        "teacher": ["--set", "--out", "--data", "--image-size", "--seed"],
         "front": ["--objectives", "--json"],
         "report": ["--out"],
         "recipes": [],

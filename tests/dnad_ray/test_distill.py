@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from dnad_ray.config import DistillConfig
 from dnad_ray.distill import FeatureImitation, Imitation, logit_imitation
+from dnad_ray.distill_config import KINDS, LOGIT_KINDS, TAP_KINDS
+from dnad_ray.imitation import angle_imitation, decoupled_imitation, distance_imitation, principal_factors
 from search_spaces.network import NetworkOutput
 
 
@@ -176,3 +178,104 @@ def test_imitation_adds_the_kinds_that_are_asked_for(kind):
 def test_imitation_takes_the_default_temperature():
     assert Imitation(DistillConfig(kind="logits"), (), ()).temperature == 4.0
     assert Imitation(DistillConfig(kind="features"), (1, 1, 1), (1, 1, 1)).temperature is None
+
+
+CHANNELS = (2, 4, 8), (3, 6, 12)
+
+
+def _outputs(num_images=3):
+    student = NetworkOutput(torch.randn(num_images, 5, dtype=torch.float64), _taps(CHANNELS[0], num_images))
+    return student, NetworkOutput(torch.randn(num_images, 5, dtype=torch.float64), _taps(CHANNELS[1], num_images))
+
+
+def _imitation(kind, **settings):
+    torch.manual_seed(1)
+    return Imitation(DistillConfig(kind=kind, **settings), *CHANNELS).double()
+
+
+LABELS = torch.tensor([4, 0, 2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_imitation_of_every_kind_trains_the_student_and_what_translates(kind):
+    (student, teacher), imitation = _outputs(), _imitation(kind)
+    for tensor in (student.logits, *student.taps):
+        tensor.requires_grad_()
+    imitation(student, teacher, LABELS).backward()
+    assert (student.logits.grad is not None) == (kind in LOGIT_KINDS)
+    assert all((tap.grad is not None) == (kind in TAP_KINDS) for tap in student.taps)
+    trained = [parameter for parameter in imitation.parameters() if parameter.requires_grad]
+    assert len(trained) == (3 if kind in ("features", "factor") else 0)
+    assert all(parameter.grad.any() for parameter in trained)
+
+
+@pytest.mark.parametrize("kind", TAP_KINDS)
+def test_imitation_of_every_kind_skips_lost_taps(kind):
+    (student, teacher), imitation = _outputs(), _imitation(kind)
+    parts = [
+        imitation(student._replace(taps=tuple(tap if i == k else None for i, tap in enumerate(student.taps))), teacher)
+        for k in range(3)
+    ]
+    assert imitation(student, teacher).item() == pytest.approx(sum(parts).item())
+    assert all(part > 0 for part in parts)
+    nothing = imitation(student, teacher._replace(taps=(None,) * 3))
+    assert (nothing.shape, nothing.item()) == ((), 0)
+
+
+@pytest.mark.parametrize("kind", TAP_KINDS)
+def test_imitation_weighs_stages(kind):
+    student, teacher = _outputs()
+    alone = [_imitation(kind, stage_ratios=[float(i == k) for i in range(3)])(student, teacher) for k in range(3)]
+    mixed = _imitation(kind, stage_ratios=(0.5, 0.25, 2.0))(student, teacher)
+    assert mixed.item() == pytest.approx((0.5 * alone[0] + 0.25 * alone[1] + 2 * alone[2]).item())
+
+
+def test_imitation_of_several_kinds_is_their_weighted_sum():
+    student, teacher = _outputs()
+    shares = {"logits": 2.0, "attention": 0.5, "relational": 0.0, "features": 100.0}
+    parts = [shares[kind] * _imitation(kind)(student, teacher) for kind in ("logits", "attention")]
+    imitation = _imitation("relational+attention+logits", shares=shares)
+    assert imitation(student, teacher).item() == pytest.approx(sum(parts).item())
+
+
+def test_imitation_takes_the_temperature_of_the_step():
+    (student, teacher), imitation = _outputs(), _imitation("logits", temperature=2.0)
+    hot = logit_imitation(student.logits, teacher.logits, 7.0)
+    assert imitation(student, teacher, temperature=7.0).item() == hot.item()
+    assert imitation(student, teacher, temperature=torch.tensor(7.0)).item() == pytest.approx(hot.item())
+    assert imitation(student, teacher).item() == logit_imitation(student.logits, teacher.logits, 2.0).item()
+
+
+def test_imitation_decoupled_has_the_configured_factors():
+    student, teacher = _outputs()
+    expected = decoupled_imitation(student.logits, teacher.logits, LABELS, 4.0, target=0.5, rest=3.0)
+    imitation = _imitation("decoupled", decoupled_target=0.5, decoupled_rest=3.0)
+    assert imitation(student, teacher, LABELS).item() == expected.item()
+
+
+def test_relational_is_distances_and_twice_angles_of_pooled_features():
+    student, teacher = _outputs()
+    ours, theirs = (output.taps[1].mean((2, 3)) for output in (student, teacher))
+    expected = distance_imitation(ours, theirs) + 2 * angle_imitation(ours, theirs)
+    assert _imitation("relational", stage_ratios=(0, 1, 0))(student, teacher).item() == pytest.approx(expected.item())
+
+
+def test_factors_are_fitted_to_the_teacher_and_saved():
+    (student, teacher), imitation = _outputs(), _imitation("factor", factor_rate=0.5)
+    before = imitation(student, teacher).item()
+    imitation.factors.fit(teacher.taps)
+    for paraphraser, tap in zip(imitation.factors.paraphrasers, teacher.taps, strict=True):
+        torch.testing.assert_close(paraphraser.weight, principal_factors(tap, len(paraphraser.weight)))
+    assert [len(paraphraser.weight) for paraphraser in imitation.factors.paraphrasers] == [2, 3, 6]
+    again = _imitation("factor")
+    again.load_state_dict(imitation.state_dict())
+    assert again(student, teacher).item() == imitation(student, teacher).item() != before
+
+
+def test_factors_of_a_student_that_says_the_same_are_no_loss():
+    imitation = _imitation("factor", stage_ratios=(0, 0, 1))
+    _, teacher = _outputs()
+    imitation.factors.translators[2].weight = imitation.factors.paraphrasers[2].weight
+    student = teacher._replace(taps=(None, None, teacher.taps[2]))
+    imitation.factors.translators[2].in_channels = 12
+    assert imitation(student, teacher).item() == pytest.approx(0, abs=1e-12)

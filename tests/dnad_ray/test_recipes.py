@@ -8,6 +8,7 @@ import pytest
 
 from dnad_ray.config import RunConfig
 from dnad_ray.data import DATASET_NAMES
+from dnad_ray.distill_config import KINDS
 from dnad_ray.errors import ConfigError
 from dnad_ray.recipes import RECIPES, recipe_named, summary_of
 from dnad_ray.sampling import trial_configs
@@ -20,9 +21,9 @@ def _space(config):
 
 
 def test_recipes_by_name():
-    assert list(RECIPES) == ["demo", "smoke", "images", "cifar10"]
+    assert list(RECIPES) == ["demo", "smoke", "images", "cifar10", "kd_temperature", "kd_weight", "kd_kind"]
     assert recipe_named("demo") == RECIPES["demo"]()
-    with pytest.raises(ConfigError, match="recipe: got 'imagenet'; allowed: demo, smoke, images, cifar10, or a YAML"):
+    with pytest.raises(ConfigError, match=r"recipe: got 'imagenet'; allowed: demo, .*, kd_kind, or a YAML"):
         recipe_named("imagenet")
 
 
@@ -93,3 +94,23 @@ def test_demo_varies_shrink_rate_and_temperature():
         (1, slow, cold),
         (1, slow, hot),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("kd_temperature", "temperature"), ("kd_weight", "weight"), ("kd_kind", "kind")],
+)
+def test_kd_recipes_vary_one_thing_under_three_seeds(name, key):
+    config = recipe_named(name)
+    trials = [trial for _, trial in trial_configs(config)]
+    values = config.sweep.grid[f"distill.{key}"]
+    assert [(trial.seed, getattr(trial.distill, key)) for trial in trials] == [
+        (seed, value) for seed in range(3) for value in values
+    ]
+    others = {trial.model_copy(update={"seed": 0, "distill": None}).model_dump_json() for trial in trials}
+    assert len(others) == 1
+    assert name == "kd_temperature" or sum(not trial.distill.uses_teacher for trial in trials) == 3
+
+
+def test_kd_kind_tries_every_kind_alone():
+    assert set(recipe_named("kd_kind").sweep.grid["distill.kind"]) == {"none", *KINDS}

@@ -22,9 +22,8 @@ from dnad_ray.teacher import (
     load_teacher,
     read_teacher,
     save_teacher,
-    teacher_genotype,
-    train_teacher,
 )
+from dnad_ray.teacher_sources import teacher_genotype, train_teacher
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.space import NetworkShape
@@ -231,3 +230,25 @@ def test_load_refuses_bytes_that_are_no_text(tmp_path):
     (tmp_path / "teacher.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(RunFolderError, match="intact"):
         load_teacher(read_teacher(tmp_path), CPU)
+
+
+def test_save_keeps_what_the_validation_images_say(trained, tmp_path):
+    teacher, _ = trained
+    found = json.loads(save_teacher(tmp_path, teacher).description)["calibration"]
+    assert found == dataclasses.asdict(teacher.calibration)
+    assert load_teacher(read_teacher(tmp_path), CPU).calibration == teacher.calibration
+    older = json.loads((tmp_path / "teacher.json").read_text())
+    del older["calibration"]  # as versions before wrote it
+    file = dataclasses.replace(read_teacher(tmp_path), description=json.dumps(older))
+    assert load_teacher(file, CPU).calibration is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_half_precision_on_a_gpu_is_near_float32(trained, tmp_path):
+    teacher = load_teacher(save_teacher(tmp_path, trained[0]), torch.device("cuda"))
+    images = torch.randn(16, 1, 8, 8, device="cuda")
+    full, half = teacher.says(images), teacher.says(images, half=True)
+    assert half.logits.dtype == torch.float32
+    assert not torch.equal(full.logits, half.logits)
+    torch.testing.assert_close(half.logits, full.logits, rtol=0.05, atol=0.05)
