@@ -106,7 +106,8 @@ def _read(
     folder: Place, pattern: str, parse: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     records, problems = [], []
-    for file in sorted(folder.glob(pattern), key=lambda path: (path.parent.name, path.name)):
+    files: list[Place] = [*folder.glob(pattern)]
+    for file in sorted(files, key=lambda path: (path.parent.name, path.name)):
         # The folder may be somebody else's: no links out of it, no names that are none, no numbers that are none.
         if not is_inside(file, folder) or not _SAFE_NAME.fullmatch(file.parent.name):
             problems.append(f"{file.parent.name}/{file.name} is no file of a run and is left out")

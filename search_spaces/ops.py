@@ -150,6 +150,7 @@ class Identity(Operation):
     is_shared = True
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (N, C, H, W)."""
         return x
 
 

@@ -22,8 +22,11 @@ STANDARD_LIBRARY_ONLY = {
     *("dnad_ray.records", "dnad_ray.records_retrained"),
 }
 RAY_MODULES = {
-    *(f"dnad_ray.{name}" for name in ("cluster", "distributed", "launch", "optuna_sampler", "scheduler", "source")),
-    *(f"dnad_ray.{name}" for name in ("stop_board", "trainable", "watch")),
+    *(
+        f"dnad_ray.{name}"
+        for name in ("cluster", "distributed", "launch", "optuna_sampler", "retrain_tasks", "scheduler")
+    ),
+    *(f"dnad_ray.{name}" for name in ("source", "stop_board", "trainable", "watch")),
 }
 VISION_MODULE = "dnad_ray.vision"
 READING_HALVES = {
