@@ -80,29 +80,34 @@ def write_network(
     )
 
 
-def read_network(folder: Place) -> TrainedNetwork:
-    """Read what :func:`write_network` wrote.
+def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = DESCRIPTION) -> TrainedNetwork:
+    """Read what :func:`write_network` wrote, or an export to safetensors.
+
+    Args:
+        folder: Where the two files are.
+        weights: Name of the file of weights.
+        description_file: Name of the file that describes them.
 
     Raises:
         RunFolderError: If there is none, or description and weights do not fit each other.
     """
     try:
-        description = parse_json(read_file(folder / DESCRIPTION, _MAX_DESCRIPTION), DESCRIPTION)
-        content = read_file(folder / WEIGHTS, MAX_BYTES)
+        description = parse_json(read_file(folder / description_file, _MAX_DESCRIPTION), description_file)
+        content = read_file(folder / weights, MAX_BYTES)
         if not isinstance(description, dict) or description.get("kind") != KIND or description.get("schema") != SCHEMA:
-            raise ValueError(f"{DESCRIPTION} has no kind {KIND!r} of schema {SCHEMA}")
+            raise ValueError(f"{description_file} has no kind {KIND!r} of schema {SCHEMA}")
         if hashlib.sha256(content).hexdigest() != description["sha256"]:
-            raise ValueError(f"{WEIGHTS} is not the file that {DESCRIPTION} describes")
+            raise ValueError(f"{weights} is not the file that {description_file} describes")
         subject = Subject.from_dict(description["network"])
         images = _images(description["images"])
         classes = tuple(str(name) for name in description["classes"])
         mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
         if len(classes) != images.num_classes or not len(mean) == len(std) == images.in_channels or min(std) <= 0:
             raise ValueError("classes or normalisation do not fit the network")
-        network = with_weights(subject, images, content, WEIGHTS)
+        network = with_weights(subject, images, content, weights)
         facts = dict(description["facts"])
     except FileNotFoundError as error:
-        raise RunFolderError("network", address(folder), f"a folder with {DESCRIPTION} and {WEIGHTS}") from error
+        raise RunFolderError("network", address(folder), f"a folder with {description_file} and {weights}") from error
     except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError, UserError) as error:
         raise RunFolderError(
             "network", f"{address(folder)} ({one_line(error)[:300]})", "an intact trained network"
