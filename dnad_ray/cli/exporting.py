@@ -16,7 +16,7 @@ from dnad_ray.printable import printable
 if TYPE_CHECKING:
     from dnad_ray.network_file import TrainedNetwork
 
-__all__ = ["export", "predict"]
+__all__ = ["export", "measure", "predict"]
 
 _SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors", "python": ".py"}
 
@@ -75,6 +75,79 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
     for prediction in predictions:
         pairs = zip(prediction.classes, prediction.shares, strict=True)
         click.echo(printable(f"{prediction.file}: " + ", ".join(f"{name} {share:.1%}" for name, share in pairs)))
+
+
+@click.command()
+@click.argument("run", metavar="RUN", callback=to_place)
+@click.option("--digest", "digests", multiple=True, metavar="D", help="Only the network whose digest begins so.")
+@click.option("--batch", "batch_size", type=int, default=1, show_default=True, metavar="N", help="Images per batch.")
+@click.option("--repeats", type=int, default=50, show_default=True, metavar="N", help="Batches that are timed.")
+@click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Threads on a CPU.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -> None:
+    """Measure latency and peak memory of a run's front and of its retrained networks, on this machine."""
+    import torch
+
+    from analysis import front_of, load_runs, to_records
+    from dnad_ray.config import config_from_dict
+    from dnad_ray.devices import device_for
+    from dnad_ray.genotype_source import found_in_front
+    from dnad_ray.measure import measure as measured
+    from dnad_ray.network_file import read_network
+    from dnad_ray.retrained import job_folder, read_retrained, write_measurement
+    from dnad_ray.store import is_run, read_run
+    from dnad_ray.subject import Images, Subject
+
+    if not is_run(run):
+        raise RunFolderError("RUN", address(run), "a run folder")
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError("--device", device, "auto or cpu, or cuda where torch finds a GPU")
+    config = config_from_dict(read_run(run).config, address(run / "config.yaml"))
+    rows = to_records(front_of(load_runs(run)))
+    subjects: dict[tuple[Subject, Images], None] = {}
+    channels = _channels(rows, run)
+    for found in found_in_front(rows, run, address(run)):
+        images = Images(in_channels=channels, image_size=found.image_size or 32, num_classes=found.num_classes or 10)
+        width = found.init_channels or config.evaluation.init_channels
+        subject = Subject(origin="search", genotype=found.genotype, init_channels=width, stem=config.space.stem)
+        subjects[subject, images] = None
+    for record in read_retrained(run)[0]:
+        trained = read_network(job_folder(run, record["job"]))
+        subjects[trained.subject, trained.images] = None
+    wanted = [pair for pair in subjects if not digests or any(pair[0].digest.startswith(digest) for digest in digests)]
+    if not wanted:
+        raise RunFolderError("--digest", digests, ", ".join(sorted({pair[0].digest for pair in subjects})))
+    for subject, images in wanted:
+        result = measured(subject, images, device_for(device), run=run.name, **numbers)
+        write_measurement(run, result)
+        click.echo(
+            f"{subject.model} {subject.digest} C {subject.init_channels}: {result.latency_p50:.3f} ms (p90 "
+            f"{result.latency_p90:.3f}, p99 {result.latency_p99:.3f}), {result.peak_memory / 2**20:.2f} MiB"
+        )
+    click.echo(f"measured: {len(wanted)} networks in {address(run / 'measured')}")
+
+
+def _channels(rows: list[dict[str, Any]], run: Place) -> int:
+    """Return the channels of a run's images, which no snapshot says, but the cost of each does."""
+    from dnad_ray.config import config_from_dict
+    from dnad_ray.cost_table import costs_of
+    from dnad_ray.store import read_genotype, read_run
+    from search_spaces.space import NetworkShape
+
+    stem = config_from_dict(read_run(run).config).space.stem
+    for row in rows[:1]:
+        genotype = read_genotype(run, row["digest"])
+        for channels in (1, 3):
+            shape = NetworkShape(
+                in_channels=channels,
+                image_size=row["image_size"],
+                num_classes=row["num_classes"],
+                init_channels=row["init_channels"],
+                stem=stem,
+            )
+            if costs_of(genotype, shape).macs == row["macs"]:
+                return channels
+    raise RunFolderError("RUN", address(run), "a run with a front whose costs can be counted again")
 
 
 def trained_network(source: Place, digest: str | None = None, job: str | None = None) -> TrainedNetwork:

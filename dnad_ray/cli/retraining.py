@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["carry_out", "request_of", "retrain", "run_config_of", "training_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_OF_RUN = ("data.", "space.stem")
+"""Keys of the run's configuration that `--set` replaces here; all others are settings of the protocol."""
+
 _COLUMNS = ("origin", "model", "digest", "seed", "accuracy", "proxy_accuracy", "macs", "params", "epochs", "job")
 
 
@@ -78,7 +81,9 @@ def retrain(source: Place, digests: tuple[str, ...], networks: int | None, out: 
 
     request = request_of(options, digests, networks)
     folder, found = _found(source, out)
-    run = run_config_of(folder if out is None or _is_run(out) else None, out, options)
+    # The images are those of the run that the networks come from; without one, those of the run that they go to.
+    base = next((place for place in (folder, out) if place is not None and _is_run(place)), None)
+    run = run_config_of(base, options)
     picked = chosen(found, request)
 
     def plan(images: RetrainImages) -> list[Job]:
@@ -96,7 +101,7 @@ def request_of(options: dict[str, Any], digests: tuple[str, ...] = (), networks:
     from dnad_ray.retrain_plan import Request
 
     overrides = {} if options["epochs"] is None else {"epochs": options["epochs"]}
-    overrides |= {k: v for k, v in map(parse_assignment, options["assignments"]) if not k.startswith("data.")}
+    overrides |= {k: v for k, v in map(parse_assignment, options["assignments"]) if not k.startswith(_OF_RUN)}
     return Request(
         config=with_settings(
             retrain_recipe(options["recipe"]), overrides, "--set" if options["assignments"] else "--epochs"
@@ -111,12 +116,11 @@ def request_of(options: dict[str, Any], digests: tuple[str, ...] = (), networks:
     )
 
 
-def run_config_of(folder: Place | None, out: Place | None, options: dict[str, Any]) -> RunConfig:
+def run_config_of(folder: Place | None, options: dict[str, Any]) -> RunConfig:
     """Return the configuration of the run whose images are used, with the data that the options ask for.
 
     Args:
         folder: A run folder, None where there is none.
-        out: Where results go, for the error message.
         options: What was typed.
     """
     from dnad_ray.config import RunConfig, config_from_dict, parse_assignment, with_overrides
@@ -136,7 +140,7 @@ def run_config_of(folder: Place | None, out: Place | None, options: dict[str, An
     if options["image_size"] is not None:
         overrides["data.image_size"] = options["image_size"]
     given = dict(map(parse_assignment, options["assignments"]))
-    overrides |= {key: value for key, value in given.items() if key.startswith(("data.", "space.stem"))}
+    overrides |= {key: value for key, value in given.items() if key.startswith(_OF_RUN)}
     if options["recipe"] == "imagenet-mobile" and folder is None:
         overrides.setdefault("space.stem", "imagenet")
     for name, key in (("cpus", "sweep.cpus_per_trial"), ("gpus", "sweep.gpus_per_trial")):
