@@ -27,7 +27,7 @@ __all__ = ["BASELINES", "checked_kinds", "darts_genotype", "derived", "random_li
 BASELINES = ("random", "darts", *VISION_FAMILIES)
 """Kinds of baselines."""
 
-_TRIES = 300
+_TRIES = 1000
 _NEAR = 0.05
 _DARTS_EDGES = 2
 
@@ -56,10 +56,10 @@ def space_of(config: RunConfig) -> SearchSpace:
 
 
 def random_like(subject: Subject, space: SearchSpace, images: Images, seed: int) -> Subject:
-    """Return a random architecture of a space with as many operations and about the cost of another network.
+    """Return a random architecture of a space with the operations (or a few more) and the cost of another network.
 
     Candidates are drawn without regard to anything but their number, until the multiply-adds at the same width are
-    within 5 %; after 300 draws the nearest one is taken, and its own cost stands in its record.
+    within 5 %; after 1,000 draws the nearest one is taken, and its own cost stands in its record.
 
     Args:
         subject: A network of the space.

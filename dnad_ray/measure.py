@@ -108,7 +108,8 @@ def peak_bytes(network: nn.Module, batch: Tensor) -> int:
     gc.collect()
     with torch.no_grad(), _LiveBytes(set(fixed)) as live:
         network(batch)
-    return int(sum(fixed.values())) + live.peak
+    peak: int = sum(fixed.values()) + live.peak
+    return peak
 
 
 def _held(network: nn.Module, batch: Tensor) -> list[Tensor]:
@@ -124,7 +125,7 @@ class _LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, known: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._known = known
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -136,7 +137,7 @@ class _LiveBytes(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
                 if storage._cdata not in self._known:
-                    self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+                    self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
         return result
 

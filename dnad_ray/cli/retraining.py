@@ -162,6 +162,7 @@ def carry_out(
     from dnad_ray.stopping import StopSignals, first_of
     from dnad_ray.store import create_run
 
+    folder = folder.resolve()  # tasks run in folders of their own
     console = Console(quiet=options["quiet"])
     if options["quiet"]:
         warnings.simplefilter("ignore")

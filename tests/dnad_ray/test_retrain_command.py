@@ -18,7 +18,7 @@ import yaml
 from dnad_ray.config import config_to_dict
 from dnad_ray.network_file import read_network
 from dnad_ray.records_retrained import RETRAINED_COLUMNS
-from dnad_ray.retrained import read_retrained
+from dnad_ray.retrained import read_measurements, read_retrained
 from dnad_ray.run import Prepared, run_folder, run_search
 from dnad_ray.store import write_parquet
 from dnad_ray.trial import TrialSpec
@@ -105,6 +105,68 @@ def test_retrain_by_ray_and_alone_have_the_same_bits(command, run, monkeypatch):
         torch.set_num_threads(threads)
     assert len(by_ray) == 2
     assert {path.parent.name: without_times(path.parent) for path in run.rglob("result.json")} == by_ray
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.use_push_based_shuffle. is deprecated")  # Ray of itself, in this process
+def test_retrain_in_two_processes_learns_as_one_does(command, run, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    result = command("retrain", run, *QUICK, "--networks", 1, "--set", "num_processes=2")
+    assert result[0] == 0, result
+    (folder,) = (path.parent for path in run.rglob("result.json"))
+    assert json.loads((folder / "status.json").read_text())["processes"] == 2
+    shared = json.loads((folder / "result.json").read_text())
+    assert command("retrain", run, *QUICK, "--networks", 1, "--no-ray")[0] == 0
+    (alone,) = (record for record in read_retrained(run)[0] if record["job"] != shared["job"])
+    # The same images in the same order; only batch norm sees halves of the batch.
+    assert shared["train_loss"] == pytest.approx(alone["train_loss"], rel=0.2)
+
+
+def test_baselines_stand_beside_the_front_at_equal_size_and_training(command, run):
+    result = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "random,darts,resnet18", "--no-ray")
+    assert result[0] == 0, result
+    records, _ = read_retrained(run)
+    assert {record["origin"] for record in records} == {"search", "random", "darts", "torchvision"}
+    assert len({record["protocol"] for record in records}) == 1
+    assert len({record["epochs"] for record in records}) == 1
+    fronts = [record for record in records if record["origin"] == "search"]
+    assert all(f"network {record['digest']}" in result[1] for record in fronts)
+    assert "points" in result[1]
+    largest = max(record["macs"] for record in fronts)
+    assert all(record["macs"] <= 1.05 * largest for record in records)
+    again = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "random,darts,resnet18", "--no-ray")
+    assert f"{len(records)} done already" in again[1]
+    assert "one-level DARTS" not in again[1]  # its search is kept
+
+
+def test_baselines_of_impossible_kinds_are_refused(command, run):
+    refused(command("baselines", run, *QUICK, "--kinds", "vgg"), "--kinds", "vgg", "resnet18")
+    refused(command("baselines", run, *QUICK, "--max-macs", "5"), "--max-macs", "sizes are those of the front")
+    refused(command("baselines", run.parent, *QUICK), "RUN", "a run folder")
+
+
+def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):
+    result = command("measure", run, "--repeats", 3, "--device", "cpu")
+    assert result[0] == 0, result
+    records, problems = read_measurements(run)
+    assert problems == []
+    assert {record["digest"] for record in records} == {
+        row["digest"] for row in json.loads((run / "front.json").read_text())
+    }
+
+
+def test_export_of_a_run_takes_its_most_accurate_network_or_the_one_asked_for(command, run, tmp_path):
+    refused(command("export", run, "--format", "safetensors"), "`dnad-ray retrain` comes first")
+    assert command("retrain", run, *QUICK, "--networks", 2, "--no-ray")[0] == 0
+    records, _ = read_retrained(run)
+    best, worst = sorted(records, key=lambda record: -record["accuracy"])
+    for record, options in ((best, []), (worst, ["--digest", worst["digest"][:6]]), (worst, ["--job", worst["job"]])):
+        out = tmp_path / "net.safetensors"
+        result = command("export", run, "--format", "safetensors", "--out", out, *options)
+        assert result[0] == 0, result
+        assert json.loads((tmp_path / "net.json").read_text())["facts"]["job"] == record["job"]
+    refused(command("export", run, "--digest", "zzz"), "--digest", "zzz", best["digest"])
 
 
 @pytest.mark.slow
