@@ -27,6 +27,8 @@ class Found:
         init_channels: Width at which the front counted it, None for a file.
         image_size: Side of the images that the front counted it for, None for a file.
         num_classes: Classes of the search, None for a file.
+        trial: The trial that recorded it, empty for a file.
+        step: The step at which it did.
     """
 
     genotype: Genotype
@@ -35,6 +37,8 @@ class Found:
     init_channels: int | None = None
     image_size: int | None = None
     num_classes: int | None = None
+    trial: str = ""
+    step: int = 0
 
 
 def genotype_from_file(path: Place) -> Genotype:
@@ -108,6 +112,8 @@ def _found(digest: str, record: dict[str, Any], folder: Place, origin: str) -> F
         "search",
         proxy_accuracy=None if record.get("proxy_accuracy") is None else _number(record["proxy_accuracy"]),
         **{name: value if isinstance(value, int) else None for name, value in numbers.items()},
+        trial=str(record.get("trial", "")),
+        step=int(_number(record.get("step", 0))),
     )
 
 

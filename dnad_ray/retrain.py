@@ -32,7 +32,7 @@ from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.subject import Subject
 from dnad_ray.teacher import Teacher
 from dnad_ray.trainee import Trainee, logits_of
-from dnad_ray.weights import check_optimizer
+from dnad_ray.weights import check_optimizer, parse_weights
 
 __all__ = ["RetrainState", "learning_rate_at", "train"]
 
@@ -113,11 +113,31 @@ class RetrainState:
         """Whether the last epoch is over."""
         return self.step >= self.config.epochs * self.steps_per_epoch
 
-    def inherit(self, weights: dict[str, Tensor]) -> None:
-        """Begin with given weights of the network instead of random ones."""
-        self.trainee.network.load_state_dict(weights)
+    def inherit(self, content: bytes) -> None:
+        """Begin with the weights that a snapshot left instead of random ones.
+
+        Args:
+            content: A safetensors file of the very network.
+
+        Raises:
+            WeightsError: If it holds the weights of another network.
+        """
+        network = self.trainee.network
+        network.load_state_dict(parse_weights(content, network.state_dict(), "inherited weights"))
+        self.recalibrate()
         if self.averages is not None:
             self.averages = [tensor.clone() for tensor in self._averaged()]
+
+    def recalibrate(self) -> None:
+        """Re-estimate the batch-norm statistics on training images."""
+        network = self.trainee.network.train()
+        recalibrate(
+            network,
+            lambda images: logits_of(network(images)),
+            self.data,
+            self.config.recalibration_images,
+            self.config.batch_size,
+        )
 
     def train_step(self) -> None:
         """Take one step."""
@@ -184,14 +204,7 @@ class RetrainState:
         if self.averages is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(self._averaged()), self.averages)
-            # Averaged weights have statistics of their own.
-            recalibrate(
-                network.train(),
-                lambda images: logits_of(network(images)),
-                self.data,
-                self.config.recalibration_images,
-                self.config.batch_size,
-            )
+            self.recalibrate()  # averaged weights have statistics of their own
             self.averages = None
         return network.eval()
 

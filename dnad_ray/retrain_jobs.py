@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from dnad_ray.checkpoint import keep_checkpoint, load_newest
 from dnad_ray.complexity import COUNTER
 from dnad_ray.config import DataConfig
@@ -114,7 +112,6 @@ def run_job(
     run: Place,
     *,
     teacher: Teacher | None = None,
-    weights: dict[str, Tensor] | None = None,
     stop: StopCheck | None = None,
     ranks: Ranks = ALONE,
     report: Report | None = None,
@@ -126,7 +123,6 @@ def run_job(
         images: Images.
         run: The run folder.
         teacher: Who is imitated, if the protocol wants that.
-        weights: Weights to begin with, where the job inherits some.
         stop: Asked before each step.
         ranks: The processes that share the job; the first one writes.
         report: Told of each epoch.
@@ -141,8 +137,8 @@ def run_job(
     )
     if saved is not None:
         state.load_state_dict(saved)
-    elif weights is not None:
-        state.inherit(weights)
+    elif job.inherited:
+        state.inherit(job.inherited)
     if not ranks.is_first:
         return _follow(state, stop)
     write_json(folder / "job.json", job.to_dict())

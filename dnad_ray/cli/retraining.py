@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,12 +72,16 @@ def training_options(command: _Command) -> _Command:
 @click.option(
     "--out", callback=to_place, metavar="DIR|URL", help="Run folder for the results.  [default: that of SOURCE]"
 )
+@click.option("--inherit", is_flag=True, help="Begin with the weights that snapshots kept (evaluation.keep_weights).")
 @training_options
-def retrain(source: Place, digests: tuple[str, ...], networks: int | None, out: Place | None, **options: Any) -> None:
+def retrain(
+    source: Place, digests: tuple[str, ...], networks: int | None, out: Place | None, inherit: bool, **options: Any
+) -> None:
     """Train networks from scratch, measure each once on the test images, and keep them in the run folder.
 
     Said again, the command goes on where it was stopped or killed.
     """
+    from dnad_ray.retrain_config import with_settings
     from dnad_ray.retrain_plan import chosen, jobs_for, subjects_for
 
     request = request_of(options, digests, networks)
@@ -85,11 +90,22 @@ def retrain(source: Place, digests: tuple[str, ...], networks: int | None, out: 
     base = next((place for place in (folder, out) if place is not None and _is_run(place)), None)
     run = run_config_of(base, options)
     picked = chosen(found, request)
+    inherited: dict[str, bytes] = {}
+    if inherit:
+        from dnad_ray.inherited import inherited_weights
+
+        if request.max_macs is not None or request.max_params is not None:
+            raise ConfigError("--inherit with --max-macs or --max-params", "both", "one of them: weights have a width")
+        inherited = {entry.genotype.digest: inherited_weights(folder, entry.trial, entry.step) for entry in picked}
+        # The weights have the width of the supernet, whatever the recipe says.
+        request = replace(
+            request, config=with_settings(request.config, {"init_channels": run.space.init_channels}, "--inherit")
+        )
 
     def plan(images: RetrainImages) -> list[Job]:
         subjects = subjects_for(picked, request, run, images.data)
         scores = {e.genotype.digest: e.proxy_accuracy for e in picked if e.proxy_accuracy is not None}
-        return jobs_for(subjects, request, run, scores)
+        return jobs_for(subjects, request, run, scores, inherited)
 
     carry_out(plan, request, run, out or folder, options)
 

@@ -109,7 +109,7 @@ def test_retrain_by_ray_and_alone_have_the_same_bits(command, run, monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.use_push_based_shuffle. is deprecated")  # Ray of itself, in this process
+@pytest.mark.filterwarnings("default")  # Ray Train warns of Ray itself, and starts in this process
 def test_retrain_in_two_processes_learns_as_one_does(command, run, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     result = command("retrain", run, *QUICK, "--networks", 1, "--set", "num_processes=2")
