@@ -108,7 +108,7 @@ def main() -> None:
         "shrink.floor.operations": 8,
         "shrink.rate": 0.12,
         "distill.kind": "none",
-        "distill.weight": 0.0,
+        "distill.temperature": None,
     }
     if arguments.image_size:
         overrides["data.image_size"] = arguments.image_size
@@ -126,15 +126,20 @@ def main() -> None:
             retrain_recipe("quick"), {"epochs": arguments.epochs, "device": "cpu", "recalibration_images": 512}
         )
         short = with_settings(full, {"epochs": arguments.short})
+        # The peak step size of a training from scratch would first undo what was inherited.
+        fine_tuning = with_settings(short, {"learning_rate": 0.01})
         rows = []
-        for row in spread(scored.values(), arguments.networks):
+        picked = spread(scored.values(), arguments.networks)
+        if len(picked) < 4:
+            raise SystemExit(f"{len(picked)} different networks were found; more epochs of search would find more")
+        for row in picked:
             genotype = read_genotype(root / "recalibrated", row["digest"])
             subject = Subject(origin="search", genotype=genotype, init_channels=config.space.init_channels)
             weights = inherited_weights(root / "recalibrated", row["trial"], row["step"])
             accuracies, spent = zip(
                 *(trained(subject, full, images, seed) for seed in range(arguments.seeds)), strict=True
             )
-            fine, fine_seconds = trained(subject, short, images, 0, weights)
+            fine, fine_seconds = trained(subject, fine_tuning, images, 0, weights)
             cold, _ = trained(subject, short, images, 0)
             found = {
                 "digest": row["digest"],
