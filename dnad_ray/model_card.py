@@ -51,11 +51,12 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
     ]
     accuracy = facts.get("accuracy")
     where = f"{facts.get('num_images', '?')} {facts.get('split', '?')} images of {facts.get('dataset', '?')}"
-    reached = "not measured" if accuracy is None else f"{accuracy:.2%} of {where}, measured once after training"
+    is_measured = isinstance(accuracy, float)
+    reached = _cell(f"{accuracy:.2%} of {where}, measured once after training") if is_measured else "not measured"
     lines = [f"# Model card: {subject.digest}", "", *_table(rows), "", "## Origin", "", *_table(origin), ""]
     lines += ["## Cost", "", *_table(cost), "", "## Accuracy", "", f"{reached}.", ""]
-    lines += ["## Classes", "", ", ".join(f"{i}: {name}" for i, name in enumerate(trained.classes)), ""]
-    lines += ["## Data and licence", "", f"Trained on {facts.get('dataset', 'unnamed data')}. {_LICENCE}", ""]
+    lines += ["## Classes", "", _cell(", ".join(f"{i}: {name}" for i, name in enumerate(trained.classes))), ""]
+    lines += ["## Data and licence", "", f"Trained on {_cell(facts.get('dataset', 'unnamed data'))}. {_LICENCE}", ""]
     return "\n".join(lines)
 
 

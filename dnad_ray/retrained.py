@@ -117,6 +117,8 @@ def _read(
             if not isinstance(data, dict):
                 raise TypeError(f"it holds a {type(data).__name__}")
             record = parse(data)
+            if record.get("job", file.parent.name) != file.parent.name:  # it becomes a path
+                raise TypeError(f"it is of another job, {record['job']!r}")
             for name, value in record.items():
                 if isinstance(value, str) and len(value) > _LONGEST_TEXT:
                     raise TypeError(f"{name} has {len(value):,} characters")

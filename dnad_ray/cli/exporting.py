@@ -41,7 +41,8 @@ def export(source: Place, kind: str, digest: str | None, job: str | None, out: P
     target = out or Path(f"network_{trained.subject.digest}{_SUFFIXES[kind]}")
     exported = export_network(trained, kind, target)
     accuracy = trained.facts.get("accuracy")
-    of = "" if accuracy is None else f" ({accuracy:.2%} of {trained.facts.get('split')} images)"
+    is_measured = isinstance(accuracy, float)  # the file may be anybody's
+    of = printable(f" ({accuracy:.2%} of {trained.facts.get('split')} images)") if is_measured else ""
     click.echo(
         f"exported: network {trained.subject.digest}{of} as {', '.join(str(file) for file in exported.files)}; "
         f"read again, logits differ by {exported.difference:.2g} at most"

@@ -177,6 +177,16 @@ def test_model_card_says_where_from_what_it_costs_and_reaches(tmp_path):
         assert words in card
 
 
+def test_model_card_of_facts_that_somebody_made_up_stays_a_card(tmp_path):
+    network = dataclasses.replace(
+        trained(), facts={"accuracy": "high", "run": "a|b\n# heading", "macs": "few"}, classes=("a\n# b", "c", "d")
+    )
+    export_network(network, "safetensors", tmp_path / "net.safetensors")
+    card = (tmp_path / "net.md").read_text()
+    assert "not measured" in card
+    assert sum(line.startswith("# ") for line in card.splitlines()) == 1
+
+
 def test_network_file_of_another_network_is_refused(tmp_path, digits):
     network = trained()
     data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)

@@ -206,6 +206,18 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
     assert all((found.parent / n).read_bytes() == (expected.parent / n).read_bytes() for n in names)
 
 
+def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run):
+    arguments = (*QUICK[:2], "--set", "device=cpu", "--no-ray", "--networks", 1)
+    code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 1)
+    assert code == 0
+    assert "the time budget is spent; 1 of 1 jobs are open; to continue: dnad-ray retrain" in out
+    (status,) = run.rglob("retrained/*/status.json")
+    first = json.loads(status.read_text())
+    assert (first["state"], first["from_step"]) == ("paused", 0)
+    command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 1)
+    assert json.loads(status.read_text())["from_step"] == first["step"] > 0
+
+
 def test_retrain_of_a_genotype_file_needs_images_and_a_folder(command, run, tmp_path):
     genotype = shutil.copy(one_genotype(run), tmp_path / "mine.json")
     refused(command("retrain", genotype, *QUICK, "--no-ray"), "--out", "run folder for the results")
@@ -327,6 +339,9 @@ def test_reader_passes_over_what_is_no_record(run, command):
     record = json.loads(good.read_text()) | {"accuracy": "high"}
     (run / "retrained" / "text").mkdir()
     (run / "retrained" / "text" / "result.json").write_text(json.dumps(record))
+    (run / "retrained" / "path").mkdir()
+    record = json.loads(good.read_text()) | {"job": "../../elsewhere"}
+    (run / "retrained" / "path" / "result.json").write_text(json.dumps(record))
     records, problems = read_retrained(run)
-    assert (len(records), len(problems)) == (1, 5)
+    assert (len(records), len(problems)) == (1, 6)
     assert any("accuracy is 'high'" in problem for problem in problems)
