@@ -30,6 +30,7 @@ class Request:
         max_params: Likewise parameters.
         digests: Beginnings of the digests that are wanted; none for all.
         limit: Most networks, spread evenly over the front by cost; None for all.
+        transfer: Whether other images are asked for than those that the networks were searched on.
     """
 
     config: RetrainConfig
@@ -40,6 +41,7 @@ class Request:
     max_params: int | None = None
     digests: tuple[str, ...] = ()
     limit: int | None = None
+    transfer: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("--seeds", self.seeds), ("--networks", self.limit)):
@@ -74,12 +76,20 @@ def subjects_for(found: Sequence[Found], request: Request, run: RunConfig, data:
     """Return the networks at the width at which they are trained.
 
     Raises:
-        GenotypeError: If one does not fit the images.
+        GenotypeError: If one does not fit the images, or was searched for others and these were not asked for.
         ConfigError: If one cannot be made small enough.
     """
     images = images_of(data)
     subjects = []
     for entry in found:
+        searched = (entry.image_size or data.image_size, entry.num_classes or data.num_classes)
+        if not request.transfer and searched != (data.image_size, data.num_classes):
+            raise GenotypeError(
+                f"images for network {entry.genotype.digest}",
+                f"{data.num_classes} classes of {data.image_size} pixels",
+                f"{searched[1]} classes of {searched[0]} pixels, for which it was searched; --data or --image-size "
+                "say that others are meant",
+            )
         width = request.config.init_channels or entry.init_channels or run.evaluation.init_channels
         subject = Subject(
             origin=entry.origin, genotype=entry.genotype.pruned(), init_channels=width, stem=run.space.stem

@@ -105,7 +105,8 @@ def retrain(
     def plan(images: RetrainImages) -> list[Job]:
         subjects = subjects_for(picked, request, run, images.data)
         scores = {e.genotype.digest: e.proxy_accuracy for e in picked if e.proxy_accuracy is not None}
-        return jobs_for(subjects, request, run, scores, inherited)
+        # A score on other images is no proxy of an accuracy on these.
+        return jobs_for(subjects, request, run, {} if request.transfer else scores, inherited)
 
     carry_out(plan, request, run, out or folder, options)
 
@@ -129,6 +130,7 @@ def request_of(options: dict[str, Any], digests: tuple[str, ...] = (), networks:
         max_params=options["max_params"],
         digests=digests,
         limit=networks,
+        transfer=options["data"] is not None or options["image_size"] is not None,
     )
 
 

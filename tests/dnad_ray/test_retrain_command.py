@@ -287,6 +287,17 @@ def test_retrain_of_a_genotype_too_deep_for_the_images_is_refused(command, run, 
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(("name", "value"), [("num_classes", 7), ("image_size", 16)])
+def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command, run, name, value):
+    front = run / "front.json"
+    front.write_text(json.dumps([row | {name: value} for row in json.loads(front.read_text())]))
+    refused(command("retrain", front, *QUICK, "--no-ray"), str(value), "10 classes of 8 pixels", "--data")
+    assert not (run / "retrained").exists()
+    assert command("retrain", front, *QUICK, "--no-ray", "--networks", 1, "--data", "digits")[0] == 0
+    (record,) = read_retrained(run)[0]
+    assert (record["num_classes"], record["proxy_accuracy"]) == (10, None)
+
+
 def test_retrain_of_something_else_is_refused(command, tmp_path):
     refused(command("retrain", tmp_path / "none.json", *QUICK), "SOURCE", "genotype JSON file")
     refused(command("retrain", tmp_path, *QUICK), "SOURCE", "a run folder")
