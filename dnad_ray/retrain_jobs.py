@@ -145,8 +145,17 @@ def run_job(
     facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
     _write_status(run, job, "running", **facts)
     saved_at = time.monotonic()
+
+    def check() -> StopRequest | None:
+        """Asked before each step, when the state is complete: an epoch may take an hour."""
+        nonlocal saved_at
+        if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+            saved_at = time.monotonic()
+        return None if stop is None else stop()
+
     try:
-        for event in train(state, stop):
+        for event in train(state, check):
             if isinstance(event, StopRequest):
                 keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
                 _write_status(run, job, event.state, reason=event.reason, step=state.step, **facts)
@@ -154,9 +163,8 @@ def run_job(
             write_json(folder / "history.json", state.history)
             if report is not None:
                 report(job.name, event)
-            if time.monotonic() - saved_at > CHECKPOINT_SECONDS or state.is_finished:
+            if state.is_finished:
                 keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
-                saved_at = time.monotonic()
     except NonFiniteLossError as error:
         _write_status(run, job, "stopped", reason=str(error), **facts)
         return "stopped"

@@ -19,7 +19,7 @@ PACKAGES = ("search_spaces", "dnad_ray", "analysis")
 MAX_LINES = 450
 STANDARD_LIBRARY_ONLY = {
     *("search_spaces", "search_spaces.errors", "search_spaces.genotype"),
-    *("dnad_ray.records", "dnad_ray.records_retrained"),
+    *("dnad_ray.comparison", "dnad_ray.records", "dnad_ray.records_retrained"),
 }
 RAY_MODULES = {
     *(
@@ -34,7 +34,7 @@ READING_HALVES = {
     "dnad_ray.retrained": {"read_measurements", "read_retrained"},
 }
 ANALYSIS_MAY_IMPORT = {
-    *("dnad_ray.errors", "dnad_ray.places", "dnad_ray.records", "dnad_ray.records_retrained"),
+    *("dnad_ray.comparison", "dnad_ray.errors", "dnad_ray.places", "dnad_ray.records", "dnad_ray.records_retrained"),
     *("search_spaces.errors", "search_spaces.genotype"),
 }
 HEAVY = {"fvcore", "ray", "torch", "torchvision"}  # what importing analysis must not load
