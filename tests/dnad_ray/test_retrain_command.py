@@ -208,11 +208,14 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
     assert all((found.parent / n).read_bytes() == (expected.parent / n).read_bytes() for n in names)
 
 
-def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run):
+def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch):
+    monkeypatch.setattr("dnad_ray.cli.retraining._LINE_SECONDS", 0.2)
     arguments = (*QUICK[:2], "--set", "device=cpu", "--no-ray", "--networks", 1)
     code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 1)
     assert code == 0
     assert "the time budget is spent; 1 of 1 jobs are open; to continue: dnad-ray retrain" in out
+    assert ": epoch 1" in out
+    assert "of 100000, training loss" in out
     (status,) = run.rglob("retrained/*/status.json")
     first = json.loads(status.read_text())
     assert (first["state"], first["from_step"]) == ("paused", 0)
