@@ -40,7 +40,7 @@ from dnad_ray.trainable import metrics_of, stop_check
 from dnad_ray.trial import TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
-__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "share", "tune_shared_trial"]
+__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "share", "train_storage", "tune_shared_trial"]
 
 WAITING_ROOM = [{"memory": 1.0}]
 """What the trial itself is given, beside its processes: it does nothing but wait, and an empty request is refused."""
@@ -105,7 +105,7 @@ def tune_shared_trial(
         run_config=ray.train.RunConfig(
             # A name of its own each time: under the same one, Train would look for a state of its own to restore.
             name=f"{spec.name}-{uuid4().hex[:8]}",
-            **_train_storage(place(folder) / "ray" / "train"),
+            **train_storage(place(folder) / "ray" / "train"),
             callbacks=[cast(Any, TuneReportCallback())],  # Train's stub names a class of Tune's
             # What fails is tried again by Tune, which counts attempts for trials of one process too.
             failure_config=ray.train.FailureConfig(max_failures=0),
@@ -132,7 +132,7 @@ def _search_part(config: dict[str, Any]) -> None:
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
     checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
     saved = share_state(ranks, checkpoints.newest() if ranks.is_first else None, device)
-    stop = _SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
+    stop = SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
         is_last = isinstance(event, StopRequest)
         if ranks.is_first and (is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot))):
@@ -143,7 +143,7 @@ def _search_part(config: dict[str, Any]) -> None:
         ray.train.report(metrics_of(event, state))  # waits for the other processes to report as well
 
 
-def _train_storage(folder: Place) -> dict[str, Any]:
+def train_storage(folder: Place) -> dict[str, Any]:
     """Return where Train keeps what it notes of its own, in its words."""
     if isinstance(folder, UPath):
         return {
@@ -154,7 +154,7 @@ def _train_storage(folder: Place) -> dict[str, Any]:
 
 
 @final
-class _SharedStop:
+class SharedStop:
     """A :data:`dnad_ray.stopping.StopCheck` by which all processes of a trial stop after the same step.
 
     Args:

@@ -52,6 +52,9 @@ def check_buildable(config: RunConfig) -> None:
         )
     if space.skeleton == "nas_bench_201" and named.stem != "cifar":
         raise ConfigError("space.stem", named.stem, STEM_OF_RESIDUAL)
+    if config.evaluation.keep_weights and space.skeleton != "darts":
+        allowed = "false: what is shared in the residual skeleton does not carry over to a derived network"
+        raise ConfigError("evaluation.keep_weights", True, allowed)
     floor = config.shrink.floor
     if floor.operations is not None and floor.operations >= space.num_candidates:
         raise ConfigError(

@@ -16,6 +16,7 @@ from dnad_ray.config import RunConfig, with_overrides
 from dnad_ray.data import ImageData
 from dnad_ray.devices import keep_freed_memory
 from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.inherited import keep_weights
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.places import Place
 from dnad_ray.records import EpochReport, Snapshot
@@ -148,6 +149,8 @@ def run_trial(
         for event in search(state, stop):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.derived()[0])
+                if spec.config.evaluation.keep_weights:
+                    keep_weights(folder, state, event.step)
             if len(state.history) != num_written:  # within an epoch, snapshots add nothing to it
                 write_history(folder, spec.name, state.history)
                 num_written = len(state.history)

@@ -9,9 +9,12 @@ import warnings
 import click
 
 from dnad_ray import __version__
+from dnad_ray.cli.baselines import baselines
+from dnad_ray.cli.exporting import export, measure, predict
 from dnad_ray.cli.fronts import front, report
 from dnad_ray.cli.genotypes import count, draw, published, spaces
 from dnad_ray.cli.recipes import config, recipes
+from dnad_ray.cli.retraining import retrain
 from dnad_ray.cli.running import search, sweep
 from dnad_ray.cli.teaching import teacher
 from dnad_ray.cli.words import fail, show_warning
@@ -20,7 +23,11 @@ from dnad_ray.usage import no_usage_statistics
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = (search, sweep, teacher, front, report, count, draw, published, spaces, recipes, config)
+_COMMANDS = (
+    *(search, sweep, teacher, front, report),
+    *(retrain, baselines, measure, export, predict),
+    *(count, draw, published, spaces, recipes, config),
+)
 
 
 def main() -> None:
