@@ -304,7 +304,7 @@ def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command,
 
 
 def test_retrain_of_something_else_is_refused(command, tmp_path):
-    refused(command("retrain", tmp_path / "none.json", *QUICK), "SOURCE", "genotype JSON file")
+    refused(command("retrain", tmp_path / "none.json", *QUICK), "none.json", "readable genotype file")
     refused(command("retrain", tmp_path, *QUICK), "SOURCE", "a run folder")
 
 

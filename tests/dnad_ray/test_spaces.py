@@ -16,7 +16,7 @@ from dnad_ray.records import Snapshot
 from dnad_ray.relaxation import Relaxation
 from dnad_ray.search import SearchState, check_buildable, search
 from dnad_ray.spaces import space_of
-from dnad_ray.teacher import train_teacher
+from dnad_ray.teacher_sources import train_teacher
 from search_spaces.derivation import derived
 from search_spaces.errors import SpaceError
 from search_spaces.formats import from_nas_bench_201, to_nas_bench_201
@@ -155,6 +155,7 @@ def test_sizes_follow_the_name_unless_they_are_written():
         ({"space.name": "own", "space.operations": None}, "space.operations: got None"),
         ({"space.name": "nas-bench-201", "space.num_cells": 4}, "a multiple of the 3 stages"),
         ({"space.name": "nas-bench-201", "space.stem": "imagenet"}, "space.stem: got 'imagenet'"),
+        ({"space.name": "nas-bench-201", "evaluation.keep_weights": True}, "evaluation.keep_weights: got True"),
         ({"space.num_stages": 2, "distill.kind": "features"}, "space.num_stages: got 2; allowed: 3 where features"),
         ({"space.num_cells": 2}, "space.num_cells: got 2; allowed: at least 3"),
     ],
