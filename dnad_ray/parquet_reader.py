@@ -55,7 +55,7 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
         columns: Those to read, None for all; others, and those that are missing, are passed over.
 
     Returns:
-        The columns in the order of the file; text stands as a dictionary.
+        The columns in the order asked for; text that repeats stands as a dictionary.
 
     Raises:
         ParquetError: If it is no such table, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a text of more
@@ -98,12 +98,19 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
                 if longest > MAX_TEXT:
                     raise ParquetError(f"{origin} column {name}", f"a text of {longest:,} bytes", f"at most {MAX_TEXT}")
             batches.append(batch)
-        # Without a row there is no batch, and the columns are there all the same.
-        return (
-            pa.Table.from_batches(batches)
-            if batches
-            else pa.schema([schema.field(name) for name in wanted]).empty_table()
-        )
+    if not batches:  # without a row there is no batch, and the columns are there all the same
+        return pa.schema([schema.field(name) for name in wanted]).empty_table()
+    result = pa.Table.from_batches(batches)
+    return pa.table({name: _compact(result.column(name)) for name in wanted})
+
+
+def _compact(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return text as one dictionary where it repeats, and plain where many rows have their own."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    if 4 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column):
+        return column.cast(pa.string())
+    return column.unify_dictionaries()
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -72,8 +72,7 @@ def parse_snapshots(content: bytes, origin: str) -> pa.Table:
         columns.append(_checked_column(table.column(field.name), field.name))
     result = pa.table(columns, schema=pa.schema(zip(SNAPSHOT_COLUMNS, (c.type for c in columns), strict=True)))
     for name in ("trial", "digest"):
-        for value in pc.unique(result.column(name)).to_pylist():
-            _check_name(value, name)
+        _check_names(pc.unique(result.column(name)), name)
     return result
 
 
@@ -113,7 +112,20 @@ def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return stored.take(order)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _is_in_order(table: pa.Table) -> bool:
+    """Whether each row comes after the one before it, by trial and step."""
+    if table.num_rows < 2:
+        return True
+    trials, steps = _plain(table.column("trial")), table.column("step")
+    before, after = (
+        (trials.slice(0, len(trials) - 1), steps.slice(0, len(steps) - 1)),
+        (trials.slice(1), steps.slice(1)),
+    )
+    is_same_trial = pc.and_(pc.equal(before[0], after[0]), pc.less(before[1], after[1]))
+    return bool(pc.all(pc.or_(pc.less(before[0], after[0]), is_same_trial)).as_py())
+
+
+def _plain(column: Any) -> Any:
     return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
 
 
@@ -132,6 +144,14 @@ def _checked_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         if not pc.all(pc.is_finite(column.drop_null())).as_py() and len(column.drop_null()):
             raise RunFolderError(name, "NaN or an infinite number", "finite numbers")
     return column if kind not in _FITS else column.cast(target)
+
+
+def _check_names(names: pa.Array, what: str) -> None:
+    # Arrow's expressions know no end of a text but "$", which a line break may follow in Python's only.
+    is_safe = pc.match_substring_regex(_plain(names), f"^{SAFE_NAME.pattern}$")
+    is_bad = pc.or_(pc.invert(is_safe), pc.match_substring(_plain(names), ".."))
+    for name in names.filter(is_bad).to_pylist()[:1]:
+        _check_name(name, what)
 
 
 def _check_name(name: str, what: str) -> None:
