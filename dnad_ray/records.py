@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
-__all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "metric"]
+__all__ = ["METRICS", "SNAPSHOT_COLUMNS", "EpochReport", "Metric", "Snapshot", "checked", "metric"]
 
 SnapshotKind = Literal["pruned", "pareto", "final"]
 
@@ -45,11 +45,17 @@ class Metric:
 _METRICS = (
     Metric("error", "Proxy error", "share of validation images", True, ".2%"),
     Metric("proxy_accuracy", "Proxy accuracy", "share of validation images", False, ".2%"),
+    Metric("test_error", "Test error", "share of test images", True, ".2%"),
+    Metric("accuracy", "Test accuracy", "share of test images", False, ".2%"),
     Metric("macs", "MACs", "multiply-adds per image", True, ",.0f"),
     Metric("macs_conv_linear", "MACs of convolutions and classifier", "multiply-adds per image", True, ",.0f"),
     Metric("params", "Parameters", "", True, ",.0f"),
     Metric("num_operations", "Operations", "", True, ",.0f"),
     Metric("device_seconds", "Compute", "seconds", True, ",.1f"),
+    Metric("latency_p50", "Latency, median", "milliseconds per batch", True, ".3f"),
+    Metric("latency_p90", "Latency, 90th percentile", "milliseconds per batch", True, ".3f"),
+    Metric("latency_p99", "Latency, 99th percentile", "milliseconds per batch", True, ".3f"),
+    Metric("peak_memory", "Peak memory", "bytes", True, ",.0f"),
     Metric("train_loss", "Training loss", "nats", True, ".4f"),
     Metric("train_accuracy", "Training accuracy", "share of training images", False, ".2%"),
     Metric("hypervolume", "Hypervolume", "share of the reference box", False, ".4f"),
@@ -156,7 +162,7 @@ class Snapshot:
             KeyError: If a field is missing that has no default.
             TypeError: If a field is of another type.
         """
-        return cls(**_checked(cls, data))
+        return cls(**checked(cls, data))
 
 
 SNAPSHOT_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Snapshot))
@@ -198,10 +204,16 @@ class EpochReport:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EpochReport:
         """Build a report from :meth:`to_dict`; ignores unknown fields, raises as :meth:`Snapshot.from_dict` does."""
-        return cls(**_checked(cls, data))
+        return cls(**checked(cls, data))
 
 
-def _checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
+def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a record among plain data; unknown ones are left out.
+
+    Raises:
+        KeyError: If a field is missing that has no default.
+        TypeError: If a field is of another type.
+    """
     # A field with a default came later than the others: records that were stored before lack it.
     given = {field.name: field.default for field in fields(record) if field.default is not MISSING} | data
     values = {field.name: given[field.name] for field in fields(record)}

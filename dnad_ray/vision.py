@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["torchvision_datasets"]
+__all__ = ["torchvision_datasets", "torchvision_models"]
 
 # What torchvision attaches Python kernels to at import, whether or not its library was loaded.
 _SCHEMAS = {
@@ -32,8 +32,17 @@ def torchvision_datasets() -> ModuleType:
     Raises:
         ImportError: If torchvision is not installed.
     """
+    return _module("torchvision.datasets")
+
+
+def torchvision_models() -> ModuleType:
+    """Return the module ``torchvision.models``, as :func:`torchvision_datasets` does the datasets."""
+    return _module("torchvision.models")
+
+
+def _module(name: str) -> ModuleType:
     try:
-        return importlib.import_module("torchvision.datasets")
+        return importlib.import_module(name)
     except RuntimeError as error:
         if not any(f"torchvision::{name} does not exist" in str(error) for name in _SCHEMAS):
             raise
@@ -41,7 +50,7 @@ def torchvision_datasets() -> ModuleType:
     for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[module]
     _name_missing_operators()
-    return importlib.import_module("torchvision.datasets")
+    return importlib.import_module(name)
 
 
 @functools.cache  # the names last as long as the Library object, so it must outlive the call

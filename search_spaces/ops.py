@@ -28,6 +28,7 @@ __all__ = [
     "BatchNorm",
     "DepthwiseChain",
     "FactorizedReduce",
+    "Identity",
     "Operation",
     "PointwiseNorm",
     "check_operations",

@@ -1,4 +1,4 @@
-"""What stands before and behind the cells: stems and classifier."""
+"""What stands before and behind the cells: stems, classifier, and the head that only training has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops import BatchNorm
 
-__all__ = ["STEMS", "CifarStem", "Classifier", "ImageNetStem"]
+__all__ = ["STEMS", "AuxiliaryHead", "CifarStem", "Classifier", "ImageNetStem"]
 
 
 class CifarStem(nn.Module):
@@ -64,4 +64,31 @@ class Classifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to logits (N, num_classes)."""
         logits: Tensor = self.linear(self.pool(features).flatten(1))
+        return logits
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier on features in the middle of the network, whose loss helps its first half to learn.
+
+    Pooled to 2 x 2, then 128 and 768 channels, as in DARTS (arXiv 1806.09055, appendix A); pooling adapts to the size
+    of the features instead of having one window for 8 x 8 pixels. No part of the network that is counted or exported.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Conv2d(in_channels, 128, 1, bias=False),
+            BatchNorm(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            BatchNorm(768),
+            nn.ReLU(),
+        )
+        self.linear = nn.Linear(768, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to logits (N, num_classes)."""
+        logits: Tensor = self.linear(self.features(features).flatten(1))
         return logits

@@ -17,15 +17,21 @@ import pytest
 
 PACKAGES = ("search_spaces", "dnad_ray", "analysis")
 MAX_LINES = 450
-STANDARD_LIBRARY_ONLY = {"search_spaces", "search_spaces.errors", "search_spaces.genotype", "dnad_ray.records"}
+STANDARD_LIBRARY_ONLY = {
+    *("search_spaces", "search_spaces.errors", "search_spaces.genotype"),
+    *("dnad_ray.records", "dnad_ray.records_retrained"),
+}
 RAY_MODULES = {
     *(f"dnad_ray.{name}" for name in ("cluster", "distributed", "launch", "optuna_sampler", "scheduler", "source")),
     *(f"dnad_ray.{name}" for name in ("stop_board", "trainable", "watch")),
 }
 VISION_MODULE = "dnad_ray.vision"
-READING_HALF = {"RunContents", "is_run", "read_genotype", "read_run"}
+READING_HALVES = {
+    "dnad_ray.store": {"RunContents", "is_run", "read_genotype", "read_run"},
+    "dnad_ray.retrained": {"read_measurements", "read_retrained"},
+}
 ANALYSIS_MAY_IMPORT = {
-    *("dnad_ray.errors", "dnad_ray.places", "dnad_ray.records"),
+    *("dnad_ray.errors", "dnad_ray.places", "dnad_ray.records", "dnad_ray.records_retrained"),
     *("search_spaces.errors", "search_spaces.genotype"),
 }
 HEAVY = {"fvcore", "ray", "torch", "torchvision"}  # what importing analysis must not load
@@ -94,7 +100,7 @@ def may_import(module: str, found: Import, sources: Sources) -> bool:
     if module.startswith("analysis"):
         if found.root == "analysis" or other in ANALYSIS_MAY_IMPORT:
             return True
-        return (other == "dnad_ray.store" and found.name in READING_HALF) or (
+        return found.name in READING_HALVES.get(other, ()) or (
             # The bare package holds nothing but the version.
             other == "dnad_ray" and found.name == "__version__"
         )

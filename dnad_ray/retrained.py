@@ -1,0 +1,128 @@
+"""The part of a run folder that holds retrained networks and measurements: where things are, and how they are read.
+
+Layout below the run folder::
+
+    retrained/<job>/job.json             what is trained, complete; written first
+    retrained/<job>/history.json         one entry per epoch
+    retrained/<job>/status.json          its state and why
+    retrained/<job>/checkpoints/<step>/  the newest two states, to continue from
+    retrained/<job>/weights.safetensors, network.json   the trained network
+    retrained/<job>/result.json          the record; it is there when the job is at its end
+    measured/<name>.json                 latency and memory of one network on one machine
+
+No torch and no Ray in here: reports read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dnad_ray.errors import UserError, one_line
+from dnad_ray.files import is_inside, read_file
+from dnad_ray.places import Place, place
+from dnad_ray.records_retrained import Measurement, Retrained
+from dnad_ray.store import write_json
+from search_spaces.json_reader import parse_json
+
+__all__ = [
+    "digest_of_data",
+    "job_folder",
+    "read_job_status",
+    "read_measurements",
+    "read_retrained",
+    "write_measurement",
+    "write_result",
+]
+
+_MAX_BYTES = 2**20
+_LONGEST_TEXT = 1_000
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+def digest_of_data(data: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of plain data.
+
+    >>> digest_of_data({"b": 1, "a": 2}) == digest_of_data({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def job_folder(run: Place, job: str) -> Place:
+    """Return the folder of a job."""
+    return run / "retrained" / job
+
+
+def read_retrained(run: str | Place) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the records of all retrained networks of a run folder, and a sentence per file that cannot be read.
+
+    Args:
+        run: The run folder; one without retrained networks has no records.
+
+    Returns:
+        Plain data with the keys of :data:`dnad_ray.records_retrained.RETRAINED_COLUMNS`, ordered by job.
+    """
+    folder = place(run)
+    return _read(folder, "retrained/*/result.json", lambda data: Retrained.from_dict(data).to_dict())
+
+
+def read_measurements(run: str | Place) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the measurements of a run folder as :func:`read_retrained` does its records."""
+    return _read(place(run), "measured/*.json", lambda data: Measurement.from_dict(data).to_dict())
+
+
+def read_job_status(run: Place, job: str) -> dict[str, Any]:
+    """Return the status of a job, ``{"state": "unknown"}`` where none was written yet."""
+    try:
+        data = parse_json(read_file(job_folder(run, job) / "status.json", _MAX_BYTES), "status.json")
+    except (OSError, UserError):
+        return {"state": "unknown"}
+    return {"state": "unknown"} | data if isinstance(data, dict) else {"state": "unknown"}
+
+
+def write_result(run: Place, record: Retrained) -> None:
+    """Store the record of a job that is at its end."""
+    write_json(job_folder(run, record.job) / "result.json", record.to_dict())
+
+
+def write_measurement(run: Place, record: Measurement) -> Place:
+    """Store a measurement; one of the same network on the same device takes the place of an earlier one."""
+    data = record.to_dict()
+    subject = {name: value for name, value in data.items() if name not in _MEASURED}
+    file = run / "measured" / f"{record.digest}-{digest_of_data(subject)}.json"
+    write_json(file, data)
+    return file
+
+
+_MEASURED = frozenset({"run", "repeats", "latency_p50", "latency_p90", "latency_p99", "peak_memory"})
+
+
+def _read(
+    folder: Place, pattern: str, parse: Callable[[dict[str, Any]], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    records, problems = [], []
+    for file in sorted(folder.glob(pattern), key=lambda path: (path.parent.name, path.name)):
+        # The folder may be somebody else's: no links out of it, no names that are none, no numbers that are none.
+        if not is_inside(file, folder) or not _SAFE_NAME.fullmatch(file.parent.name):
+            problems.append(f"{file.parent.name}/{file.name} is no file of a run and is left out")
+            continue
+        try:
+            data = parse_json(read_file(file, _MAX_BYTES), file.name)
+            if not isinstance(data, dict):
+                raise TypeError(f"it holds a {type(data).__name__}")
+            record = parse(data)
+            for name, value in record.items():
+                if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+                    raise TypeError(f"{name} has {len(value):,} characters")
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise TypeError(f"{name} is {value}")
+        except (OSError, UserError, KeyError, TypeError) as error:
+            problems.append(f"{file.parent.name}/{file.name} cannot be read: {one_line(error)}")
+            continue
+        records.append(record)
+    return records, problems
