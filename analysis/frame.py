@@ -161,11 +161,14 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
 
     Returns:
         Ordered categories, for example ``Shrink rate 0.05, KD temperature 4``, sorted by value, with the run's name
-        in front where there are several; just ``all trials`` where nothing differs. It is one per trial.
+        in front where there are several; just ``all trials`` where nothing differs. It is one per trial. Points
+        without run and trial are all of one setting.
     """
+    if not {"run", "trial"} <= set(frame.columns):
+        frame = frame.assign(run=frame.get("run", "points"), trial="all")
     twins = {f"config.{key}" for key in _TWINS} | {"config.seed"}
     config = [name for name in frame if str(name).startswith("config.") and name not in twins]
-    names = [name for name in _TWINS.values() if name != "seed"] + [
+    names = [name for name in _TWINS.values() if name != "seed" and name in frame] + [
         str(name) for name in config if not str(name).startswith("config.sweep.")
     ]
     # A controller may change its rate on the way: what a trial began with is what was set.

@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.charts.template import FAINT, INK, TEMPLATE, add_legend, axis, colours_of, height_for, text_of
+from analysis.charts.template import (
+    FAINT,
+    INK,
+    LOGARITHMIC,
+    TEMPLATE,
+    add_legend,
+    axis,
+    colours_of,
+    height_for,
+    text_of,
+)
 from analysis.charts.words import KINDS, hover_of
 from analysis.frame import setting_of
+from analysis.objectives import Objective, minimised, resolve
 from analysis.pareto import OBJECTIVES, front_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric, metric
+from dnad_ray.records import Metric
 
 __all__ = ["plot_front"]
 
-_SYMBOLS = {"pruned": "circle", "pareto": "diamond", "final": "square"}
+_SYMBOLS = {"pruned": "circle", "pareto": "diamond", "final": "square", "retrained": "circle"}
 _NUM_AXES = 2
 
 
@@ -46,12 +58,16 @@ class _FrontInfo(NamedTuple):
     points: tuple[_Points, ...]
     colours: dict[str, str]
     kinds: tuple[str, ...]
+    overlay: tuple[tuple[float, float, str, str], ...]
+    overlay_name: str
 
 
 def plot_front(
     frame: pd.DataFrame,
-    objectives: Sequence[str] = OBJECTIVES,
+    objectives: Sequence[Objective] = OBJECTIVES,
     colour: Literal["setting", "run", "trial"] = "setting",
+    overlay: pd.DataFrame | None = None,
+    overlay_name: str = "published, by other training",
 ) -> go.Figure:
     """Draw all snapshots and their front.
 
@@ -59,10 +75,14 @@ def plot_front(
     on the front of the two objectives that are drawn; full colour off the line is owed to a further objective.
 
     Args:
-        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them, retrained networks, or foreign points (see
+            :mod:`analysis.interop`).
         objectives: At least two columns with a better side: the vertical axis, the horizontal one, and others that
             count for the front.
         colour: What colours tell apart: the setting (see :func:`analysis.frame.setting_of`), the run, or the trial.
+        overlay: Points to compare with, for example :func:`analysis.published.published_figures`: a column ``name``
+            and the first two objectives. They are drawn as open stars and count for nothing.
+        overlay_name: What the legend calls them.
 
     Returns:
         A figure whose markers carry the position of their row in ``frame`` as ``customdata``.
@@ -70,22 +90,31 @@ def plot_front(
     Raises:
         UserError: If an objective is unknown, has no better side, or there are fewer than two.
     """
-    return _figure(_front_info(frame, objectives, colour))
+    return _figure(_front_info(frame, objectives, colour, overlay, overlay_name))
 
 
-def _front_info(frame: pd.DataFrame, objectives: Sequence[str], colour: str) -> _FrontInfo:
+def _front_info(
+    frame: pd.DataFrame,
+    objectives: Sequence[Objective],
+    colour: str,
+    overlay: pd.DataFrame | None = None,
+    overlay_name: str = "",
+) -> _FrontInfo:
     if len(objectives) < _NUM_AXES:
         raise UserError("objectives", list(objectives), "at least two: the vertical and the horizontal axis")
-    y, x = objectives[:2]
     frame = frame.reset_index(drop=True)
+    vertical, horizontal = resolve(frame, objectives)[:2]
+    y, x = vertical.name, horizontal.name
     front = set(front_of(frame, objectives).index)
-    line = front_of(frame, (y, x))
+    line = front_of(frame, objectives[:2])
+    drawn = minimised(frame, objectives[:2])
+    finite = np.isfinite(drawn).all(axis=1)
     groups = _groups(frame, colour)
     colours = colours_of(list(groups.cat.categories))
     points = []
     for on_front in (False, True):
         for name in groups.cat.categories:
-            part = frame[(groups == name) & (frame.index.isin(front) == on_front)]
+            part = frame[(groups == name) & (frame.index.isin(front) == on_front) & finite]
             if len(part):
                 points.append(
                     _Points(
@@ -94,25 +123,47 @@ def _front_info(frame: pd.DataFrame, objectives: Sequence[str], colour: str) -> 
                         on_front=on_front,
                         x=tuple(part[x].tolist()),
                         y=tuple(part[y].tolist()),
-                        symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in part["kind"]),
+                        symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in _kinds(part)),
                         rows=tuple(int(label) for label in part.index),
                         hovers=tuple(hover_of(row) for row in part.to_dict("records")),
                     )
                 )
-    present = set(frame["kind"])
+    present = set(_kinds(frame))
     return _FrontInfo(
         height=height_for(560, colours),
-        x=metric(x),
-        y=metric(y),
+        x=horizontal,
+        y=vertical,
         # A logarithm shows a cost over orders of magnitude; shares and zeros have no use for it.
-        log_x=x in ("macs", "macs_conv_linear", "params", "device_seconds") and bool((frame[x] > 0).all()),
+        log_x=x in LOGARITHMIC and bool((drawn[finite, 1] > 0).all()),
         # From one network of the front to the next costlier one, the best that can be had stays the same.
-        line_shape="hv" if metric(x).minimise else "vh",
+        line_shape="hv" if horizontal.minimise else "vh",
         line=tuple(zip(line[x].tolist(), line[y].tolist(), strict=True)),
         points=tuple(points),
         colours=colours,
         kinds=tuple(kind for kind in KINDS if kind in present),
+        overlay=() if overlay is None else _overlay(overlay, vertical, horizontal),
+        overlay_name=overlay_name,
     )
+
+
+def _kinds(frame: pd.DataFrame) -> list[str]:
+    return [str(kind) for kind in frame["kind"]] if "kind" in frame else [""] * len(frame)
+
+
+def _overlay(points: pd.DataFrame, y: Metric, x: Metric) -> tuple[tuple[float, float, str, str], ...]:
+    for name in ("name", x.name, y.name):
+        if name not in points:
+            raise UserError("overlay", f"no column {name}", f"the columns name, {y.name} and {x.name}")
+    values = minimised(points, (y, x))
+    finite = np.isfinite(values).all(axis=1)
+    overlay = []
+    kept = pd.DataFrame(points.loc[finite.tolist()])
+    for row in kept.to_dict("records"):
+        numbers = " | ".join(f"{entry.label} {format(row[entry.name], entry.format)}" for entry in (y, x))
+        lines = [f"<b>{text_of(row['name'])}</b>", text_of(numbers)]
+        lines += [text_of(row["source"])] if "source" in row else []
+        overlay.append((float(row[x.name]), float(row[y.name]), text_of(row["name"]), "<br>".join(lines)))
+    return tuple(overlay)
 
 
 def _groups(frame: pd.DataFrame, colour: str) -> pd.Series[Any]:
@@ -155,6 +206,20 @@ def _figure(info: _FrontInfo) -> go.Figure:
             name="front",
             line={"shape": info.line_shape, "color": INK, "width": 1.5},
             hoverinfo="skip",
+        )
+    if info.overlay:
+        x, y, names, hovers = zip(*info.overlay, strict=True)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="markers+text",
+            name=info.overlay_name,
+            text=names,
+            textposition="top center",
+            textfont={"size": 11, "color": FAINT},
+            marker={"symbol": "star-open", "size": 11, "color": FAINT},
+            hovertext=hovers,
+            hoverinfo="text",
         )
     for kind in info.kinds:
         marker = {"symbol": _SYMBOLS[kind], "color": FAINT, "size": 9}
