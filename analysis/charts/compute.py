@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.charts.template import TEMPLATE, add_legend, axis, colours_of, height_for, text_of
+from analysis.charts.template import TEMPLATE, add_legend, axis, colours_of, height_for, joined, text_of
 from analysis.charts.words import shown
 from analysis.frame import setting_of
 from analysis.objectives import OBJECTIVES, Objective, describe, minimised
@@ -90,16 +90,18 @@ def _figure(info: _ComputeInfo) -> go.Figure:
     share = axis(info.y) | {"rangemode": "tozero"}
     figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, "xaxis": axis(info.x), "yaxis": share})
     add_legend(figure, info.colours)
-    for rise in info.rises:
+    for setting, colour in info.colours.items():
+        rises = [rise for rise in info.rises if rise.setting == setting]
+        hovers = [[f"{text_of(rise.label)}<br>{shown('hypervolume', v)}" for v in rise.volumes] for rise in rises]
         figure.add_scatter(
-            x=rise.seconds,
-            y=rise.volumes,
+            x=joined([rise.seconds for rise in rises]),
+            y=joined([rise.volumes for rise in rises]),
             mode="lines",
-            legendgroup=text_of(rise.setting),
+            legendgroup=text_of(setting),
             showlegend=False,
-            line={"color": rise.colour, "width": 1.5, "shape": "hv"},
+            line={"color": colour, "width": 1.5, "shape": "hv"},
             opacity=0.8,
-            hovertext=[f"{text_of(rise.label)}<br>{shown('hypervolume', volume)}" for volume in rise.volumes],
+            hovertext=joined(hovers),
             hoverinfo="text",
         )
     return figure

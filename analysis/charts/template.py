@@ -17,6 +17,7 @@ __all__ = [
     "FONT",
     "INK",
     "LOGARITHMIC",
+    "MOST_MARKERS",
     "TEMPLATE",
     "add_legend",
     "axis",
@@ -24,6 +25,7 @@ __all__ = [
     "faded",
     "height_for",
     "in_dark",
+    "joined",
     "text_of",
 ]
 
@@ -36,6 +38,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 
 LOGARITHMIC = frozenset({"macs", "macs_conv_linear", "params", "device_seconds", "latency_p50", "peak_memory"})
 """Costs, which differ by orders of magnitude: their axes are logarithmic where no value is 0."""
+
+MOST_MARKERS = 3000
+"""Lines with more points than that are drawn without a marker on each."""
 
 _AXIS = {
     "automargin": True,
@@ -70,6 +75,7 @@ TEMPLATE = go.layout.Template(
             "y": 0,
             "yanchor": "bottom",
             "font": {"size": 12},
+            "maxheight": 4000,  # pixels: all of it, charts are made high enough; plotly would scroll a long one
         },
         "margin": {"l": 64, "r": 16, "t": 36, "b": 56},
         "paper_bgcolor": "white",
@@ -156,6 +162,15 @@ def add_legend(figure: go.Figure, colours: Mapping[str, str]) -> None:
             showlegend=True,
             marker=marker,
         )
+
+
+def joined(lines: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return several lines as one with gaps between them.
+
+    >>> joined([[1, 2], [3]])
+    [1, 2, None, 3]
+    """
+    return [value for number, line in enumerate(lines) for value in ([None] * bool(number) + list(line))]
 
 
 def height_for(height: int, legend: Sized) -> int:

@@ -42,7 +42,9 @@ def test_resolve_refuses_in_words(objectives, words):
 
 
 def test_resolve_refuses_a_column_of_text():
-    with pytest.raises(UserError, match=r"objective macs: got 'a column of (str|object)'; allowed: a column of numbers"):
+    with pytest.raises(
+        UserError, match=r"objective macs: got 'a column of (str|object)'; allowed: a column of numbers"
+    ):
         resolve(pd.DataFrame({"macs": ["12M", "3M"]}), ["macs"])
 
 
