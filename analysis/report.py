@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from analysis.charts.architecture import draw_architecture
@@ -53,8 +54,9 @@ _DETAILS = (
 )
 _BUDGETS = ("macs", "params", "error")
 _MOST_ROWS = 500  # of the table of the front; more are in the chart
-_DRAWING_BYTES = 3_500_000
-"""Room for drawings of networks, packed: about 400 dense ones of 14 cells; fronts of runs have tens."""
+_NETWORK_BYTES = 1_600_000
+"""Room for the networks of the front, packed: some 150 dense ones of 14 cells. With ten thousand snapshots and plotly
+itself the page then stays below 8 MB."""
 
 
 def write_report(paths: Paths, out: str | Place) -> Place:
@@ -105,7 +107,7 @@ def _page(runs: Sequence[RunContents]) -> str:
         charts=[chart for chart in charts if chart.name != "front"],
         has_retrained=any(chart.name == "retrained" for chart in charts),
         configs=[(run.name, yaml.safe_dump(run.config, sort_keys=False)) for run in runs],
-        plotly_js=packed(get_plotlyjs()),
+        plotly_js=Markup(get_plotlyjs()),  # deflated it would be half as large, and start half a second later
         data=packed(
             {
                 "details": list(_DETAILS),
@@ -139,19 +141,30 @@ def _genotypes(front: pd.DataFrame) -> tuple[dict[str, Genotype], list[str]]:
 
 
 def _networks(genotypes: dict[str, Genotype], first: Iterable[str]) -> tuple[dict[str, str], int]:
-    """Return genotype and drawing of each network, packed, and how many there was no room for; picks come first."""
+    """Return genotype and drawing of networks, packed, while there is room, and how many are left out.
+
+    Args:
+        genotypes: Networks of the front, cheapest first.
+        first: Those that must be there. The others are taken so that any number of them is spread over the front.
+    """
     packages: dict[str, str] = {}
     size = 0
-    for digest in dict.fromkeys([*(digest for digest in first if digest in genotypes), *genotypes]):
+    for digest in dict.fromkeys([*(digest for digest in first if digest in genotypes), *_spread(list(genotypes))]):
         genotype = genotypes[digest]
         package = packed({"genotype": genotype.to_dict(), "drawing": draw_architecture(genotype).html})
-        if size + len(package) > _DRAWING_BYTES:
-            package = packed({"genotype": genotype.to_dict(), "drawing": None})
-        packages[digest] = package
         size += len(package)
-        if size > 2 * _DRAWING_BYTES:
+        if size > _NETWORK_BYTES and packages:
             break
+        packages[digest] = package
     return packages, len(genotypes) - len(packages)
+
+
+def _spread(names: list[str]) -> Iterable[str]:
+    """Yield every name, ends and middles first: each one halves the widest gap."""
+    step = 1 << max(0, len(names) - 1).bit_length()
+    while step:
+        yield from names[::step]
+        step //= 2
 
 
 def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:

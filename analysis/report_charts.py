@@ -27,7 +27,7 @@ from search_spaces.genotype import Genotype
 
 __all__ = ["Chart", "Found", "charts_of"]
 
-MOST_DOMINATED = 2500
+MOST_DOMINATED = 1500
 """Markers of dominated snapshots in the first chart; a browser draws as many at once."""
 
 _MOST_PANELS = 6

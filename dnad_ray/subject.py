@@ -131,9 +131,7 @@ def build(subject: Subject, images: Images) -> nn.Module:
     """
     if subject.genotype is not None:
         return network_from(subject.genotype, subject.shape(images))
-    return vision_network(
-        subject.model, subject.width, images.in_channels, images.num_classes, images.image_size
-    )
+    return vision_network(subject.model, subject.width, images.in_channels, images.num_classes, images.image_size)
 
 
 def check_fits(subject: Subject, images: Images) -> None:

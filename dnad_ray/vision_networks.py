@@ -93,9 +93,7 @@ def _fitted(network: nn.Module, in_channels: int, image_size: int) -> nn.Module:
             in_channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
         )
     if image_size <= _SMALL_IMAGES:
-        strided = [
-            module for module in network.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)
-        ]
+        strided = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
         side = image_size
         for module in reversed(strided):
             # From the end: the last strides stay, as far as the images are large enough for them.

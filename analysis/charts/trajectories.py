@@ -106,13 +106,17 @@ def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
     trials: list[_Trial] = []
     for key, part in frame.groupby(["run", "trial"], sort=False):
         setting = settings[key]
+        if len(frame) <= MOST_MARKERS:
+            hovers = tuple(hover_of(row) for row in part.to_dict("records"))
+        else:  # lines without markers have no point to speak of
+            hovers = (text_of(f"{part['run'].iloc[0]} / {part['trial'].iloc[0]}"),) * len(part)
         trials.append(
             _Trial(
                 setting=setting,
                 colour=colours[setting],
                 x=tuple(part["macs"].tolist()),
                 y=tuple(part["error"].tolist()),
-                hovers=tuple(hover_of(row) for row in part.to_dict("records")),
+                hovers=hovers,
             )
         )
     return _TrajectoriesInfo(

@@ -1,26 +1,17 @@
 "use strict";
 (async () => {
-  const began = performance.now();
+  document.documentElement.dataset.beganAfter = String(Math.round(performance.now()));
   const status = document.getElementById("status");
-  const dataOf = (id) => document.getElementById(id).textContent.trim();
-
-  // What the page carries is deflated and in base64; the browser inflates it itself.
-  async function unpacked(text) {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Response(stream).text();
-  }
-  if (typeof DecompressionStream === "undefined") {
+  if (!window.reportData) {
     status.textContent = "This browser cannot inflate the page's data: it needs Chrome 80, Firefox 113, Safari 16.4 or newer.";
     status.hidden = false;
     return;
   }
-  const [program, text] = await Promise.all([unpacked(dataOf("plotly")), unpacked(dataOf("data"))]);
+  const unpacked = window.unpacked;
+  const text = await window.reportData;
   const data = JSON.parse(text);
-  const script = document.createElement("script");
-  script.textContent = program;
-  document.head.append(script);
-
+  const mark = (name) => { document.documentElement.dataset[name + "After"] = String(Math.round(performance.now())); };
+  mark("unpacked");
   const word = (name, row) => {
     const column = data.columns[name];
     return column.codes ? column.words[column.codes[row]] : column.words[row];
@@ -118,7 +109,7 @@
       const parsed = new DOMParser().parseFromString(network.drawing, "text/html");
       drawing.replaceChildren(...parsed.body.childNodes);
     } else {
-      drawing.textContent = "Drawings are embedded for networks of the front only. This network is the file " +
+      drawing.textContent = "Drawings are embedded for networks of the front, as far as there is room. This one is the file " +
         "genotypes/" + digest + ".json of its run folder.";
     }
   }
@@ -162,6 +153,7 @@
 
   if (chart) {
     await drawFront();
+    mark("front");
     onClick(chart);
     for (const element of document.querySelectorAll("button[data-row]")) {
       element.addEventListener("click", () => {
@@ -202,6 +194,5 @@
   window.addEventListener("beforeprint", () => {
     for (const name of Object.keys(data.figures)) if (!drawn.has(name)) draw(name);
   });
-  document.documentElement.dataset.readyAfter = String(Math.round(performance.now()));
-  document.documentElement.dataset.scriptTook = String(Math.round(performance.now() - began));
+  mark("ready");
 })();
