@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,8 +25,9 @@ from analysis.quality import contributions
 from analysis.report_charts import Found, charts_of
 from analysis.report_data import column_of, numbers_of, packed, words_of
 from analysis.summary import Summary, summarise
+from analysis.whole_file import write_whole
 from dnad_ray.errors import UserError
-from dnad_ray.places import Place, address, place, put
+from dnad_ray.places import Place, address, place
 from dnad_ray.records import METRICS, metric
 from dnad_ray.store import RunContents, read_genotype
 from search_spaces.genotype import Genotype
@@ -80,7 +79,7 @@ def write_report(paths: Paths, out: str | Place) -> Place:
     if isinstance(file, Path) and (file.is_dir() or not file.parent.is_dir()):
         raise UserError("report", str(out), "an HTML file in an existing folder")
     runs = read_runs(paths)
-    _write(file, _page(runs))
+    write_whole(file, _page(runs).encode())
     return file
 
 
@@ -209,18 +208,3 @@ def _table(front: pd.DataFrame) -> dict[str, Any]:
             for label, row in zip(front.index, front.to_dict("records"), strict=True)
         ],
     }
-
-
-def _write(file: Place, page: str) -> None:
-    if not isinstance(file, Path):
-        put(file, page.encode())
-        return
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; reports are for sharing
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -74,7 +74,7 @@ def _space_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _SpaceI
 
 
 def _figure(info: _SpaceInfo) -> go.Figure:
-    scene: dict[str, Any] = {"aspectmode": "cube", "camera": {"eye": {"x": 1.75, "y": -2.0, "z": 1.0}}}
+    scene: dict[str, Any] = {"aspectmode": "cube", "camera": {"eye": {"x": 1.95, "y": -2.2, "z": 1.1}}}
     for name, entry, log in zip("xyz", info.axes, info.log, strict=True):
         side = axis(entry)
         scene[f"{name}axis"] = {

@@ -83,10 +83,10 @@ def _counts(network: Genotype) -> Counter[tuple[str, int]]:
 def _figure(info: _OperationsInfo) -> go.Figure:
     rows = max(1, len(info.parts))
     titles = [text_of(part.title) for part in info.parts]
-    height = 90 + rows * (60 + 26 * max(3, len(info.operations)))
+    height = 114 + rows * (60 + 26 * max(3, len(info.operations)))
     space = 60 / height if rows > 1 else 0
     figure = make_subplots(rows=rows, shared_xaxes=True, vertical_spacing=space, subplot_titles=titles or None)
-    figure.update_layout(template=TEMPLATE, height=height, margin={"t": 40})
+    figure.update_layout(template=TEMPLATE, height=height, margin={"t": 64})
     figure.update_annotations(font={"size": 14})
     most = max((value for part in info.parts for row in part.counts for value in row), default=1.0)
     for row, part in enumerate(info.parts, 1):
@@ -108,5 +108,5 @@ def _figure(info: _OperationsInfo) -> go.Figure:
         )
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
     figure.update_xaxes(type="category", showgrid=False)
-    figure.update_xaxes(title={"text": "Cell, from the stem to the classifier (r: reduction)"}, row=rows)
+    figure.update_xaxes(title={"text": "Cell (r: reduction)"}, row=rows)
     return figure

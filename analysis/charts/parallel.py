@@ -102,7 +102,9 @@ def _figure(info: _ParallelInfo) -> go.Figure:
         # Above and below the lines there is room for the values of both ends.
         "yaxis": {"visible": False, "range": [-0.12, 1.12]},
     }
-    figure = go.Figure(layout={"template": TEMPLATE, "height": 440 + 20 * len(info.groups), **axes})
+    figure = go.Figure(
+        layout={"template": TEMPLATE, "height": 460 + 20 * len(info.groups), "margin": {"t": 72}, **axes}
+    )
     figure.update_xaxes(side="top", ticks="", gridcolor="#b4bbc2")
     for group in info.groups:
         chosen = group.networks

@@ -66,9 +66,9 @@ def _figure(info: _RankingInfo) -> go.Figure:
     low, high = info.correlation.kendall_interval
     words = f"{info.correlation.num_networks} networks"
     if np.isfinite(info.correlation.kendall):
-        words += f": Kendall's tau {info.correlation.kendall:.2f}"
+        words += f"<br>Kendall's tau {info.correlation.kendall:.2f}"
         words += f" (95 %: {low:.2f} to {high:.2f})" if np.isfinite(low) else ""
-        words += f", Spearman's rho {info.correlation.spearman:.2f}"
+        words += f"<br>Spearman's rho {info.correlation.spearman:.2f}"
     if info.dots:
         deviations = [0.0 if np.isnan(dot[2]) else dot[2] for dot in info.dots]
         figure.add_scatter(

@@ -145,7 +145,7 @@ def _figure(info: _ResponseInfo) -> go.Figure:
     figure = make_subplots(
         rows=max(1, len(info.panels)), shared_xaxes=True, vertical_spacing=0.09, subplot_titles=titles or None
     )
-    figure.update_layout(template=TEMPLATE, height=info.height)
+    figure.update_layout(template=TEMPLATE, height=info.height, margin={"t": 64})
     figure.update_annotations(font={"size": 14})
     for row, panel in enumerate(info.panels, 1):
         for curve in panel.curves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
@@ -114,9 +115,18 @@ def in_dark(figure: go.Figure) -> go.Figure:
             return {name: swapped(value) for name, value in part.items()}
         if isinstance(part, list | tuple):
             return [swapped(value) for value in part]
-        return DARK.get(part, part) if isinstance(part, str) else part
+        return _brighter(DARK.get(part, part)) if isinstance(part, str) else part
 
     return go.Figure(swapped(figure.to_plotly_json()))
+
+
+def _brighter(colour: str) -> str:
+    """Mix the dark end of a scale with white; report.js does the same."""
+    match = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    parts = [int(part) for part in match.groups()] if match else [255, 255, 255]
+    if 0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2] >= 95:
+        return colour
+    return "rgb({}, {}, {})".format(*(round(part + 0.45 * (255 - part)) for part in parts))
 
 
 def faded(colour: str, opacity: float) -> str:

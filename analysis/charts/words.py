@@ -66,7 +66,8 @@ def hover_of(row: Mapping[Any, Any]) -> str:
 
 
 def _is_there(row: Mapping[Any, Any], name: str) -> bool:
-    return "kd_kind" in row if name == "kd" else name in row and not pd.isna(row[name])
+    column = "kd_kind" if name == "kd" else name
+    return column in row and not pd.isna(row[column])
 
 
 def _named(row: Mapping[Any, Any], name: str) -> str:

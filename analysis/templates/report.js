@@ -21,8 +21,15 @@
   const media = matchMedia("(prefers-color-scheme: dark)");
   const button = document.getElementById("theme");
   let isDark = media.matches;
+  // The dark end of a scale of colours is mixed with white, as in_dark does in Python.
+  const brighter = (colour) => {
+    const match = /^rgb\((\d+), (\d+), (\d+)\)$/.exec(colour);
+    const parts = match ? match.slice(1).map(Number) : [255, 255, 255];
+    if (0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2] >= 95) return colour;
+    return "rgb(" + parts.map((part) => Math.round(part + 0.45 * (255 - part))).join(", ") + ")";
+  };
   const swapped = (part) => {
-    if (typeof part === "string") return Object.hasOwn(data.dark, part) ? data.dark[part] : part;
+    if (typeof part === "string") return brighter(Object.hasOwn(data.dark, part) ? data.dark[part] : part);
     if (Array.isArray(part)) return part.map(swapped);
     if (part && typeof part === "object" && !ArrayBuffer.isView(part)) {
       return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, swapped(value)]));
