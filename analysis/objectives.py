@@ -13,10 +13,23 @@ import pandas as pd
 from dnad_ray.errors import UserError
 from dnad_ray.records import METRICS, Metric, metric
 
-__all__ = ["OBJECTIVES", "Objective", "best_under", "describe", "minimised", "parse_budget", "resolve", "within"]
+__all__ = [
+    "OBJECTIVES",
+    "Budgets",
+    "Objective",
+    "best_under",
+    "describe",
+    "minimised",
+    "parse_budget",
+    "resolve",
+    "within",
+]
 
 Objective: TypeAlias = str | Metric
 """A column of :data:`dnad_ray.records.METRICS` by name, or a metric that says how a foreign column is compared."""
+
+Budgets: TypeAlias = Mapping[str, float] | Mapping[Metric, float] | Mapping[Objective, float]
+"""Limits by objective."""
 
 OBJECTIVES = ("error", "macs", "params")
 """What is weighed against each other where nothing else is said: error against both costs."""
@@ -84,7 +97,7 @@ def describe(objectives: Sequence[Objective], values: Sequence[float]) -> tuple[
     return tuple(f"{entry.label} {format(value, entry.format)}" for entry, value in zip(entries, values, strict=True))
 
 
-def within(frame: pd.DataFrame, budgets: Mapping[Objective, float]) -> pd.DataFrame:
+def within(frame: pd.DataFrame, budgets: Budgets) -> pd.DataFrame:
     """Return the rows that keep every budget: at most it where less is better, at least it where more is.
 
     A row that lacks the number keeps no budget of it.
@@ -111,7 +124,7 @@ def within(frame: pd.DataFrame, budgets: Mapping[Objective, float]) -> pd.DataFr
     return kept
 
 
-def best_under(frame: pd.DataFrame, budgets: Mapping[Objective, float], objective: Objective = "error") -> Any:
+def best_under(frame: pd.DataFrame, budgets: Budgets, objective: Objective = "error") -> Any:
     """Return the label of the best row that keeps every budget, None where no row does.
 
     Of equal ones the one that is lowest in the budgeted objectives wins, in the order given, then the first.
