@@ -251,6 +251,8 @@ class EvaluationConfig(Section):
     """Snapshots whose costs, sums over a table, are confirmed by a trace of the whole network (half a second each)."""
     recalibration_images: Annotated[int, Field(ge=0)] = 1024
     """Training images on which batch-norm statistics are re-estimated before scoring; 0 keeps the running ones."""
+    keep_weights: bool = False
+    """Keep each snapshot's shared weights, of what is alive, as safetensors, for `dnad-ray retrain --inherit`."""
 
 
 class RunConfig(Section):

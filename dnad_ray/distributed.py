@@ -41,7 +41,7 @@ from dnad_ray.trainable import metrics_of, stop_check
 from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
-__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "share", "tune_shared_trial"]
+__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "share", "train_storage", "tune_shared_trial"]
 
 WAITING_ROOM = [{"memory": 1.0}]
 """What the trial itself is given, beside its processes: it does nothing but wait, and an empty request is refused."""
@@ -106,7 +106,7 @@ def tune_shared_trial(
         run_config=ray.train.RunConfig(
             # A name of its own each time: under the same one, Train would look for a state of its own to restore.
             name=f"{spec.name}-{uuid4().hex[:8]}",
-            **_train_storage(place(folder) / "ray" / "train"),
+            **train_storage(place(folder) / "ray" / "train"),
             callbacks=[cast(Any, TuneReportCallback())],  # Train's stub names a class of Tune's
             # What fails is tried again by Tune, which counts attempts for trials of one process too.
             failure_config=ray.train.FailureConfig(max_failures=0),
@@ -134,7 +134,7 @@ def _search_part(config: dict[str, Any]) -> None:
     checkpoints = checkpoints_of(run_folder, spec.name)
     saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, device)
     last_checkpoint = time.monotonic()
-    stop = _SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
+    stop = SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
         is_due = isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
         if ranks.is_first and is_due:
@@ -146,7 +146,7 @@ def _search_part(config: dict[str, Any]) -> None:
         ray.train.report(metrics_of(event, state))  # waits for the other processes to report as well
 
 
-def _train_storage(folder: Place) -> dict[str, Any]:
+def train_storage(folder: Place) -> dict[str, Any]:
     """Return where Train keeps what it notes of its own, in its words."""
     if isinstance(folder, UPath):
         return {
@@ -157,7 +157,7 @@ def _train_storage(folder: Place) -> dict[str, Any]:
 
 
 @final
-class _SharedStop:
+class SharedStop:
     """A :data:`dnad_ray.stopping.StopCheck` by which all processes of a trial stop after the same step.
 
     Args:

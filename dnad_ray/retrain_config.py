@@ -102,7 +102,6 @@ def quick() -> RetrainConfig:
         epochs=30,
         batch_size=64,
         learning_rate=0.05,
-        warmup_epochs=1,
         auxiliary_weight=0.0,
         drop_path=0.0,
         drop_path_per_operation=0.0,

@@ -106,7 +106,8 @@ def _read(
     folder: Place, pattern: str, parse: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     records, problems = [], []
-    for file in sorted(folder.glob(pattern), key=lambda path: (path.parent.name, path.name)):
+    files: list[Place] = [*folder.glob(pattern)]
+    for file in sorted(files, key=lambda path: (path.parent.name, path.name)):
         # The folder may be somebody else's: no links out of it, no names that are none, no numbers that are none.
         if not is_inside(file, folder) or not _SAFE_NAME.fullmatch(file.parent.name):
             problems.append(f"{file.parent.name}/{file.name} is no file of a run and is left out")
@@ -116,6 +117,8 @@ def _read(
             if not isinstance(data, dict):
                 raise TypeError(f"it holds a {type(data).__name__}")
             record = parse(data)
+            if record.get("job", file.parent.name) != file.parent.name:  # it becomes a path
+                raise TypeError(f"it is of another job, {record['job']!r}")
             for name, value in record.items():
                 if isinstance(value, str) and len(value) > _LONGEST_TEXT:
                     raise TypeError(f"{name} has {len(value):,} characters")

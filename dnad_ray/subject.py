@@ -180,7 +180,7 @@ def scaled_to(
         raise ConfigError("--max-macs and --max-params", None, "at least one of them, to scale a network to it")
 
     def at(step: int) -> Subject:
-        fields = {"init_channels": 2 * step} if subject.genotype is not None else {"width": step / 64}
+        fields = {"init_channels": 1 + step} if subject.genotype is not None else {"width": step / 64}
         return Subject(**{**subject.__dict__, **fields})
 
     def fits(step: int) -> bool:
@@ -196,7 +196,7 @@ def scaled_to(
             f"at least {cost.macs:,} multiply-adds and {cost.params:,} parameters, those of {subject.model} "
             f"{subject.digest} at its narrowest",
         )
-    most = _MOST_CHANNELS // 2 if subject.genotype is not None else int(_MOST_WIDTH * 64)
+    most = _MOST_CHANNELS - 1 if subject.genotype is not None else int(_MOST_WIDTH * 64)
     while high < most and fits(high):
         low, high = high, 2 * high
     high = min(high, most + 1)

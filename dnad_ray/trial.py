@@ -15,6 +15,7 @@ import torch
 from dnad_ray.config import RunConfig, with_overrides
 from dnad_ray.data import ImageData
 from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.inherited import keep_weights
 from dnad_ray.parallel import ALONE, Ranks
 from dnad_ray.places import Place
 from dnad_ray.records import EpochReport, Snapshot
@@ -145,6 +146,8 @@ def run_trial(
         for event in search(state, stop):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.supernet.genotype)
+                if spec.config.evaluation.keep_weights:
+                    keep_weights(folder, state, event.step)
             write_history(folder, spec.name, state.history)
             yield event, state
             if isinstance(event, StopRequest):

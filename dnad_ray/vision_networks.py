@@ -1,4 +1,4 @@
-"""Networks of torchvision as baselines: without pretrained weights, scaled in width, fitted to the size of the images."""
+"""Networks of torchvision as baselines: no pretrained weights, scaled in width, fitted to the size of the images."""
 
 from __future__ import annotations
 

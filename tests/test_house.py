@@ -19,11 +19,14 @@ PACKAGES = ("search_spaces", "dnad_ray", "analysis")
 MAX_LINES = 450
 STANDARD_LIBRARY_ONLY = {
     *("search_spaces", "search_spaces.errors", "search_spaces.genotype"),
-    *("dnad_ray.records", "dnad_ray.records_retrained"),
+    *("dnad_ray.comparison", "dnad_ray.records", "dnad_ray.records_retrained"),
 }
 RAY_MODULES = {
-    *(f"dnad_ray.{name}" for name in ("cluster", "distributed", "launch", "optuna_sampler", "scheduler", "source")),
-    *(f"dnad_ray.{name}" for name in ("stop_board", "trainable", "watch")),
+    *(
+        f"dnad_ray.{name}"
+        for name in ("cluster", "distributed", "launch", "optuna_sampler", "retrain_tasks", "scheduler")
+    ),
+    *(f"dnad_ray.{name}" for name in ("source", "stop_board", "trainable", "watch")),
 }
 VISION_MODULE = "dnad_ray.vision"
 READING_HALVES = {
@@ -31,7 +34,7 @@ READING_HALVES = {
     "dnad_ray.retrained": {"read_measurements", "read_retrained"},
 }
 ANALYSIS_MAY_IMPORT = {
-    *("dnad_ray.errors", "dnad_ray.files", "dnad_ray.parquet_reader", "dnad_ray.places"),
+    *("dnad_ray.comparison", "dnad_ray.errors", "dnad_ray.files", "dnad_ray.parquet_reader", "dnad_ray.places"),
     *("dnad_ray.records", "dnad_ray.records_retrained"),
     *("search_spaces.errors", "search_spaces.genotype"),
 }

@@ -9,8 +9,11 @@ import warnings
 import click
 
 from dnad_ray import __version__
+from dnad_ray.cli.baselines import baselines
+from dnad_ray.cli.exporting import export, measure, predict
 from dnad_ray.cli.fronts import front, report
 from dnad_ray.cli.recipes import config, recipes
+from dnad_ray.cli.retraining import retrain
 from dnad_ray.cli.running import search, sweep
 from dnad_ray.cli.words import fail, show_warning
 from dnad_ray.errors import DnadRayError, UserError
@@ -18,7 +21,7 @@ from dnad_ray.usage import no_usage_statistics
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = (search, sweep, front, report, recipes, config)
+_COMMANDS = (search, sweep, retrain, baselines, measure, export, predict, front, report, recipes, config)
 
 
 def main() -> None:

@@ -241,3 +241,19 @@ def test_batch_norm_is_the_one_of_torch(memory_format, affine, is_training):
         results.append((output, image.grad, *gradients, norm.running_mean, norm.running_var))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_factorized_reduce_of_few_channels_has_a_gradient_and_evaluates_to_the_same():
+    # As two convolutions of stride 2 it ended the process: see FactorizedReduce.forward.
+    torch.manual_seed(0)
+    operation = FactorizedReduce(8, 8, searching=False).to(memory_format=torch.channels_last)
+    images = torch.randn(16, 8, 56, 56).contiguous(memory_format=torch.channels_last)
+    for _ in range(8):
+        leaf = images.clone().requires_grad_()
+        result = operation(leaf)
+        result.sum().backward()
+    operation.norm.momentum = 1.0
+    trained = operation.train()(images)
+    # The running variance is the unbiased one.
+    operation.norm.running_var *= 1 - 1 / (16 * 28 * 28)
+    torch.testing.assert_close(operation.eval()(images), trained, rtol=1e-4, atol=1e-4)

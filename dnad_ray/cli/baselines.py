@@ -1,0 +1,115 @@
+"""`dnad-ray baselines`: is the search worth it? Chance, DARTS and known networks at equal size and equal training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dnad_ray.cli.retraining import carry_out, request_of, run_config_of, training_options
+from dnad_ray.cli.words import to_place
+from dnad_ray.errors import ConfigError, RunFolderError
+from dnad_ray.places import Place, address
+
+if TYPE_CHECKING:
+    from dnad_ray.config import RunConfig
+    from dnad_ray.retrain_data import RetrainImages
+    from dnad_ray.retrain_jobs import Job
+    from dnad_ray.subject import Subject
+    from search_spaces.genotype import Genotype
+
+__all__ = ["baselines"]
+
+
+@click.command()
+@click.argument("run", metavar="RUN", callback=to_place)
+@click.option(
+    "--kinds",
+    default="random,darts,resnet18,mobilenet_v3_small,efficientnet_b0",
+    show_default=True,
+    metavar="A,B",
+    help="Which baselines.",
+)
+@click.option("--networks", type=int, default=3, show_default=True, metavar="N", help="Sizes, spread over the front.")
+@training_options
+def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
+    """Train baselines as wide as networks of a run's front, and these networks too, all by one protocol.
+
+    Results stand beside those of `dnad-ray retrain`; what was trained already is not trained again.
+    """
+    from dnad_ray.baselines import checked_kinds
+    from dnad_ray.comparison import verdict
+    from dnad_ray.genotype_source import found_in_front
+    from dnad_ray.retrain_plan import chosen, jobs_for, subjects_for
+    from dnad_ray.retrained import read_retrained
+    from dnad_ray.store import is_run
+
+    wanted = checked_kinds(kinds)
+    if not is_run(run):
+        raise RunFolderError("RUN", address(run), "a run folder")
+    for name in ("max_macs", "max_params"):
+        if options[name] is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}", options[name], "none: sizes are those of the front")
+    request = request_of(options, (), networks)
+    config = run_config_of(run, options)
+    from analysis import front_of, load_runs, to_records
+
+    records = to_records(front_of(load_runs(run)))
+    picked = sorted(found_in_front(records, run, address(run)), key=lambda f: f.genotype.pruned().num_operations)
+    names: set[str] = set()
+
+    def plan(images: RetrainImages) -> list[Job]:
+        front = subjects_for(chosen(picked, request), request, config, images.data)
+        subjects = [*front, *_baselines(front, wanted, config, images, run=run, seed=request.first_seed)]
+        scores = {e.genotype.digest: e.proxy_accuracy for e in picked if e.proxy_accuracy is not None}
+        jobs = jobs_for(subjects, request, config, scores)
+        names.update(job.name for job in jobs)
+        return jobs
+
+    carry_out(plan, request, config, run, options)
+    found, _ = read_retrained(run)
+    for line in verdict([record for record in found if record["job"] in names]):
+        click.echo(line)
+
+
+def _baselines(
+    front: list[Subject], kinds: tuple[str, ...], config: RunConfig, images: RetrainImages, *, run: Place, seed: int
+) -> list[Subject]:
+    from dnad_ray.baselines import random_like, space_of
+    from dnad_ray.retrain_data import images_of
+    from dnad_ray.subject import Subject, cost_of, scaled_to
+
+    size = images_of(images.data)
+    subjects = []
+    for kind in kinds:
+        derived = _darts(config, run, seed) if kind == "darts" else None
+        for subject in front:
+            if kind == "random":
+                subjects.append(random_like(subject, space_of(config), size, seed))
+                continue
+            if derived is not None:
+                known = Subject(origin="darts", genotype=derived, init_channels=2, stem=config.space.stem)
+            else:
+                known = Subject(origin="torchvision", model=kind)
+            try:
+                subjects.append(scaled_to(known, size, max_macs=cost_of(subject, size).macs))
+            except ConfigError as error:
+                click.echo(f"baselines: no {kind} as small as network {subject.digest}: {error}")
+    return list(dict.fromkeys(subjects))
+
+
+def _darts(config: RunConfig, run: Place, seed: int) -> Genotype:
+    """Return the network of one-level DARTS; it is searched once per run and seed, and kept."""
+    from dnad_ray.baselines import darts_genotype
+    from dnad_ray.data import load_data
+    from dnad_ray.retrained import digest_of_data
+    from dnad_ray.store import read_genotype, write_bytes
+
+    sections = config.model_dump(mode="json", include={"data", "space", "train"})
+    file = run / "baselines" / f"darts-{digest_of_data({**sections, 'seed': seed})}.json"
+    if file.is_file():
+        return read_genotype(file)
+    click.echo(f"baselines: one-level DARTS, {config.train.epochs} epochs on the search images")
+    genotype = darts_genotype(config, load_data(config.data), seed)
+    write_bytes(file, genotype.to_json().encode())
+    return genotype

@@ -1,0 +1,121 @@
+"""Genotypes that a user names: the file of one, or a front with its folder of genotypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dnad_ray.errors import RunFolderError, UserError, one_line
+from dnad_ray.files import read_file
+from dnad_ray.places import Place, address
+from dnad_ray.store import read_genotype
+from search_spaces.genotype import Genotype
+from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
+from search_spaces.json_reader import parse_json
+
+__all__ = ["Found", "found_in_file", "found_in_front", "genotype_from_file"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A genotype and what was known of it.
+
+    Attributes:
+        genotype: The topology.
+        origin: ``search`` for one of a front, ``genotype`` for a file.
+        proxy_accuracy: On the front, None for a file.
+        init_channels: Width at which the front counted it, None for a file.
+        image_size: Side of the images that the front counted it for, None for a file.
+        num_classes: Classes of the search, None for a file.
+        trial: The trial that recorded it, empty for a file.
+        step: The step at which it did.
+    """
+
+    genotype: Genotype
+    origin: str
+    proxy_accuracy: float | None = None
+    init_channels: int | None = None
+    image_size: int | None = None
+    num_classes: int | None = None
+    trial: str = ""
+    step: int = 0
+
+
+def genotype_from_file(path: Place) -> Genotype:
+    """Read a genotype that a user names: the one function through which all commands do.
+
+    Raises:
+        GenotypeError: If the file holds none.
+        RunFolderError: If there is no such file.
+    """
+    return read_genotype(path)
+
+
+def found_in_file(path: Place) -> list[Found]:
+    """Read a file that is a genotype, or a front whose genotypes lie beside it or in it.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    try:
+        content = read_file(path, MAX_JSON_BYTES, follow_links=True)
+    except OSError as error:
+        raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype JSON file") from error
+    if content.lstrip()[:1] == b"[":
+        return found_in_front(parse_json(content, address(path)), path.parent, address(path))
+    return [Found(genotype_from_file(path), "genotype")]
+
+
+def found_in_front(records: list[Any], folder: Place, origin: str) -> list[Found]:
+    """Return the networks of a front, each digest once, the best-scored record of it.
+
+    Args:
+        records: What ``front.json`` holds.
+        folder: The run folder, with the genotypes.
+        origin: Where the records came from, for error messages.
+
+    Raises:
+        RunFolderError: If a record names no genotype, or one that is not there.
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for number, record in enumerate(records, 1):
+        digest = record.get("digest") if isinstance(record, dict) else None
+        if not isinstance(digest, str):
+            raise RunFolderError(
+                f"{origin}, record {number}", record, "a record of a front, with the digest of a genotype"
+            )
+        score = record.get("proxy_accuracy")
+        if digest not in best or _number(score) > _number(best[digest].get("proxy_accuracy")):
+            best[digest] = record
+    if not best:
+        raise RunFolderError("front", origin, "a front with at least one network")
+    return [_found(digest, record, folder, origin) for digest, record in best.items()]
+
+
+def _found(digest: str, record: dict[str, Any], folder: Place, origin: str) -> Found:
+    try:
+        if isinstance(record.get("genotype"), dict):
+            genotype = Genotype.from_dict(record["genotype"], f"{origin}, genotype")
+            if genotype.digest != digest:
+                raise RunFolderError("genotype", genotype.digest, f"{digest}, as its record says")
+        else:
+            genotype = read_genotype(folder, digest)
+    except UserError as error:
+        raise RunFolderError(
+            "front",
+            f"{origin}, whose network {digest} has no genotype ({one_line(error)[:200]})",
+            "a front.json in its run folder, with genotypes/<digest>.json beside it",
+        ) from error
+    numbers = {name: record.get(name) for name in ("init_channels", "image_size", "num_classes")}
+    return Found(
+        genotype,
+        "search",
+        proxy_accuracy=None if record.get("proxy_accuracy") is None else _number(record["proxy_accuracy"]),
+        **{name: value if isinstance(value, int) else None for name, value in numbers.items()},
+        trial=str(record.get("trial", "")),
+        step=int(_number(record.get("step", 0))),
+    )
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -1.0

@@ -1,0 +1,181 @@
+"""Jobs of retraining as Ray tasks, side by side on a cluster (may import ray)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+from uuid import uuid4
+
+import ray
+import ray.train
+import torch
+from ray.exceptions import RayError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from dnad_ray.checkpoint import seed_all
+from dnad_ray.cluster import check_storage
+from dnad_ray.devices import device_for, limit_memory
+from dnad_ray.distributed import SharedStop, train_storage
+from dnad_ray.errors import one_line
+from dnad_ray.parallel import ranks_here
+from dnad_ray.places import Place, address, place
+from dnad_ray.resources import Allotment
+from dnad_ray.retrain_data import RetrainImages
+from dnad_ray.retrain_jobs import Job, run_job
+from dnad_ray.retrained import job_folder, read_job_status
+from dnad_ray.stop_board import stop_board
+from dnad_ray.stopping import StopCheck
+from dnad_ray.store import write_json
+from dnad_ray.teacher import TeacherFile, load_teacher
+from dnad_ray.trainable import stop_check
+
+__all__ = ["run_jobs"]
+
+_MAX_RETRIES = 2
+_POLL_SECONDS = 0.2
+
+
+class _Ends(NamedTuple):
+    """What ends a job before its time: a request on a board, or a deadline in seconds since the epoch."""
+
+    board: Any
+    deadline: float | None
+
+
+Ended = Callable[[Job, str], None]
+"""Told of a job that is at its end, or was given up, and its state."""
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    images: RetrainImages,
+    teacher_file: TeacherFile | None,
+    run: Place,
+    allotment: Allotment,
+    *,
+    stop: StopCheck,
+    deadline: float | None,
+    ended: Ended,
+) -> None:
+    """Train jobs inside :func:`dnad_ray.cluster.cluster`, as many at once as there is room for.
+
+    A worker that dies is started again and goes on from its job's checkpoint; what fails by itself is written down,
+    and the other jobs go on.
+
+    Args:
+        jobs: What is to be trained; all of one protocol.
+        images: Images; they go into the object store once.
+        teacher_file: The teacher, likewise; None for nobody.
+        run: The run folder, on storage that every node sees.
+        allotment: What each process gets.
+        stop: Asked five times a second; jobs then end after their step, with a checkpoint.
+        deadline: When to pause, in seconds since the epoch; None for never.
+        ended: Told of each job that is over.
+
+    Raises:
+        ResourceError: If there is no space on the disk, or a node does not see the folder.
+    """
+    check_storage(run)
+    shared = [ray.put(images), ray.put(teacher_file)]
+    board = stop_board()
+    ends = _Ends(board, deadline)
+    if allotment.processes > 1:
+        for job in jobs:
+            if stop() is None:
+                _train_together(job, shared, run, allotment, ends)
+                ended(job, read_job_status(run, job.name)["state"])
+        return
+    task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus, max_retries=_MAX_RETRIES)(_train_alone)
+    waiting = {task.remote(job, shared, address(run), allotment, ends): job for job in jobs}
+    is_asked = False
+    while waiting:
+        done, _ = ray.wait(list(waiting), timeout=_POLL_SECONDS)
+        for reference in done:
+            job = waiting.pop(reference)
+            try:
+                state = str(ray.get(reference))
+            except RayError as error:
+                state = "failed"
+                _note_failure(run, job, error)
+            ended(job, state)
+        if not is_asked and (request := stop()) is not None:
+            is_asked = True
+            board.ask.remote(request)
+
+
+def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends: _Ends) -> str:
+    """Train one job in a Ray task."""
+    torch.set_num_threads(allotment.threads)
+    seed_all(job.seed)
+    images, teacher_file = cast("tuple[RetrainImages, TeacherFile | None]", ray.get(shared))
+    device = device_for(job.config.device)
+    limit_memory(device, allotment.gpus)
+    teacher = None if teacher_file is None else load_teacher(teacher_file, device)
+    return run_job(
+        job,
+        images,
+        place(folder),
+        teacher=teacher,
+        stop=stop_check(*ends),
+    )
+
+
+def _train_together(job: Job, shared: Any, run: Place, allotment: Allotment, ends: _Ends) -> None:
+    """Train one job in several processes by Ray Train and DistributedDataParallel."""
+    on_gpu = allotment.gpus > 0
+    trainer = TorchTrainer(
+        _train_part,
+        train_loop_config={
+            "job": job,
+            "shared": shared,
+            "folder": address(run),
+            "allotment": allotment,
+            "ends": ends,
+        },
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=allotment.processes,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": allotment.cpus} | ({"GPU": allotment.gpus} if on_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{job.name}-{uuid4().hex[:8]}",
+            **train_storage(run / "ray" / "train"),
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_RETRIES),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # noqa: BLE001 - Train wraps what a worker raised in classes that change
+        _note_failure(run, job, error)
+
+
+def _train_part(config: dict[str, Any]) -> None:
+    """Train in one process of a job."""
+    job: Job = config["job"]
+    allotment: Allotment = config["allotment"]
+    ranks = ranks_here()
+    torch.set_num_threads(allotment.threads)
+    seed_all(job.seed)
+    images, teacher_file = cast("tuple[RetrainImages, TeacherFile | None]", ray.get(config["shared"]))
+    device = device_for(job.config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(get_device())
+    teacher = None if teacher_file is None else load_teacher(teacher_file, device)
+    check = stop_check(*config["ends"]) if ranks.is_first else None
+    run_job(
+        job,
+        images,
+        place(config["folder"]),
+        teacher=teacher,
+        stop=SharedStop(check, ranks, device),
+        ranks=ranks,
+    )
+
+
+def _note_failure(run: Place, job: Job, error: BaseException) -> None:
+    """Write down why a job failed; the job itself could not."""
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else one_line(error)
+    with contextlib.suppress(OSError):
+        write_json(job_folder(run, job.name) / "status.json", {"state": "failed", "reason": reason[:500]})

@@ -1,0 +1,142 @@
+"""From the shared weights of a supernet to those of the network that is left of it.
+
+The supernet mixes candidates by architecture weights and normalises without scale; the derived network adds plain terms
+and has scales. An architecture weight therefore becomes the scale of the candidate's last norm. A term without
+parameters (an identity, a bare pool) has no place for its weight: there the whole node is divided by it, and whoever
+reads the node across a cell's border is multiplied by it. Everything in between (ReLU, convolutions with a norm behind)
+does not notice a positive factor but for the small constant in the norms.
+
+That is exact where no node has a pool or several identities: the supernet normalises pools, the derived network does
+not, and one factor cannot stand for several. What is not exact is for re-estimated statistics and a fine-tune to mend.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.bank import Bank, ChainBank
+from search_spaces.cell import Cell
+from search_spaces.genotype import NUM_INPUTS, Edge
+from search_spaces.network import Network, network_from
+from search_spaces.node import WeightedNode
+from search_spaces.ops import OPERATIONS
+from search_spaces.space import NetworkShape
+from search_spaces.states import edge_key
+from search_spaces.supernet import Supernet
+
+__all__ = ["inherited_network"]
+
+
+@torch.no_grad()
+def inherited_network(supernet: Supernet, weights: Tensor, shape: NetworkShape) -> Network:
+    """Return the derived network of the alive candidates with the weights that the supernet has for them.
+
+    Args:
+        supernet: The supernet; it is not changed.
+        weights: Architecture weights (num_alive,), see :attr:`search_spaces.supernet.Supernet.candidates`.
+        shape: Width and images of the supernet.
+
+    Returns:
+        A network on the CPU, in training mode, without anything in common with the supernet.
+    """
+    genotype = supernet.genotype.pruned()
+    with torch.random.fork_rng(devices=[]):
+        network = network_from(genotype, shape)
+    share = {
+        (item.cell, item.node, item.edge): float(weight)
+        for item, weight in zip(supernet.candidates, weights.tolist(), strict=True)
+    }
+    source = supernet.network
+    _copy(source.stem, network.stem)
+    _copy(source.classifier, network.classifier)
+    scales: dict[int, list[float]] = {}
+    for key, module in network.cells.items():
+        index, cell, old = int(key), cast(Cell, module), cast(Cell, source.cells[key])
+        for name, preprocess in cell.preprocess.items():
+            _copy(old.preprocess[name], preprocess)
+            before = scales.get(index - 2 + int(name))
+            if before is not None:
+                for conv in preprocess.modules():
+                    if isinstance(conv, nn.Conv2d):
+                        _scale_inputs(conv.weight, before)
+        states = [1.0] * NUM_INPUTS
+        for number, edges in enumerate(genotype.cells[index].nodes):
+            factors = {edge: share[index, number, edge] for edge in edges}
+            bare = [factors[edge] * states[edge.source] for edge in edges if _is_bare(edge, cell)]
+            scale = sum(bare) / len(bare) if bare else 1.0
+            node = cast(WeightedNode, old.nodes[number])
+            for edge in edges:
+                if not _is_bare(edge, cell):
+                    target = cast(nn.ModuleDict, cell.nodes[number].own)[edge_key(edge)]
+                    _fill(target, node, edge, factors[edge] / scale, states[edge.source])
+            states.append(scale)
+        scales[index] = states[NUM_INPUTS:]
+    _scale_inputs(network.classifier.linear.weight, scales[len(genotype.cells) - 1])
+    return network
+
+
+def _is_bare(edge: Edge, cell: Cell) -> bool:
+    """Whether the derived cell computes an edge without parameters."""
+    return edge_key(edge) in cell.shared
+
+
+def _fill(target: nn.Module, node: WeightedNode, edge: Edge, factor: float, divided: float) -> None:
+    """Give an operation of the derived network the weights of its candidate.
+
+    Args:
+        target: The operation.
+        node: The node of the supernet.
+        edge: The candidate.
+        factor: Scale of the last norm.
+        divided: What the state that it reads was divided by: its first norm sees numbers so much smaller.
+    """
+    assert OPERATIONS[edge.operation] is not None
+    norms = [module for module in target.modules() if isinstance(module, nn.BatchNorm2d)]
+    for key, members in node.members.items():
+        if edge in members:
+            _fill_from_bank(target, norms, cast(Bank, node.banks[key]), members.index(edge))
+            break
+    else:
+        _copy(node.own[edge_key(edge)], target)
+    norms[-1].weight.fill_(factor)
+    cast(Tensor, norms[0].running_mean).div_(divided)
+    cast(Tensor, norms[0].running_var).div_(divided**2)
+
+
+def _fill_from_bank(target: nn.Module, norms: list[nn.BatchNorm2d], bank: Bank, position: int) -> None:
+    rows = slice(position * bank.channels, (position + 1) * bank.channels)
+    if isinstance(bank, ChainBank):
+        for layer, pointwise in enumerate(cast(nn.ModuleList, target.pointwise)):
+            depthwise = cast(nn.Conv2d, cast(nn.ModuleList, target.depthwise)[layer])
+            depthwise.weight.copy_(bank.depthwise[layer][rows])
+            cast(nn.Conv2d, pointwise).weight.copy_(bank.pointwise[layer][rows][:, :, None, None])
+    else:
+        even, odd = cast(nn.Conv2d, target.even), cast(nn.Conv2d, target.odd)
+        kernel = bank.pointwise[0][rows][:, :, None, None]
+        even.weight.copy_(kernel[: even.out_channels])
+        odd.weight.copy_(kernel[even.out_channels :])
+    for norm, shared in zip(norms, bank.norms, strict=True):
+        cast(Tensor, norm.running_mean).copy_(cast(Tensor, shared.running_mean)[rows])
+        cast(Tensor, norm.running_var).copy_(cast(Tensor, shared.running_var)[rows])
+
+
+def _copy(old: nn.Module, new: nn.Module) -> None:
+    """Copy what both have; the scales and offsets that only the new one has stay at 1 and 0."""
+    theirs = old.state_dict()
+    for name, tensor in new.state_dict().items():
+        if name in theirs:
+            tensor.copy_(theirs[name])
+
+
+def _scale_inputs(weight: Tensor, scales: list[float]) -> None:
+    """Multiply what a projection reads of each node of a cell by that node's factor.
+
+    Args:
+        weight: (out, num_nodes * C, ...).
+        scales: One for each node.
+    """
+    factors = torch.tensor(scales).repeat_interleave(weight.shape[1] // len(scales)).to(weight)
+    weight *= factors.view(1, -1, *[1] * (weight.dim() - 2))
