@@ -26,6 +26,7 @@ from analysis.report_charts import Found, charts_of
 from analysis.report_data import column_of, numbers_of, packed, words_of
 from analysis.summary import Summary, summarise
 from analysis.whole_file import write_whole
+from dnad_ray.comparison import verdict
 from dnad_ray.errors import UserError
 from dnad_ray.places import Place, address, place
 from dnad_ray.records import METRICS, metric
@@ -103,6 +104,7 @@ def _page(runs: Sequence[RunContents]) -> str:
         num_undrawn=num_undrawn,
         budgets=[(name, metric(name).label, "5%" if name == "error" else "30M") for name in _BUDGETS],
         owners=_owners(frame),
+        verdicts=_verdicts(retrained),
         charts=[chart for chart in charts if chart.name != "front"],
         has_retrained=any(chart.name == "retrained" for chart in charts),
         configs=[(run.name, yaml.safe_dump(run.config, sort_keys=False)) for run in runs],
@@ -179,6 +181,15 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
         )
         for name, row in zip(table.index[:10], table.head(10).to_dict("records"), strict=True)
     ]
+
+
+def _verdicts(retrained: pd.DataFrame) -> list[str]:
+    """Return what retrained networks of the front win or lose against baselines, protocol by protocol."""
+    lines = []
+    for protocol, part in retrained.groupby("protocol", sort=True):
+        records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
+        lines += [f"Protocol {protocol}: {line}" for line in verdict(records)]
+    return lines
 
 
 def _pick_cards(summary: Summary, frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -168,7 +168,10 @@ def _retrained(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Fi
         "retrained", "Trained from scratch",
         f"Error on {split} against parameters, the mean over seeds ({words}). These numbers are never mixed with proxy "
         f"errors.{marked}",
-        lambda: plot_front(kept, ("test_error", "params", "macs"), overlay=overlay),
+        # Networks of the front and baselines in colours of their own.
+        lambda: plot_front(
+            kept.assign(run=kept["origin"]), ("test_error", "params", "macs"), colour="run", overlay=overlay
+        ),
     )  # fmt: skip
     if kept["proxy_accuracy"].notna().sum() > 2:
         yield (
