@@ -16,8 +16,9 @@ from analysis.charts.ranking import plot_ranking
 from analysis.charts.response import plot_response, trial_results
 from analysis.charts.template import in_dark
 from analysis.charts.trajectories import plot_paths, plot_shrinking
+from analysis.charts.weights import plot_weights
 from analysis.figure_file import save_figure
-from analysis.frame import RunWarning, load_history, load_runs, setting_of, to_records
+from analysis.frame import RunWarning, load_history, load_runs, load_weights, setting_of, to_records
 from analysis.importance import importance_of
 from analysis.interop import (
     from_frame,
@@ -77,6 +78,7 @@ __all__ = [
     "load_measurements",
     "load_retrained",
     "load_runs",
+    "load_weights",
     "pareto_mask",
     "parse_budget",
     "plot_attainment",
@@ -91,6 +93,7 @@ __all__ = [
     "plot_ranking",
     "plot_response",
     "plot_shrinking",
+    "plot_weights",
     "published_figures",
     "rank_correlation",
     "read_points",

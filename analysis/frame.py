@@ -22,14 +22,17 @@ from dnad_ray.store import RunContents, read_run
 
 __all__ = [
     "HISTORY_COLUMNS",
+    "WEIGHT_COLUMNS",
     "RunWarning",
     "history_frame",
     "load_history",
     "load_runs",
+    "load_weights",
     "read_runs",
     "setting_of",
     "snapshot_frame",
     "to_records",
+    "weight_frame",
 ]
 
 _Path = str | os.PathLike[str] | UPath
@@ -44,11 +47,15 @@ _TWINS = {
     "distill.temperature": "kd_temperature",
 }
 _SNAPSHOT_TYPES = {field.name: str(field.type) for field in fields(Snapshot)}
-_EPOCH_TYPES = {field.name: str(field.type) for field in fields(EpochReport)}
+_EPOCH_TYPES = {field.name: str(field.type) for field in fields(EpochReport) if field.name != "operation_weights"}
 _DTYPES = {"bool": "bool", "int": "int64", "float": "float64", "float | None": "float64"}
 
 HISTORY_COLUMNS: tuple[str, ...] = ("run", "trial", *_EPOCH_TYPES, *_TWINS.values())
 """Columns of :func:`load_history`, in order."""
+
+
+WEIGHT_COLUMNS = ("run", "trial", "step", "epoch", "cell", "operation", "weight")
+"""Columns of :func:`load_weights`, in order."""
 
 
 class RunWarning(UserWarning):
@@ -94,6 +101,22 @@ def load_history(paths: Paths) -> pd.DataFrame:
         RunWarning: As :func:`load_runs`.
     """
     return history_frame(read_runs(paths))
+
+
+def load_weights(paths: Paths) -> pd.DataFrame:
+    """Read how architecture weights went, a row per trial, epoch, cell and operation.
+
+    Args:
+        paths: A run folder or several, as for :func:`load_runs`.
+
+    Returns:
+        Columns :data:`WEIGHT_COLUMNS`; ``weight`` is the mean over the cell's nodes of the summed weights of the
+        operation's edges, so that a cell adds up to 1. No row where the version that searched did not keep them.
+
+    Raises:
+        RunFolderError: As :func:`load_runs`.
+    """
+    return weight_frame(read_runs(paths))
 
 
 def read_runs(paths: Paths) -> tuple[RunContents, ...]:
@@ -151,6 +174,21 @@ def history_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     seeds = pd.Series([row["seed"] for row in rows], index=frame.index, dtype="Int64")  # the one integer that may miss
     frame.insert(HISTORY_COLUMNS.index("seed"), "seed", seeds)
     return frame
+
+
+def weight_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
+    """Return the frame that :func:`load_weights` describes."""
+    rows = [
+        (run.name, trial, entry["step"], entry["epoch"], cell, operation, float(weight))
+        for run in runs
+        for trial, history in run.history.items()
+        for entry in history
+        for operation, weights in (entry.get("operation_weights") or {}).items()
+        for cell, weight in enumerate(weights)
+    ]
+    types = {"run": "str", "trial": "str", "step": "int64", "epoch": "int64", "cell": "int64", "operation": "str"}
+    table: pd.DataFrame = pd.DataFrame(rows, columns=list(WEIGHT_COLUMNS)).astype(types | {"weight": "float64"})
+    return table
 
 
 def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:

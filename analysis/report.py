@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from analysis.charts.architecture import draw_architecture
 from analysis.charts.template import DARK
 from analysis.charts.words import shown
-from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame
+from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
 from analysis.measurements import retrained_frame
 from analysis.pareto import front_of
 from analysis.quality import contributions
@@ -90,7 +90,7 @@ def _page(runs: Sequence[RunContents]) -> str:
     genotypes, missing = _genotypes(front)
     summary = summarise(runs, frame, history)
     summary = summary._replace(problems=(*summary.problems, *missing))
-    charts = charts_of(Found(frame, history, retrained, genotypes))
+    charts = charts_of(Found(frame, history, retrained, genotypes, weight_frame(runs)))
     networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
     rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)

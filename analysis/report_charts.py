@@ -19,6 +19,7 @@ from analysis.charts.parallel import plot_parallel
 from analysis.charts.ranking import plot_ranking
 from analysis.charts.response import plot_response
 from analysis.charts.trajectories import plot_paths, plot_shrinking
+from analysis.charts.weights import plot_weights
 from analysis.frame import setting_of
 from analysis.importance import varied_settings
 from analysis.measurements import retrained_networks
@@ -45,12 +46,14 @@ class Found(NamedTuple):
         history: Epochs of the searches.
         retrained: Networks trained from scratch, a row per seed.
         genotypes: Networks of the front by digest, cheapest first.
+        weights: Architecture weights by epoch.
     """
 
     frame: pd.DataFrame
     history: pd.DataFrame
     retrained: pd.DataFrame
     genotypes: Mapping[str, Genotype]
+    weights: pd.DataFrame
 
 
 class Chart(NamedTuple):
@@ -117,6 +120,12 @@ def _entries(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Figu
             "operations", "What the front is made of",
             "Edges of each operation by cell, from the stem to the classifier: the mean over networks of similar MACs.",
             lambda: plot_operations(found.genotypes),
+        )  # fmt: skip
+    if len(found.weights):
+        yield (
+            "weights", "Where the architecture weights went",
+            "Share of each operation, the mean over cells and trials; the band spans the trials.",
+            lambda: plot_weights(found.weights),
         )  # fmt: skip
     if len(found.history):
         caption = "What each search deleted, epoch by epoch."

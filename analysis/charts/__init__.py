@@ -15,6 +15,7 @@ from analysis.charts.ranking import plot_ranking
 from analysis.charts.response import plot_response
 from analysis.charts.template import in_dark
 from analysis.charts.trajectories import plot_paths, plot_shrinking
+from analysis.charts.weights import plot_weights
 
 __all__ = [
     "Drawing",
@@ -32,4 +33,5 @@ __all__ = [
     "plot_ranking",
     "plot_response",
     "plot_shrinking",
+    "plot_weights",
 ]

@@ -130,6 +130,7 @@ def make_trial(
             mu=0.1,
             sparsity=2.5 * genotype.num_operations,
             device_seconds=seconds,
+            operation_weights={"sep_conv_3x3": [0.75, 0.5], "skip_connect": [0.25, 0.5]},
         )
         history.append(report.to_dict())
         write_history(folder, trial, history)

@@ -103,7 +103,8 @@ def test_write_report_has_every_chart_that_its_data_can_fill(make_run, tmp_path,
         for seed in (0, 1)
     ]
     folder = make_run(trials=grid, epochs=3)
-    always = {"front", "parallel", "space", "attainment", "hypervolume", "compute", "operations", "shrinking", "paths"}
+    always = {"front", "parallel", "space", "attainment", "hypervolume", "compute", "operations", "weights"}
+    always |= {"shrinking", "paths"}
     page = read(write_report(folder, tmp_path / "report.html"))
     assert set(page.data["figures"]) == always | {"response", "importance"}
     assert {value for name, value in page.attributes if name == "id" and value.startswith("chart-")} == {
