@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from upath import UPath
 
 from dnad_ray.errors import RunFolderError
@@ -20,14 +22,17 @@ from dnad_ray.store import RunContents, read_run
 
 __all__ = [
     "HISTORY_COLUMNS",
+    "WEIGHT_COLUMNS",
     "RunWarning",
     "history_frame",
     "load_history",
     "load_runs",
+    "load_weights",
     "read_runs",
     "setting_of",
     "snapshot_frame",
     "to_records",
+    "weight_frame",
 ]
 
 _Path = str | os.PathLike[str] | UPath
@@ -42,22 +47,27 @@ _TWINS = {
     "distill.temperature": "kd_temperature",
 }
 _SNAPSHOT_TYPES = {field.name: str(field.type) for field in fields(Snapshot)}
-_EPOCH_TYPES = {field.name: str(field.type) for field in fields(EpochReport)}
+_EPOCH_TYPES = {field.name: str(field.type) for field in fields(EpochReport) if field.name != "operation_weights"}
 _DTYPES = {"bool": "bool", "int": "int64", "float": "float64", "float | None": "float64"}
 
 HISTORY_COLUMNS: tuple[str, ...] = ("run", "trial", *_EPOCH_TYPES, *_TWINS.values())
 """Columns of :func:`load_history`, in order."""
 
 
+WEIGHT_COLUMNS = ("run", "trial", "step", "epoch", "cell", "operation", "weight")
+"""Columns of :func:`load_weights`, in order."""
+
+
 class RunWarning(UserWarning):
     """Something in a run folder could not be read; everything else was."""
 
 
-def load_runs(paths: Paths) -> pd.DataFrame:
+def load_runs(paths: Paths, *, config: bool = True) -> pd.DataFrame:
     """Read run folders, finished or still running, into one frame with a row per snapshot.
 
     Args:
         paths: A run folder or several, as paths or URLs; a folder that is given twice counts once.
+        config: Whether to add the ``config.*`` columns; a million rows take a third of the memory without them.
 
     Returns:
         Columns :data:`dnad_ray.records.SNAPSHOT_COLUMNS`, then ``error`` (1 - ``proxy_accuracy``), ``run_path``
@@ -71,7 +81,7 @@ def load_runs(paths: Paths) -> pd.DataFrame:
     Warns:
         RunWarning: For each file, snapshot or epoch report that cannot be read.
     """
-    return snapshot_frame(read_runs(paths))
+    return snapshot_frame(read_runs(paths), config=config)
 
 
 def load_history(paths: Paths) -> pd.DataFrame:
@@ -91,6 +101,22 @@ def load_history(paths: Paths) -> pd.DataFrame:
         RunWarning: As :func:`load_runs`.
     """
     return history_frame(read_runs(paths))
+
+
+def load_weights(paths: Paths) -> pd.DataFrame:
+    """Read how architecture weights went, a row per trial, epoch, cell and operation.
+
+    Args:
+        paths: A run folder or several, as for :func:`load_runs`.
+
+    Returns:
+        Columns :data:`WEIGHT_COLUMNS`; ``weight`` is the mean over the cell's nodes of the summed weights of the
+        operation's edges, so that a cell adds up to 1. No row where the version that searched did not keep them.
+
+    Raises:
+        RunFolderError: As :func:`load_runs`.
+    """
+    return weight_frame(read_runs(paths))
 
 
 def read_runs(paths: Paths) -> tuple[RunContents, ...]:
@@ -119,23 +145,16 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
     return tuple(runs)
 
 
-def snapshot_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
+def snapshot_frame(runs: Sequence[RunContents], *, config: bool = True) -> pd.DataFrame:
     """Return the frame that :func:`load_runs` describes."""
+    tables = [run.table for run in runs]
+    frame = pd.DataFrame({name: _stacked(tables, name, kind) for name, kind in _SNAPSHOT_TYPES.items()})
+    sizes = [table.num_rows for table in tables]
     # The name in the file is not unique among several runs.
-    rows = [row | {"run": run.name, "run_path": address(run.path)} for run in runs for row in run.snapshots]
-    types = _SNAPSHOT_TYPES | {"run_path": "str"}
-    frame = pd.DataFrame({name: _column(rows, name, kind) for name, kind in types.items()})
+    frame["run"] = _repeated([run.name for run in runs], sizes)
     frame.insert(len(SNAPSHOT_COLUMNS), "error", 1.0 - frame["proxy_accuracy"])
-    configs = {(run.name, trial): _trial_config(run, trial) for run in runs for trial in _trials(run)}
-    # Columns and their types follow from all trials and runs, so they are there before the first snapshot.
-    known = [*configs.values(), *(_flattened(run.config) for run in runs if not _trials(run))]
-    trials = list(zip(frame["run"], frame["trial"], strict=True))
-    columns: dict[str, pd.Series[Any]] = {}
-    for key in dict.fromkeys(key for config in known for key in config):
-        dtype = pd.Series([config.get(key) for config in known]).dtype
-        values = [configs[trial].get(key) for trial in trials]
-        columns[f"config.{key}"] = pd.Series(values, index=frame.index, dtype=dtype)
-    both: pd.DataFrame = pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
+    frame.insert(len(SNAPSHOT_COLUMNS) + 1, "run_path", _repeated([address(run.path) for run in runs], sizes))
+    both: pd.DataFrame = pd.concat([frame, _config_columns(runs, frame)], axis=1) if config else frame
     return both
 
 
@@ -143,8 +162,9 @@ def history_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     """Return the frame that :func:`load_history` describes."""
     rows = []
     for run in runs:
+        firsts = _first_rows(run)
         for trial, history in run.history.items():
-            first = next((row for row in run.snapshots if row["trial"] == trial), {})
+            first = firsts.get(trial, {})
             about = {"run": run.name, "trial": trial} | {name: first.get(name) for name in _TWINS.values()}
             rows += [entry | about for entry in history]
     types = _SNAPSHOT_TYPES | _EPOCH_TYPES
@@ -156,6 +176,21 @@ def history_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     return frame
 
 
+def weight_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
+    """Return the frame that :func:`load_weights` describes."""
+    rows = [
+        (run.name, trial, entry["step"], entry["epoch"], cell, operation, float(weight))
+        for run in runs
+        for trial, history in run.history.items()
+        for entry in history
+        for operation, weights in (entry.get("operation_weights") or {}).items()
+        for cell, weight in enumerate(weights)
+    ]
+    types = {"run": "str", "trial": "str", "step": "int64", "epoch": "int64", "cell": "int64", "operation": "str"}
+    table: pd.DataFrame = pd.DataFrame(rows, columns=list(WEIGHT_COLUMNS)).astype(types | {"weight": "float64"})
+    return table
+
+
 def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
     """Name the setting of each snapshot: what differs between the trials of a run, without the seed.
 
@@ -164,11 +199,14 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
 
     Returns:
         Ordered categories, for example ``Shrink rate 0.05, KD temperature 4``, sorted by value, with the run's name
-        in front where there are several; just ``all trials`` where nothing differs. It is one per trial.
+        in front where there are several; just ``all trials`` where nothing differs. It is one per trial. Points
+        without run and trial are all of one setting.
     """
+    if not {"run", "trial"} <= set(frame.columns):
+        frame = frame.assign(run=frame.get("run", "points"), trial="all")
     twins = {f"config.{key}" for key in _TWINS} | {"config.seed"}
     config = [name for name in frame if str(name).startswith("config.") and name not in twins]
-    names = [name for name in _TWINS.values() if name != "seed"] + [
+    names = [name for name in _TWINS.values() if name != "seed" and name in frame] + [
         str(name) for name in config if not str(name).startswith("config.sweep.")
     ]
     # A controller may change its rate on the way: what a trial began with is what was set.
@@ -221,23 +259,53 @@ def _checked(run: RunContents) -> RunContents:
     return replace(run, history=history, problems=tuple(problems))
 
 
-def _trials(run: RunContents) -> list[str]:
+def _first_rows(run: RunContents) -> dict[str, dict[str, Any]]:
+    """Return what the first snapshot of each trial says of its setting."""
+    names = ["trial", *_TWINS.values()]
+    trials = run.table.column("trial").to_pandas()
+    first = run.table.select(names).take(pa.array(np.flatnonzero(~trials.duplicated().to_numpy(dtype=bool))))
+    return {row["trial"]: row for row in first.to_pylist()}
+
+
+def _trial_configs(run: RunContents) -> dict[str, dict[str, Any]]:
+    """Return the flat configuration of each trial of a run."""
+    firsts = _first_rows(run)
     # A snapshot that is only in the Parquet file has no folder, and thus no status.
-    return list(dict.fromkeys([*run.status, *(row["trial"] for row in run.snapshots)]))
+    trials = list(dict.fromkeys([*run.status, *firsts]))
+    base = _flattened(run.config)
+    configs = {}
+    for trial in trials:
+        config = dict(base)
+        overrides = run.status.get(trial, {}).get("overrides")
+        if isinstance(overrides, dict):
+            config |= _flattened(overrides)
+        elif len(trials) > 1:
+            # What a sweep varied and nobody wrote down is not known; the run's own value would be a guess.
+            config |= dict.fromkeys((key for key in config if f"sweep.grid.{key}" in config), None)
+        if trial in firsts:
+            config |= {key: firsts[trial][column] for key, column in _TWINS.items() if key in config}
+        configs[trial] = config
+    return configs
 
 
-def _trial_config(run: RunContents, trial: str) -> dict[str, Any]:
-    config = _flattened(run.config)
-    overrides = run.status.get(trial, {}).get("overrides")
-    if isinstance(overrides, dict):
-        config |= _flattened(overrides)
-    elif len(_trials(run)) > 1:
-        # What a sweep varied and nobody wrote down is not known; the run's own value would be a guess.
-        config |= dict.fromkeys((key for key in config if f"sweep.grid.{key}" in config), None)
-    first = next((row for row in run.snapshots if row["trial"] == trial), None)
-    if first is not None:
-        config |= {key: first[column] for key, column in _TWINS.items() if key in config}
-    return config
+def _config_columns(runs: Sequence[RunContents], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the ``config.*`` columns: one value per trial, spread over its rows."""
+    configs = {(run.name, trial): config for run in runs for trial, config in _trial_configs(run).items()}
+    # Columns and their types follow from all trials and runs, so they are there before the first snapshot.
+    empty = [_flattened(run.config) for run in runs if run.name not in {name for name, _ in configs}]
+    known = [*configs.values(), *empty]
+    places = (
+        pd.MultiIndex.from_tuples([*configs], names=["run", "trial"])
+        if configs
+        else pd.MultiIndex.from_arrays([[], []], names=["run", "trial"])
+    )
+    codes = places.get_indexer(pd.MultiIndex.from_frame(frame[["run", "trial"]]))
+    columns = {}
+    for key in dict.fromkeys(key for config in known for key in config):
+        values: pd.Series[Any] = pd.Series([config.get(key) for config in known])
+        columns[f"config.{key}"] = values.take(codes).set_axis(frame.index)
+    table: pd.DataFrame = pd.DataFrame(columns, index=frame.index)
+    return table
 
 
 def _flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -257,6 +325,17 @@ def _flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> pd.Series[Any]:
     # What has no entry is text, SnapshotKind too; None among numbers becomes NaN.
     column: pd.Series[Any] = pd.Series([row[name] for row in rows], dtype=_DTYPES.get(kind, "str"))
+    return column
+
+
+def _stacked(tables: Sequence[pa.Table], name: str, kind: str) -> pd.Series[Any]:
+    parts = [table.column(name).to_pandas().astype(_DTYPES.get(kind, "str")) for table in tables]
+    column: pd.Series[Any] = pd.concat(parts, ignore_index=True)
+    return column
+
+
+def _repeated(names: Sequence[str], sizes: Sequence[int]) -> pd.Series[Any]:
+    column: pd.Series[Any] = pd.Series(list(names), dtype="str").repeat(list(sizes)).reset_index(drop=True)
     return column
 
 

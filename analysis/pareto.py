@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import moocore
 import numpy as np
@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.frame import setting_of
+from analysis.objectives import OBJECTIVES, Objective, minimised, resolve
 from dnad_ray.errors import UserError
-from dnad_ray.records import METRICS
 
 __all__ = [
     "OBJECTIVES",
+    "Dominance",
     "front_of",
     "hypervolume",
     "hypervolume_share",
@@ -25,26 +26,33 @@ __all__ = [
     "trial_hypervolumes",
 ]
 
-OBJECTIVES = ("error", "macs", "params")
-"""What is weighed against each other where nothing else is said: error against both costs."""
+Dominance: TypeAlias = Literal["pareto", "weak", "strict"]
+
+_CHUNK_VALUES = 2**24  # numbers of one comparison of many points with a front: 128 MiB
 
 
-def pareto_mask(points: npt.ArrayLike, maximise: bool | Sequence[bool] = False) -> npt.NDArray[np.bool_]:
+def pareto_mask(
+    points: npt.ArrayLike, maximise: bool | Sequence[bool] = False, dominance: Dominance = "pareto"
+) -> npt.NDArray[np.bool_]:
     """Tell which points no other point dominates.
 
     A point dominates another if it is no worse in every objective and better in at least one. Equal points do not
     dominate each other: all copies of a front point are on the front. A row with NaN or an infinite number is never
-    on the front and dominates nothing.
+    on the front and dominates nothing. Two other relations change who stays (Zitzler et al. 2003, table 1):
+    under ``weak`` dominance (no worse in every objective) of equal points only the first stays; under ``strict``
+    dominance (better in every objective) points stay that are tied with a better one in some objective.
 
     Args:
         points: Objective values, shape (n, m).
         maximise: Whether more is better, for all objectives or for each of the m.
+        dominance: Which relation keeps a point off the front.
 
     Returns:
         Shape (n,), True for the points of the front.
 
     Raises:
-        UserError: If ``points`` is not a table of numbers, or ``maximise`` has another length than m.
+        UserError: If ``points`` is not a table of numbers, ``maximise`` has another length than m, or ``dominance`` is
+            unknown.
 
     Examples:
         >>> pareto_mask([[1, 4], [2, 2], [2, 2], [3, 3]])  # duplicates of a front point are all kept
@@ -59,7 +67,13 @@ def pareto_mask(points: npt.ArrayLike, maximise: bool | Sequence[bool] = False) 
         array([ True,  True, False])
         >>> pareto_mask([])
         array([], dtype=bool)
+        >>> pareto_mask([[1, 4], [2, 2], [2, 2], [2, 3]], dominance="weak")
+        array([ True,  True, False, False])
+        >>> pareto_mask([[1, 4], [2, 2], [2, 2], [2, 3], [3, 3]], dominance="strict")
+        array([ True,  True,  True,  True, False])
     """
+    if dominance not in ("pareto", "weak", "strict"):
+        raise UserError("dominance", dominance, "pareto, weak or strict")
     table = _table(points)
     if not len(table):
         return np.zeros(0, dtype=bool)
@@ -67,7 +81,10 @@ def pareto_mask(points: npt.ArrayLike, maximise: bool | Sequence[bool] = False) 
     rows = np.flatnonzero(np.isfinite(table).all(axis=1))
     mask = np.zeros(len(table), dtype=bool)
     if len(rows):
-        mask[rows] = moocore.is_nondominated(table[rows] * signs, keep_weakly=True)
+        finite = table[rows] * signs
+        mask[rows] = moocore.is_nondominated(finite, keep_weakly=dominance != "weak")
+        if dominance == "strict":
+            mask[rows] |= ~_beaten_everywhere(finite, np.unique(finite[mask[rows]], axis=0))
     return mask
 
 
@@ -125,7 +142,9 @@ def hypervolume_share(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     return hypervolume(np.maximum(table, 0.0) / corner, np.ones_like(corner))
 
 
-def front_of(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.DataFrame:
+def front_of(
+    frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES, dominance: Dominance = "pareto"
+) -> pd.DataFrame:
     """Return the rows on the front, sorted by the second objective (by the first if there is one).
 
     Rows keep their index labels. An architecture that was found several times with equal values stands once, from
@@ -134,21 +153,23 @@ def front_of(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
         objectives: Columns to weigh against each other; which side is better stands in
-            :data:`dnad_ray.records.METRICS`.
+            :data:`dnad_ray.records.METRICS`, or in the :class:`dnad_ray.records.Metric` that is given for it.
+        dominance: As for :func:`pareto_mask`.
 
     Raises:
-        UserError: If an objective is unknown or has no better side.
+        UserError: If an objective is unknown or has no better side, holds text, or if proxy accuracy and that of
+            retrained networks would meet in one front.
     """
-    names = list(objectives)
-    maximise = [not METRICS[name].minimise for name in _known(frame, names)]
-    rows = frame[pareto_mask(frame[names].to_numpy(dtype=float), maximise)]
-    rows = rows.sort_values(["device_seconds", "run", "trial", "step"]).drop_duplicates(["digest", *names])
-    order = [*names[1:2], names[0], *names[2:], "digest"]
+    names = [entry.name for entry in resolve(frame, objectives)]
+    rows = frame[pareto_mask(minimised(frame, objectives), dominance=dominance)]
+    found = [name for name in ("device_seconds", "run", "trial", "step") if name in rows]
+    rows = rows.sort_values(found, kind="stable").drop_duplicates([*(["digest"] if "digest" in rows else []), *names])
+    order = [*names[1:2], names[0], *names[2:], *(["digest"] if "digest" in rows else [])]
     front: pd.DataFrame = rows.sort_values(order, kind="stable")
     return front
 
 
-def knee_of(front: pd.DataFrame, objectives: Sequence[str] = ("error", "macs")) -> Any:
+def knee_of(front: pd.DataFrame, objectives: Sequence[Objective] = ("error", "macs")) -> Any:
     """Find the network where the front bends most: beyond it, more of one objective buys little of the other.
 
     It is the point farthest on the better side of the line between the two ends of the front, after both objectives
@@ -171,11 +192,10 @@ def knee_of(front: pd.DataFrame, objectives: Sequence[str] = ("error", "macs")) 
         >>> knee_of(front.drop("b")) is None
         True
     """
-    names = _known(front, list(objectives))
+    names = [entry.name for entry in resolve(front, objectives)]
     if len(names) != 2:
         raise UserError("objectives", names, "two of them")
-    signs = _signs([not METRICS[name].minimise for name in names], 2)
-    values = front[names].to_numpy(dtype=float) * signs
+    values = minimised(front, objectives)
     rows = np.flatnonzero(pareto_mask(values))
     points = values[rows]
     if len(points) < 3 or (span := np.ptp(points, axis=0)).min() == 0:
@@ -186,10 +206,10 @@ def knee_of(front: pd.DataFrame, objectives: Sequence[str] = ("error", "macs")) 
     return front.index[rows[best]] if gain[best] > 1e-12 else None
 
 
-def reference_point(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
+def reference_point(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> tuple[float, ...]:
     """Return the stated reference of all hypervolumes: what every network of the frame should beat.
 
-    It is 1 (100 %) for the error, and for a cost the largest value in the frame: that of the densest network, which
+    It is 1 (100 %) for an error, and for a cost the largest value in the frame: that of the densest network, which
     itself therefore contributes nothing. Hypervolumes compare only under one reference, so take it from all runs.
 
     Args:
@@ -200,18 +220,18 @@ def reference_point(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES)
         UserError: If an objective is unknown or is not minimised, or there is no finite value to take.
     """
     corner = []
-    for name in _known(frame, list(objectives)):
-        if not METRICS[name].minimise:
-            raise UserError("objectives", name, "objectives that are minimised; for accuracy take error")
-        values = frame[name].to_numpy(dtype=float)
+    for entry in resolve(frame, objectives):
+        if not entry.minimise:
+            raise UserError("objectives", entry.name, "objectives that are minimised; for accuracy take error")
+        values = minimised(frame, [entry])
         values = values[np.isfinite(values)]
         if not len(values):
-            raise UserError(f"frame[{name!r}]", "no finite value", "at least one, for a reference point")
-        corner.append(1.0 if name == "error" else float(values.max()))
+            raise UserError(f"frame[{entry.name!r}]", "no finite value", "at least one, for a reference point")
+        corner.append(1.0 if entry.name in ("error", "test_error") else float(values.max()))
     return tuple(corner)
 
 
-def trial_hypervolumes(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES) -> pd.DataFrame:
+def trial_hypervolumes(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> pd.DataFrame:
     """Return the hypervolume of each trial alone, under the reference point of the whole frame.
 
     Args:
@@ -236,7 +256,7 @@ def trial_hypervolumes(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIV
                 "seed": int(group["seed"].iloc[0]),
                 "setting": settings[group.index[0]],
                 "finished": bool(group["kind"].eq("final").any()),
-                "hypervolume": hypervolume_share(group[list(objectives)].to_numpy(dtype=float), corner),
+                "hypervolume": hypervolume_share(minimised(group, objectives), corner),
             }
         )
     table: pd.DataFrame = pd.DataFrame(rows, columns=["run", "trial", "seed", "setting", "finished", "hypervolume"])
@@ -245,14 +265,16 @@ def trial_hypervolumes(frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIV
     return table
 
 
-def _known(frame: pd.DataFrame, objectives: list[str]) -> list[str]:
-    allowed = [name for name, entry in METRICS.items() if entry.minimise is not None and name in frame]
-    if not objectives:
-        raise UserError("objectives", objectives, f"at least one of {', '.join(allowed)}")
-    for name in objectives:
-        if name not in allowed:
-            raise UserError("objective", name, f"one of {', '.join(allowed)}")
-    return objectives
+def _beaten_everywhere(points: npt.NDArray[np.float64], front: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Tell which points some point of the front is better than in every objective; both are minimised."""
+    # Whoever beats a point everywhere is itself no better than a point of the front, which then does so too.
+    beaten = np.zeros(len(points), dtype=bool)
+    size = max(1, _CHUNK_VALUES // max(1, front.size))
+    for start in range(0, len(points), size):
+        part = points[start : start + size]
+        is_better = np.all(front[None, :, :] < part[:, None, :], axis=2)
+        beaten[start : start + size] = np.any(is_better, axis=1)
+    return beaten
 
 
 def _table(points: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from analysis.charts.architecture import draw_architecture
-from analysis.charts.front import plot_front
-from analysis.charts.hypervolume import plot_hypervolume
-from analysis.charts.trajectories import plot_paths, plot_shrinking
-from analysis.charts.words import KINDS, kd_in_words, shown
-from analysis.frame import Paths, RunWarning, history_frame, read_runs, snapshot_frame
+from analysis.charts.template import DARK
+from analysis.charts.words import shown
+from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
+from analysis.measurements import retrained_frame
 from analysis.pareto import front_of
+from analysis.quality import contributions
+from analysis.report_charts import Found, charts_of
+from analysis.report_data import column_of, numbers_of, packed, words_of
 from analysis.summary import Summary, summarise
+from analysis.whole_file import write_whole
+from dnad_ray.comparison import verdict
 from dnad_ray.errors import UserError
-from dnad_ray.places import Place, place, put
+from dnad_ray.places import Place, address, place
 from dnad_ray.records import METRICS, metric
 from dnad_ray.store import RunContents, read_genotype
 from search_spaces.genotype import Genotype
@@ -38,54 +40,23 @@ _WORDS = {
     "trial": "Trial",
     "kind": "Kind",
     "kd": "Imitation",
+    "setting": "Setting",
     "digest": "Architecture",
     "counter": "Costs by",
 }
 _TABLE = (
-    "error",
-    "macs",
-    "params",
-    "num_operations",
-    "run",
-    "trial",
-    "seed",
-    "epoch",
-    "shrink_rate",
-    "kd",
+    *("error", "macs", "params", "num_operations", "run", "trial", "seed", "epoch", "shrink_rate", "kd"),
     "device_seconds",
 )
 _DETAILS = (
-    *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "seed", "epoch", "step", "kind"),
-    *("shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
+    *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "setting", "seed", "epoch"),
+    *("step", "kind", "shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
 )
-
-
-class _Chart(NamedTuple):
-    """A chart of the report: its id in the page, heading and caption."""
-
-    name: str
-    heading: str
-    caption: str
-
-
-_CHARTS = (
-    _Chart(
-        "hypervolume",
-        "Quality of each trial's front",
-        "Share of the box from zero to the reference point that the networks of one trial dominate, in error, MACs and "
-        "parameters. A dot is a trial; trials of one setting differ in their seed only.",
-    ),
-    _Chart(
-        "shrinking",
-        "Operations alive in the supernet",
-        "What each search deleted, epoch by epoch.",
-    ),
-    _Chart(
-        "paths",
-        "The way of each trial",
-        "A line joins the snapshots of one trial, from its densest network on the right to its sparsest on the left.",
-    ),
-)
+_BUDGETS = ("macs", "params", "error")
+_MOST_ROWS = 500  # of the table of the front; more are in the chart
+_NETWORK_BYTES = 1_600_000
+"""Room for the networks of the front, packed: some 150 dense ones of 14 cells. With ten thousand snapshots and plotly
+itself the page then stays below 8 MB."""
 
 
 def write_report(paths: Paths, out: str | Place) -> Place:
@@ -109,35 +80,47 @@ def write_report(paths: Paths, out: str | Place) -> Place:
     if isinstance(file, Path) and (file.is_dir() or not file.parent.is_dir()):
         raise UserError("report", str(out), "an HTML file in an existing folder")
     runs = read_runs(paths)
-    frame, history = snapshot_frame(runs), history_frame(runs)
-    _write(file, _page(runs, frame, history))
+    write_whole(file, _page(runs).encode())
     return file
 
 
-def _page(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame) -> str:
+def _page(runs: Sequence[RunContents]) -> str:
+    frame, history, retrained = snapshot_frame(runs), history_frame(runs), retrained_frame(runs)
     front = front_of(frame)
     genotypes, missing = _genotypes(front)
     summary = summarise(runs, frame, history)
     summary = summary._replace(problems=(*summary.problems, *missing))
-    figures = _figures(frame, history)
+    charts = charts_of(Found(frame, history, retrained, genotypes, weight_frame(runs)))
+    networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
+    rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(
         title=", ".join(run.name for run in runs),
         summary=summary,
         picks=_pick_cards(summary, frame),
-        table=_table(front),
+        table=_table(front.head(_MOST_ROWS)),
         num_front=len(front),
-        charts=[chart for chart in _CHARTS if chart.name in figures],
+        num_rows=min(len(front), _MOST_ROWS),
+        num_undrawn=num_undrawn,
+        budgets=[(name, metric(name).label, "5%" if name == "error" else "30M") for name in _BUDGETS],
+        owners=_owners(frame),
+        verdicts=_verdicts(retrained),
+        charts=[chart for chart in charts if chart.name != "front"],
+        has_retrained=any(chart.name == "retrained" for chart in charts),
         configs=[(run.name, yaml.safe_dump(run.config, sort_keys=False)) for run in runs],
-        drawings=[(digest, Markup(draw_architecture(genotype).html)) for digest, genotype in genotypes.items()],
-        plotly_js=Markup(get_plotlyjs()),
-        data=_json_for_html(
+        plotly_js=Markup(get_plotlyjs()),  # deflated it would be half as large, and start half a second later
+        data=packed(
             {
+                "details": list(_DETAILS),
                 "labels": [_WORDS.get(name) or metric(name).axis for name in _DETAILS],
-                "points": [[_words(row, name) for name in _DETAILS] for row in frame.to_dict("records")],
-                "genotypes": {digest: genotype.to_dict() for digest, genotype in genotypes.items()},
+                "columns": {name: column_of(rows, name) for name in _DETAILS},
+                "numbers": numbers_of(frame, _BUDGETS),
+                "front": [int(label) for label in front.index],
+                "networks": networks,
+                "commands": {run.name: f"dnad-ray retrain {shlex.quote(address(run.path))}" for run in runs},
                 "first": int(summary.picks[0].label) if summary.picks else None,
-                "figures": {name: json.loads(str(figure.to_json())) for name, figure in figures.items()},
+                "figures": {chart.name: json.loads(str(chart.figure.to_json())) for chart in charts},
+                "dark": DARK,
             }
         ),
     )
@@ -158,15 +141,55 @@ def _genotypes(front: pd.DataFrame) -> tuple[dict[str, Genotype], list[str]]:
     return genotypes, problems
 
 
-def _figures(frame: pd.DataFrame, history: pd.DataFrame) -> dict[str, go.Figure]:
-    figures = {}
-    if len(frame):
-        figures["front"] = plot_front(frame)
-        figures["hypervolume"] = plot_hypervolume(frame)
-        figures["paths"] = plot_paths(frame)
-    if len(history):
-        figures["shrinking"] = plot_shrinking(history, frame)
-    return figures
+def _networks(genotypes: dict[str, Genotype], first: Iterable[str]) -> tuple[dict[str, str], int]:
+    """Return genotype and drawing of networks, packed, while there is room, and how many are left out.
+
+    Args:
+        genotypes: Networks of the front, cheapest first.
+        first: Those that must be there. The others are taken so that any number of them is spread over the front.
+    """
+    packages: dict[str, str] = {}
+    size = 0
+    for digest in dict.fromkeys([*(digest for digest in first if digest in genotypes), *_spread(list(genotypes))]):
+        genotype = genotypes[digest]
+        package = packed({"genotype": genotype.to_dict(), "drawing": draw_architecture(genotype).html})
+        size += len(package)
+        if size > _NETWORK_BYTES and packages:
+            break
+        packages[digest] = package
+    return packages, len(genotypes) - len(packages)
+
+
+def _spread(names: list[str]) -> Iterable[str]:
+    """Yield every name, ends and middles first: each one halves the widest gap."""
+    step = 1 << max(0, len(names) - 1).bit_length()
+    while step:
+        yield from names[::step]
+        step //= 2
+
+
+def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return who gives the most to the front, ten settings at most: name, points, share of them, what would be lost."""
+    table = contributions(frame) if len(frame) else frame
+    if len(table) < 2:
+        return []
+    table = table[table["front_points"] > 0]
+    return [
+        (
+            str(name),
+            [f"{row['front_points']:,.0f}", f"{row['front_share']:.0%}", shown("hypervolume", row["contribution"])],
+        )
+        for name, row in zip(table.index[:10], table.head(10).to_dict("records"), strict=True)
+    ]
+
+
+def _verdicts(retrained: pd.DataFrame) -> list[str]:
+    """Return what retrained networks of the front win or lose against baselines, protocol by protocol."""
+    lines = []
+    for protocol, part in retrained.groupby("protocol", sort=True):
+        records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
+        lines += [f"Protocol {protocol}: {line}" for line in verdict(records)]
+    return lines
 
 
 def _pick_cards(summary: Summary, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -188,37 +211,11 @@ def _table(front: pd.DataFrame) -> dict[str, Any]:
     return {
         "head": [(_WORDS.get(name) or metric(name).label, metric(name).unit, name in METRICS) for name in _TABLE],
         "rows": [
-            {"row": label, "digest": row["digest"], "cells": [(_words(row, name), name in METRICS) for name in _TABLE]}
+            {
+                "row": label,
+                "digest": row["digest"],
+                "cells": [(words_of(row, name), name in METRICS) for name in _TABLE],
+            }
             for label, row in zip(front.index, front.to_dict("records"), strict=True)
         ],
     }
-
-
-def _words(row: Mapping[Any, Any], name: str) -> str:
-    if name == "kd":
-        return kd_in_words(row)
-    if name == "counter" and row["costs_traced"]:
-        return f"{row[name]}, confirmed by a trace of the network"
-    if name == "kind" and row[name] in KINDS:
-        return f"{row[name]} ({KINDS[row[name]]})"
-    return shown(name, row[name])
-
-
-def _json_for_html(data: Any) -> Markup:
-    # Inside <script> a browser looks for "</script" and "<!--" before anything else: no "<" may be left.
-    return Markup(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
-
-
-def _write(file: Place, page: str) -> None:
-    if not isinstance(file, Path):
-        put(file, page.encode())
-        return
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; reports are for sharing
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -15,6 +15,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
     "float | None": (int, float, type(None)),
+    "dict[str, list[float]] | None": (dict, type(None)),
 }
 
 
@@ -184,6 +185,9 @@ class EpochReport:
         mu: Offset factor of the sparsity term.
         sparsity: Sparsity sum S.
         device_seconds: Compute spent so far.
+        operation_weights: For each operation its architecture weight by cell: the mean over the cell's nodes of the
+            sum of the weights ``w`` of its edges into the node, so that the operations of a cell add up to 1. None in
+            records of versions that did not keep it.
     """
 
     step: int
@@ -196,6 +200,7 @@ class EpochReport:
     mu: float
     sparsity: float
     device_seconds: float
+    operation_weights: dict[str, list[float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -222,6 +227,20 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
         fits = isinstance(value, _TYPES.get(str(field.type), (str,)))
         if isinstance(value, bool):  # an int to Python, but no number
             fits = field.type == "bool"
+        if isinstance(value, dict):
+            fits = fits and _are_shares(value)
         if not fits or (isinstance(value, int) and abs(value) >= 2**63):  # columns have 64 bits
             raise TypeError(f"{field.name} is {value!r}, not of type {field.type}")
     return values
+
+
+def _are_shares(weights: dict[Any, Any]) -> bool:
+    """Whether a mapping is one of texts to lists of numbers from 0 to 1, no more than a supernet has."""
+    return len(weights) <= 100 and all(
+        isinstance(name, str)
+        and len(name) <= 100
+        and isinstance(values, list)
+        and len(values) <= 200
+        and all(type(value) in (int, float) and 0 <= value <= 1.001 for value in values)
+        for name, values in weights.items()
+    )

@@ -275,10 +275,27 @@ def _report(state: SearchState) -> EpochReport:
         mu=state.controller.mu,
         sparsity=state.sparsity,
         device_seconds=state.device_seconds,
+        operation_weights=_operation_weights(state),
     )
     state.history.append(report.to_dict())
     state.sums = EpochSums()
     return report
+
+
+def _operation_weights(state: SearchState) -> dict[str, list[float]]:
+    """Return the weight of each operation by cell, see :class:`dnad_ray.records.EpochReport`."""
+    candidates = state.supernet.candidates
+    weights = state.relaxation.weights().detach().tolist()
+    nodes: dict[int, set[int]] = {}
+    for item in candidates:
+        nodes.setdefault(item.cell, set()).add(item.node)
+    num_cells = max(nodes) + 1
+    found: dict[str, list[float]] = {}
+    for item, weight in zip(candidates, weights, strict=True):
+        row = found.setdefault(item.edge.operation, [0.0] * num_cells)
+        row[item.cell] += weight / len(nodes[item.cell])
+    # Four digits are what a chart can show; a history has one such table per epoch.
+    return {name: [round(min(value, 1.0), 4) for value in found[name]] for name in sorted(found)}
 
 
 def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:

@@ -22,16 +22,16 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from upath import UPath
@@ -39,9 +39,9 @@ from upath import UPath
 from dnad_ray import parquet_reader, yaml_reader
 from dnad_ray.errors import ResourceError, RunFolderError, UserError, one_line
 from dnad_ray.files import is_inside, read_file
-from dnad_ray.parquet_reader import parse_parquet
 from dnad_ray.places import Place, address, place, put, reached
-from dnad_ray.records import SNAPSHOT_COLUMNS, Snapshot
+from dnad_ray.records import Snapshot
+from dnad_ray.snapshot_table import ARROW_SCHEMA, SAFE_NAME, checked_record, merge, parse_snapshots
 from dnad_ray.yaml_reader import parse_yaml
 from search_spaces import json_reader
 from search_spaces.genotype import MAX_BYTES as MAX_GENOTYPE_BYTES
@@ -72,8 +72,7 @@ __all__ = [
 RUN_SCHEMA = 1
 _KIND = "dnad-ray run"
 _LARGEST_MARKER = 100_000
-_LONGEST_NAME, _LONGEST_TEXT = 200, 1_000
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ class RunContents:
         path: The folder.
         name: Name of the run.
         config: The resolved configuration as nested dictionaries.
-        snapshots: One dictionary per snapshot (keys as :data:`dnad_ray.records.SNAPSHOT_COLUMNS`), ordered by
-            trial and step; one per (trial, step).
+        table: One row per snapshot (columns as :data:`dnad_ray.records.SNAPSHOT_COLUMNS`), ordered by trial and step;
+            one per (trial, step).
         history: For each trial its epoch reports, in order.
         status: For each trial ``{"state": ..., "reason": ..., ...}``.
         problems: One sentence for each file that could not be read.
@@ -94,10 +93,16 @@ class RunContents:
     path: Place
     name: str
     config: dict[str, Any]
-    snapshots: list[dict[str, Any]]
+    table: pa.Table
     history: dict[str, list[dict[str, Any]]]
     status: dict[str, dict[str, Any]]
     problems: tuple[str, ...]
+
+    @cached_property
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The rows of the table as dictionaries."""
+        rows: list[dict[str, Any]] = self.table.to_pylist()
+        return rows
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -124,9 +129,15 @@ def read_run(path: str | Place) -> RunContents:
         config = {}
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
-    rows = {(row["trial"], row["step"]): row for row in _read_parquet(folder, problems)}
+    stored = _read_parquet(folder, problems)
+    table = folder / "snapshots.parquet"
+    made = table.stat().st_mtime_ns if isinstance(table, Path) and table.is_file() else 0
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
     for trial in _trial_folders(folder, problems):
+        steps = _steps_of(stored, trial.name)
         for file in _sorted(trial.glob("snapshots/*.json")):
+            if file.stem.isdecimal() and int(file.stem) in steps and _is_older(file, made):
+                continue  # the table was made of it
             row = _read_snapshot(file, problems)
             if row is not None:
                 rows[(row["trial"], row["step"])] = row
@@ -136,7 +147,7 @@ def read_run(path: str | Place) -> RunContents:
         path=folder,
         name=str(marker.get("name", folder.name))[:_LONGEST_NAME],
         config=config if isinstance(config, dict) else {},
-        snapshots=[rows[key] for key in sorted(rows)],
+        table=merge(stored, rows.values()),
         history=history,
         status=status,
         problems=tuple(problems),
@@ -205,38 +216,33 @@ def _read_marker(folder: Place) -> dict[str, Any]:
     return marker
 
 
-def _read_parquet(folder: Place, problems: list[str]) -> list[dict[str, Any]]:
+def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
     file = folder / "snapshots.parquet"
     try:
-        rows = parse_parquet(read_file(file, parquet_reader.MAX_BYTES), file.name, SNAPSHOT_COLUMNS)
-        return [_record(row) for row in rows]
+        return parse_snapshots(read_file(file, parquet_reader.MAX_BYTES), file.name)
     except FileNotFoundError:
-        return []
+        pass
     except (OSError, UserError, KeyError, TypeError) as error:
         problems.append(f"{file.name} cannot be read: {one_line(error)}")
-        return []
+    return ARROW_SCHEMA.empty_table()
+
+
+def _steps_of(stored: pa.Table, trial: str) -> set[int]:
+    return set(stored.column("step").filter(pc.equal(stored.column("trial"), trial)).to_pylist())
+
+
+def _is_older(file: Place, moment: int) -> bool:
+    """Whether a file of this machine was written before; of a remote one, to ask takes as long as to read it."""
+    return isinstance(file, Path) and file.lstat().st_mtime_ns < moment
 
 
 def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
     row = _read_json(file, dict, None, problems)
     try:
-        return None if row is None else _record(row)
+        return None if row is None else checked_record(row)
     except (UserError, KeyError, TypeError) as error:
         problems.append(f"{file.name} is not a snapshot: {one_line(error)}")
         return None
-
-
-def _record(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot as plain data; what names files, and what is shown, is what a run of ours may hold."""
-    data = Snapshot.from_dict(row).to_dict()
-    for name in ("trial", "digest"):
-        _safe(data[name], name)
-    for name, value in data.items():
-        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-            raise RunFolderError(name, value[:60] + "...", f"at most {_LONGEST_TEXT} characters")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RunFolderError(name, value, "a finite number")
-    return data
 
 
 def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
@@ -245,7 +251,7 @@ def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
     for trial in _sorted(path for path in folder.glob("trials/*") if path.is_dir()):
         if not all(is_inside(path, folder) for path in (trial, trial / "snapshots")):
             problems.append(f"{trial.name} is a link out of the run folder and is left out")
-        elif not _SAFE_NAME.fullmatch(trial.name):
+        elif not SAFE_NAME.fullmatch(trial.name):
             problems.append(f"{trial.name!r} is no name of a trial and is left out")
         else:
             trials.append(trial)
@@ -359,12 +365,11 @@ def write_status(folder: Place, trial: str, state: str, **details: Any) -> None:
 
 def write_parquet(folder: Place) -> int:
     """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are."""
-    rows = read_run(folder).snapshots
-    table = pa.Table.from_pylist([{name: row[name] for name in SNAPSHOT_COLUMNS} for row in rows], schema=_ARROW)
+    table = read_run(folder).table.cast(ARROW_SCHEMA)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     write_bytes(folder / "snapshots.parquet", buffer.getvalue().to_pybytes())
-    return len(rows)
+    return int(table.num_rows)
 
 
 def write_json(file: Place, data: Any) -> None:
@@ -418,10 +423,6 @@ def append_bytes(file: Path, content: bytes) -> None:
 
 
 def _safe(name: str, what: str) -> str:
-    if not _SAFE_NAME.fullmatch(name) or ".." in name:
+    if not SAFE_NAME.fullmatch(name) or ".." in name:
         raise RunFolderError(what, name, "1 to 100 letters, digits, '.', '_' or '-', not starting with a dot, no '..'")
     return name
-
-
-_TYPES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-_ARROW = pa.schema([(name, _TYPES.get(str(Snapshot.__annotations__[name]), pa.string())) for name in SNAPSHOT_COLUMNS])

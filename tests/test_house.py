@@ -34,7 +34,8 @@ READING_HALVES = {
     "dnad_ray.retrained": {"read_measurements", "read_retrained"},
 }
 ANALYSIS_MAY_IMPORT = {
-    *("dnad_ray.comparison", "dnad_ray.errors", "dnad_ray.places", "dnad_ray.records", "dnad_ray.records_retrained"),
+    *("dnad_ray.comparison", "dnad_ray.errors", "dnad_ray.files", "dnad_ray.parquet_reader", "dnad_ray.places"),
+    *("dnad_ray.records", "dnad_ray.records_retrained"),
     *("search_spaces.errors", "search_spaces.genotype"),
 }
 HEAVY = {"fvcore", "ray", "torch", "torchvision"}  # what importing analysis must not load

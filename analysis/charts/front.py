@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.charts.template import FAINT, INK, TEMPLATE, add_legend, axis, colours_of, height_for, text_of
+from analysis.charts.template import (
+    FAINT,
+    INK,
+    LOGARITHMIC,
+    TEMPLATE,
+    add_legend,
+    axis,
+    colours_of,
+    height_for,
+    text_of,
+)
 from analysis.charts.words import KINDS, hover_of
 from analysis.frame import setting_of
+from analysis.objectives import Objective, minimised, resolve
 from analysis.pareto import OBJECTIVES, front_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric, metric
+from dnad_ray.records import Metric
 
 __all__ = ["plot_front"]
 
-_SYMBOLS = {"pruned": "circle", "pareto": "diamond", "final": "square"}
+_SYMBOLS = {"pruned": "circle", "pareto": "diamond", "final": "square", "retrained": "circle"}
 _NUM_AXES = 2
 
 
@@ -46,12 +59,19 @@ class _FrontInfo(NamedTuple):
     points: tuple[_Points, ...]
     colours: dict[str, str]
     kinds: tuple[str, ...]
+    overlay: tuple[tuple[float, float, str, str], ...]
+    overlay_name: str
+    num_hidden: int
 
 
 def plot_front(
     frame: pd.DataFrame,
-    objectives: Sequence[str] = OBJECTIVES,
+    objectives: Sequence[Objective] = OBJECTIVES,
     colour: Literal["setting", "run", "trial"] = "setting",
+    *,
+    overlay: pd.DataFrame | None = None,
+    overlay_name: str = "published, by other training",
+    most_dominated: int | None = None,
 ) -> go.Figure:
     """Draw all snapshots and their front.
 
@@ -59,10 +79,16 @@ def plot_front(
     on the front of the two objectives that are drawn; full colour off the line is owed to a further objective.
 
     Args:
-        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them, retrained networks, or foreign points (see
+            :mod:`analysis.interop`).
         objectives: At least two columns with a better side: the vertical axis, the horizontal one, and others that
             count for the front.
         colour: What colours tell apart: the setting (see :func:`analysis.frame.setting_of`), the run, or the trial.
+        overlay: Points to compare with, for example :func:`analysis.published.published_figures`: a column ``name``
+            and the first two objectives. They are drawn as open stars and count for nothing.
+        overlay_name: What the legend calls them.
+        most_dominated: Of more dominated points than that, those which lie under another one are not drawn; the
+            legend says how many. None draws all.
 
     Returns:
         A figure whose markers carry the position of their row in ``frame`` as ``customdata``.
@@ -70,22 +96,48 @@ def plot_front(
     Raises:
         UserError: If an objective is unknown, has no better side, or there are fewer than two.
     """
-    return _figure(_front_info(frame, objectives, colour))
+    return _figure(
+        _front_info(
+            frame,
+            objectives,
+            colour,
+            overlay=overlay,
+            overlay_name=overlay_name,
+            most_dominated=most_dominated,
+        )
+    )
 
 
-def _front_info(frame: pd.DataFrame, objectives: Sequence[str], colour: str) -> _FrontInfo:
+def _front_info(
+    frame: pd.DataFrame,
+    objectives: Sequence[Objective],
+    colour: str,
+    *,
+    overlay: pd.DataFrame | None = None,
+    overlay_name: str = "",
+    most_dominated: int | None = None,
+) -> _FrontInfo:
     if len(objectives) < _NUM_AXES:
         raise UserError("objectives", list(objectives), "at least two: the vertical and the horizontal axis")
-    y, x = objectives[:2]
     frame = frame.reset_index(drop=True)
+    vertical, horizontal = resolve(frame, objectives)[:2]
+    y, x = vertical.name, horizontal.name
     front = set(front_of(frame, objectives).index)
-    line = front_of(frame, (y, x))
+    line = front_of(frame, objectives[:2])
+    drawn = minimised(frame, objectives[:2])
+    finite = np.isfinite(drawn).all(axis=1)
+    log_x = x in LOGARITHMIC and bool((drawn[finite, 1] > 0).all())
+    is_front = frame.index.isin(front)
+    shown = finite.copy()
+    if most_dominated is not None:
+        places = np.column_stack([np.log(drawn[:, 1]) if log_x else drawn[:, 1], drawn[:, 0]])
+        shown &= is_front | _on_top(places, finite & ~is_front, most_dominated)
     groups = _groups(frame, colour)
     colours = colours_of(list(groups.cat.categories))
     points = []
     for on_front in (False, True):
         for name in groups.cat.categories:
-            part = frame[(groups == name) & (frame.index.isin(front) == on_front)]
+            part = frame[(groups == name) & (is_front == on_front) & shown]
             if len(part):
                 points.append(
                     _Points(
@@ -94,25 +146,66 @@ def _front_info(frame: pd.DataFrame, objectives: Sequence[str], colour: str) -> 
                         on_front=on_front,
                         x=tuple(part[x].tolist()),
                         y=tuple(part[y].tolist()),
-                        symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in part["kind"]),
+                        symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in _kinds(part)),
                         rows=tuple(int(label) for label in part.index),
                         hovers=tuple(hover_of(row) for row in part.to_dict("records")),
                     )
                 )
-    present = set(frame["kind"])
+    present = set(_kinds(frame))
     return _FrontInfo(
         height=height_for(560, colours),
-        x=metric(x),
-        y=metric(y),
+        x=horizontal,
+        y=vertical,
         # A logarithm shows a cost over orders of magnitude; shares and zeros have no use for it.
-        log_x=x in ("macs", "macs_conv_linear", "params", "device_seconds") and bool((frame[x] > 0).all()),
+        log_x=log_x,
         # From one network of the front to the next costlier one, the best that can be had stays the same.
-        line_shape="hv" if metric(x).minimise else "vh",
+        line_shape="hv" if horizontal.minimise else "vh",
         line=tuple(zip(line[x].tolist(), line[y].tolist(), strict=True)),
         points=tuple(points),
         colours=colours,
         kinds=tuple(kind for kind in KINDS if kind in present),
+        overlay=() if overlay is None else _overlay(overlay, vertical, horizontal),
+        overlay_name=overlay_name,
+        num_hidden=int(finite.sum() - shown.sum()),
     )
+
+
+def _on_top(places: npt.NDArray[np.float64], rows: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.bool_]:
+    """Tell which of some points are drawn: one per field of the finest grid that has at most ``most`` in use."""
+    kept = np.array(rows)
+    chosen = np.flatnonzero(rows)
+    if len(chosen) <= most:
+        return kept
+    points = places[chosen]
+    span = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
+    for side in (800, 600, 400, 300, 200, 150, 100, 70, 50, 30, 20):
+        first = np.unique((scaled * side).astype(int), axis=0, return_index=True)[1]
+        if len(first) <= most:
+            break
+    kept[:] = False
+    kept[chosen[np.sort(first)]] = True
+    return kept
+
+
+def _kinds(frame: pd.DataFrame) -> list[str]:
+    return [str(kind) for kind in frame["kind"]] if "kind" in frame else [""] * len(frame)
+
+
+def _overlay(points: pd.DataFrame, y: Metric, x: Metric) -> tuple[tuple[float, float, str, str], ...]:
+    for name in ("name", x.name, y.name):
+        if name not in points:
+            raise UserError("overlay", f"no column {name}", f"the columns name, {y.name} and {x.name}")
+    values = minimised(points, (y, x))
+    finite = np.isfinite(values).all(axis=1)
+    overlay = []
+    kept = pd.DataFrame(points.loc[finite.tolist()])
+    for row in kept.to_dict("records"):
+        numbers = " | ".join(f"{entry.label} {format(row[entry.name], entry.format)}" for entry in (y, x))
+        lines = [f"<b>{text_of(row['name'])}</b>", text_of(numbers)]
+        lines += [text_of(row["source"])] if "source" in row else []
+        overlay.append((float(row[x.name]), float(row[y.name]), text_of(row["name"]), "<br>".join(lines)))
+    return tuple(sorted(overlay))
 
 
 def _groups(frame: pd.DataFrame, colour: str) -> pd.Series[Any]:
@@ -156,6 +249,24 @@ def _figure(info: _FrontInfo) -> go.Figure:
             line={"shape": info.line_shape, "color": INK, "width": 1.5},
             hoverinfo="skip",
         )
+    if info.overlay:
+        x, y, names, hovers = zip(*info.overlay, strict=True)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="markers+text",
+            name=info.overlay_name,
+            text=names,
+            # Published points lie close together: neighbours put their names on different sides.
+            textposition=[("top center", "bottom center", "middle right", "middle left")[i % 4] for i in range(len(x))],
+            textfont={"size": 10, "color": FAINT},
+            marker={"symbol": "star-open", "size": 11, "color": FAINT},
+            hovertext=hovers,
+            hoverinfo="text",
+        )
+    if info.num_hidden:
+        words = f"{info.num_hidden:,} dominated points under others are not drawn"
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=words, marker={"color": FAINT, "opacity": 0.3})
     for kind in info.kinds:
         marker = {"symbol": _SYMBOLS[kind], "color": FAINT, "size": 9}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=kind, marker=marker, hoverinfo="skip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
@@ -10,7 +11,24 @@ import plotly.graph_objects as go
 
 from dnad_ray.records import Metric
 
-__all__ = ["COLOURS", "FAINT", "FONT", "INK", "TEMPLATE", "add_legend", "axis", "colours_of", "height_for", "text_of"]
+__all__ = [
+    "COLOURS",
+    "DARK",
+    "FAINT",
+    "FONT",
+    "INK",
+    "LOGARITHMIC",
+    "MOST_MARKERS",
+    "TEMPLATE",
+    "add_legend",
+    "axis",
+    "colours_of",
+    "faded",
+    "height_for",
+    "in_dark",
+    "joined",
+    "text_of",
+]
 
 INK = "#22272e"
 FAINT = "#8a9199"
@@ -18,6 +36,12 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b5b5b")
 """Okabe and Ito's palette (2008) in an order of falling contrast on white; its yellow is left out as too pale."""
+
+LOGARITHMIC = frozenset({"macs", "macs_conv_linear", "params", "device_seconds", "latency_p50", "peak_memory"})
+"""Costs, which differ by orders of magnitude: their axes are logarithmic where no value is 0."""
+
+MOST_MARKERS = 3000
+"""Lines with more points than that are drawn without a marker on each."""
 
 _AXIS = {
     "automargin": True,
@@ -52,6 +76,7 @@ TEMPLATE = go.layout.Template(
             "y": 0,
             "yanchor": "bottom",
             "font": {"size": 12},
+            "maxheight": 4000,  # pixels: all of it, charts are made high enough; plotly would scroll a long one
         },
         "margin": {"l": 64, "r": 16, "t": 36, "b": 56},
         "paper_bgcolor": "white",
@@ -61,6 +86,60 @@ TEMPLATE = go.layout.Template(
     }
 )
 """Template of every figure; it is never made plotly's default."""
+
+
+DARK = {
+    INK: "#e6e9ec",
+    FAINT: "#8f979f",
+    "white": "#14181d",
+    "#e6e9ec": "#2b323a",  # grid
+    "#f3f5f6": "#1f252b",  # finer grid
+    "#b4bbc2": "#59636d",  # axes
+    "#0072b2": "#4aa8e0",
+    "#d55e00": "#f0803c",
+    "#009e73": "#2fc79b",
+    "#5b5b5b": "#a9a9a9",
+}
+"""What each colour of the light charts becomes in dark ones; the others are bright enough as they are."""
+
+
+def in_dark(figure: go.Figure) -> go.Figure:
+    """Return a copy of a chart for a dark page: the same marks, colours that stand out on near black.
+
+    Args:
+        figure: Any figure of this package.
+    """
+
+    def swapped(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: swapped(value) for name, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [swapped(value) for value in part]
+        return _brighter(DARK.get(part, part)) if isinstance(part, str) else part
+
+    return go.Figure(swapped(figure.to_plotly_json()))
+
+
+def _brighter(colour: str) -> str:
+    """Mix the dark end of a scale with white; report.js does the same."""
+    match = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    parts = [int(part) for part in match.groups()] if match else [255, 255, 255]
+    if 0.299 * parts[0] + 0.587 * parts[1] + 0.114 * parts[2] >= 95:
+        return colour
+    return "rgb({}, {}, {})".format(*(round(part + 0.45 * (255 - part)) for part in parts))
+
+
+def faded(colour: str, opacity: float) -> str:
+    """Return a colour of the form ``#rrggbb`` or ``rgb(r, g, b)`` with an opacity, for areas.
+
+    >>> faded("#0072b2", 0.2)
+    'rgba(0,114,178,0.2)'
+    """
+    if colour.startswith("#"):
+        red, green, blue = plotly.colors.hex_to_rgb(colour)
+    else:
+        red, green, blue = (round(part) for part in plotly.colors.unlabel_rgb(colour))
+    return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def axis(entry: Metric, *, log: bool = False) -> dict[str, Any]:
@@ -93,6 +172,15 @@ def add_legend(figure: go.Figure, colours: Mapping[str, str]) -> None:
             showlegend=True,
             marker=marker,
         )
+
+
+def joined(lines: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return several lines as one with gaps between them.
+
+    >>> joined([[1, 2], [3]])
+    [1, 2, None, 3]
+    """
+    return [value for number, line in enumerate(lines) for value in ([None] * bool(number) + list(line))]
 
 
 def height_for(height: int, legend: Sized) -> int:

@@ -7,7 +7,17 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.charts.template import FAINT, TEMPLATE, add_legend, axis, colours_of, height_for, text_of
+from analysis.charts.template import (
+    FAINT,
+    MOST_MARKERS,
+    TEMPLATE,
+    add_legend,
+    axis,
+    colours_of,
+    height_for,
+    joined,
+    text_of,
+)
 from analysis.charts.words import hover_of, shown
 from analysis.frame import setting_of
 from dnad_ray.records import METRICS, Metric
@@ -96,13 +106,17 @@ def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
     trials: list[_Trial] = []
     for key, part in frame.groupby(["run", "trial"], sort=False):
         setting = settings[key]
+        if len(frame) <= MOST_MARKERS:
+            hovers = tuple(hover_of(row) for row in part.to_dict("records"))
+        else:  # lines without markers have no point to speak of
+            hovers = (text_of(f"{part['run'].iloc[0]} / {part['trial'].iloc[0]}"),) * len(part)
         trials.append(
             _Trial(
                 setting=setting,
                 colour=colours[setting],
                 x=tuple(part["macs"].tolist()),
                 y=tuple(part["error"].tolist()),
-                hovers=tuple(hover_of(row) for row in part.to_dict("records")),
+                hovers=hovers,
             )
         )
     return _TrajectoriesInfo(
@@ -126,16 +140,19 @@ def _figure(info: _TrajectoriesInfo) -> go.Figure:
     axes = {"xaxis": axis(info.x, log=info.log_x), "yaxis": axis(info.y)}
     figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, **axes})
     add_legend(figure, info.colours)
-    for trial in info.trials:
+    num_points = sum(len(trial.x) for trial in info.trials)
+    for setting, colour in info.colours.items():
+        # One trace per setting, however many trials: a thousand traces would take a browser seconds.
+        lines = [trial for trial in info.trials if trial.setting == setting]
         figure.add_scatter(
-            x=trial.x,
-            y=trial.y,
-            mode="lines+markers",
-            legendgroup=text_of(trial.setting),
+            x=joined([trial.x for trial in lines]),
+            y=joined([trial.y for trial in lines]),
+            mode="lines+markers" if num_points <= MOST_MARKERS else "lines",
+            legendgroup=text_of(setting),
             showlegend=False,
-            line={"color": trial.colour, "width": 1.5, "shape": "hv" if info.steps else "linear"},
+            line={"color": colour, "width": 1.5, "shape": "hv" if info.steps else "linear"},
             marker={"size": 5},
-            hovertext=trial.hovers,
+            hovertext=joined([trial.hovers for trial in lines]),
             hoverinfo="text",
         )
     if info.steps:

@@ -10,7 +10,20 @@ import pandas as pd
 from analysis.charts.template import text_of
 from dnad_ray.records import metric
 
-__all__ = ["KINDS", "hover_of", "kd_in_words", "shown"]
+__all__ = ["HOVER", "KINDS", "UNLABELLED", "hover_of", "kd_in_words", "shown"]
+
+HOVER = (
+    ("error", "test_error", "macs"),
+    ("params", "num_operations", "latency_p50"),
+    ("run", "trial"),
+    ("seed", "epoch", "step", "kind"),
+    ("shrink_rate", "kd"),
+    ("digest",),
+)
+"""What charts say about the snapshot under the pointer, line by line; what a row lacks is passed over."""
+
+UNLABELLED = frozenset({"run", "trial", "kind", "digest", "name"})
+"""Columns that need no label: what they hold is a name."""
 
 KINDS = {"pruned": "operations were deleted", "pareto": "shrinking stalled", "final": "the search ended"}
 """Why a snapshot of each kind was taken, in the order of legends."""
@@ -44,16 +57,20 @@ def kd_in_words(row: Mapping[Any, Any]) -> str:
 
 def hover_of(row: Mapping[Any, Any]) -> str:
     """Return what a chart says about the snapshot under the pointer: its numbers first, then where it is from."""
+    lines = []
+    for names in HOVER:
+        words = [_named(row, name) for name in names if _is_there(row, name)]
+        if words:
+            lines.append(text_of((" / " if names == ("run", "trial") else " | ").join(words)))
+    return "<br>".join([f"<b>{lines[0]}</b>", *lines[1:]]) if lines else ""
 
-    def line(*names: str) -> str:
-        return " | ".join(f"{metric(name).label} {shown(name, row[name])}" for name in names)
 
-    lines = [
-        f"<b>{text_of(line('error', 'macs'))}</b>",
-        text_of(line("params", "num_operations")),
-        text_of(f"{row['run']} / {row['trial']}"),
-        text_of(line("seed", "epoch", "step") + f" | {row['kind']}"),
-        text_of(f"{line('shrink_rate')} | KD {kd_in_words(row)}"),
-        text_of(row["digest"]),
-    ]
-    return "<br>".join(lines)
+def _is_there(row: Mapping[Any, Any], name: str) -> bool:
+    column = "kd_kind" if name == "kd" else name
+    return column in row and not pd.isna(row[column])
+
+
+def _named(row: Mapping[Any, Any], name: str) -> str:
+    if name in UNLABELLED:
+        return str(row[name])
+    return f"KD {kd_in_words(row)}" if name == "kd" else f"{metric(name).label} {shown(name, row[name])}"

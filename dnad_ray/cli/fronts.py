@@ -29,13 +29,15 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 @click.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=to_place)
 @click.option("--objectives", default=None, metavar="A,B", help="What is weighed.  [default: error,macs,params]")
+@click.option("--under", multiple=True, metavar="NAME=N", help="Only what keeps it: macs=30M, error=5%; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
-def front(folders: tuple[Place, ...], objectives: str | None, as_json: bool) -> None:
+def front(folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], as_json: bool) -> None:
     """Print the front of one or more run folders, merged."""
-    from analysis import OBJECTIVES, front_of, load_runs, to_records
+    from analysis import OBJECTIVES, front_of, load_runs, parse_budget, to_records, within
 
+    budgets = dict(parse_budget(text) for text in under)
     names = OBJECTIVES if objectives is None else tuple(name.strip() for name in objectives.split(",") if name.strip())
-    chosen = front_of(load_runs(folders), names)
+    chosen = front_of(within(load_runs(folders), budgets), names)
     if as_json:
         click.echo(json.dumps(to_records(chosen), indent=1, allow_nan=False))
     else:

@@ -11,6 +11,7 @@ import pytest
 
 from dnad_ray.config import RunConfig, config_to_dict, with_overrides
 from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.records_retrained import Retrained
 from dnad_ray.store import create_run, write_history, write_snapshot, write_status
 from search_spaces.genotype import NUM_INPUTS, CellGenotype, Edge, Genotype
 
@@ -129,6 +130,7 @@ def make_trial(
             mu=0.1,
             sparsity=2.5 * genotype.num_operations,
             device_seconds=seconds,
+            operation_weights={"sep_conv_3x3": [0.75, 0.5], "skip_connect": [0.25, 0.5]},
         )
         history.append(report.to_dict())
         write_history(folder, trial, history)
@@ -142,6 +144,43 @@ def dense() -> Callable[..., Genotype]:
 @pytest.fixture
 def snapshot() -> Callable[..., Snapshot]:
     return make_snapshot
+
+
+def make_retrained(row: Mapping[str, Any], **values: Any) -> Retrained:
+    """What training the network of a snapshot from scratch may leave."""
+    taken = ("run", "digest", "init_channels", "num_operations", "dataset", "image_size", "num_classes", "counter")
+    numbers = ("macs", "macs_conv_linear", "params")
+    about: dict[str, Any] = {
+        name: getattr(row[name], "item", lambda name=name: row[name])() for name in (*taken, *numbers)
+    }
+    defaults: dict[str, Any] = {
+        "job": f"{row['digest']}-{values.get('seed', 0)}",
+        "origin": "search",
+        "model": "genotype",
+        "recipe": "quick",
+        "protocol": "0123456789abcdef",
+        "seed": 0,
+        "epochs": 20,
+        "width": 1.0,
+        "num_cells": 3,
+        "proxy_accuracy": float(row["proxy_accuracy"]),
+        "accuracy": 0.95,
+        "split": "test",
+        "num_images": 359,
+        "train_loss": 0.1,
+        "train_accuracy": 0.97,
+        "inherited": False,
+        "ema": False,
+        "kd": False,
+        "device": "cpu",
+        "device_seconds": 30.0,
+    }
+    return Retrained(**(about | defaults | values))
+
+
+@pytest.fixture
+def retrained() -> Callable[..., Retrained]:
+    return make_retrained
 
 
 @pytest.fixture

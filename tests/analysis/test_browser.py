@@ -9,6 +9,7 @@ import pytest
 
 from analysis.frame import load_runs
 from analysis.live import live_page, live_script
+from analysis.objectives import best_under
 from analysis.pareto import front_of
 from analysis.report import write_report
 from dnad_ray.config import RunConfig
@@ -80,26 +81,84 @@ def test_report_click_shows_the_network(browser, report):
     file, frame = report
     front = front_of(frame)
     browser.get(file.as_uri())
-    wait_for(browser, 'document.getElementById("picked-title").textContent.length > 8')
+    wait_for(browser, "document.documentElement.dataset.readyAfter !== undefined")
     smallest = front["macs"].idxmin()
     for row, digest in ((smallest, front["digest"][smallest]), (0, frame["digest"][0])):
         click_marker(browser, int(row))
         wait_for(browser, f'document.getElementById("picked-title").textContent.includes("{digest}")')
-        has_drawing = browser.execute_script('return document.querySelectorAll("#picked-drawing svg").length > 0')
-        assert has_drawing == (digest in set(front["digest"]))
+        has_drawing = digest in set(front["digest"])
+        wait_for(
+            browser, f'(document.querySelectorAll("#picked-drawing svg").length > 0) === {str(has_drawing).lower()}'
+        )
         hidden = browser.execute_script('return document.getElementById("picked-download").hidden')
         assert hidden != has_drawing
     best = front["error"].idxmin()
     browser.execute_script(f"document.querySelector('tr[data-row=\"{best}\"] button').click()")
     assert front["digest"][best] in browser.execute_script('return document.getElementById("picked-title").textContent')
-    name = browser.execute_script('return document.getElementById("picked-download").download')
-    assert name == f"{front['digest'][best]}.json"
+    wait_for(browser, f'document.getElementById("picked-download").download === "{front["digest"][best]}.json"')
+    command = browser.execute_script('return document.getElementById("picked-command").textContent')
+    assert command == f"dnad-ray retrain {frame['run_path'][best]} --digest {front['digest'][best]}"
 
 
-def test_report_logs_no_error_and_asks_for_nothing(browser, report):
+def type_budget(browser, name, text):
+    browser.execute_script(
+        """
+        const input = document.querySelector(`input[data-budget="${arguments[0]}"]`);
+        input.value = arguments[1];
+        input.dispatchEvent(new Event("input"));
+        """,
+        name,
+        text,
+    )
+    return browser.execute_script('return document.getElementById("budget-answer").textContent')
+
+
+def test_report_budget_picks_the_best_that_fits(browser, report):
+    file, frame = report
+    browser.get(file.as_uri())
+    wait_for(browser, "document.documentElement.dataset.readyAfter !== undefined")
+    limit = int(frame["macs"].median())
+    best = best_under(frame, {"macs": limit})
+    words = type_budget(browser, "macs", f"{limit / 1e6!r}M")
+    assert words.startswith(f"Best within it: proxy error {frame['error'][best]:.2%}, {frame['macs'][best]:,} MACs")
+    wait_for(browser, f'document.getElementById("picked-title").textContent.includes("{frame["digest"][best]}")')
+    assert type_budget(browser, "macs", "1") == "No network keeps this budget."
+    assert type_budget(browser, "macs", "<b>many").startswith("Not a number: <b>many.")
+    assert (
+        browser.execute_script("return document.querySelector('input[aria-invalid=\"true\"]').dataset.budget") == "macs"
+    )
+    assert type_budget(browser, "macs", "") == ""
+
+
+def scroll_through(browser):
+    """Scroll to the end, so that every chart is drawn."""
+    browser.execute_script("document.querySelectorAll('.chart').forEach((chart) => chart.scrollIntoView())")
+    for chart in browser.execute_script("return [...document.querySelectorAll('.chart')].map((chart) => chart.id)"):
+        browser.execute_script("document.getElementById(arguments[0]).scrollIntoView()", chart)
+        wait_for(browser, f'document.querySelector("#{chart} .main-svg") !== null')
+
+
+def complaints(browser):
+    """What the console says; warnings of the renderer are about this machine, which has no graphics processor."""
+    log = browser.get_log("browser")
+    return [entry for entry in log if entry["level"] != "WARNING" or entry["source"] != "rendering"]
+
+
+def test_report_draws_every_chart_logs_no_error_and_asks_for_nothing(browser, report):
     browser.get(report[0].as_uri())
-    wait_for(browser, 'document.querySelectorAll("#chart-paths .trace").length > 0')
-    assert browser.get_log("browser") == []
+    wait_for(browser, "document.documentElement.dataset.readyAfter !== undefined")
+    scroll_through(browser)
+    assert "WebGL is not supported" not in browser.execute_script(
+        "return document.getElementById('chart-parallel').textContent"
+    )
+    assert browser.execute_script('return document.querySelectorAll("#chart-paths .trace").length') > 0
+    browser.find_element("id", "theme").click()
+    wait_for(browser, "document.documentElement.dataset.theme === 'dark'")
+    wait_for(browser, "document.querySelector('#chart-front .bg') !== null")
+    paper = "return document.getElementById('chart-front')._fullLayout.paper_bgcolor"
+    wait_for(browser, "document.getElementById('chart-front')._fullLayout.paper_bgcolor !== 'white'")
+    assert browser.execute_script(paper) == "#14181d"
+    assert complaints(browser) == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
     # The browser's own first page aside, and the images that it makes itself.
@@ -111,7 +170,8 @@ def test_report_fits_the_window(browser, report, width):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get(report[0].as_uri())
-    wait_for(browser, 'document.querySelectorAll("#chart-paths .trace").length > 0')
+    wait_for(browser, "document.documentElement.dataset.readyAfter !== undefined")
+    scroll_through(browser)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 

@@ -203,3 +203,37 @@ def test_trial_hypervolumes_share_one_reference():
 def test_trial_hypervolumes_of_nothing(make_run):
     frame = load_runs(make_run(epochs=1)).iloc[:0]
     assert len(trial_hypervolumes(frame)) == 0
+
+
+@pytest.mark.parametrize("num_objectives", [1, 2, 3, 5])
+def test_pareto_mask_weak_and_strict_agree_with_their_definitions(num_objectives):
+    points = np.random.default_rng(num_objectives).integers(0, 4, (60, num_objectives)).astype(float)
+    strict = [not any((q < p).all() for q in points) for p in points]
+    assert pareto_mask(points, dominance="strict").tolist() == strict
+    pareto = pareto_mask(points)
+    first = [not any((q == p).all() for q in points[:i]) for i, p in enumerate(points)]
+    assert pareto_mask(points, dominance="weak").tolist() == (pareto & first).tolist()
+    assert (pareto <= np.array(strict)).all()
+
+
+def test_pareto_mask_strict_ignores_what_is_not_finite():
+    assert pareto_mask([[NAN, 0], [1, 1], [2, 1]], dominance="strict").tolist() == [False, True, True]
+    with pytest.raises(UserError, match="pareto, weak or strict"):
+        pareto_mask([[1, 1]], dominance="lax")
+
+
+def test_front_of_foreign_points_needs_no_provenance():
+    frame = pd.DataFrame({"error": [0.1, 0.1, 0.3], "macs": [5, 5, 9]})
+    assert front_of(frame, ("error", "macs")).index.tolist() == [0]
+    assert front_of(frame, ("error", "macs"), dominance="strict").index.tolist() == [0]
+
+
+def test_front_of_one_point_and_of_all_equal_ones():
+    assert front_of(frame_of(error=[0.1], macs=[1]), ("error", "macs")).index.tolist() == [0]
+    equal = frame_of(error=[0.1] * 3, macs=[1] * 3)
+    assert len(front_of(equal, ("error", "macs"))) == 3  # three architectures
+    assert len(front_of(equal, ("error", "macs"), dominance="weak")) == 1
+
+
+def test_reference_point_of_test_errors_is_all_wrong():
+    assert reference_point(frame_of(test_error=[0.1, 0.2], macs=[1, 2]), ("test_error", "macs")) == (1.0, 2.0)

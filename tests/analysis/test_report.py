@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
+import shlex
 import shutil
+import zlib
 from html.parser import HTMLParser
 
 import pytest
 
+import analysis.report
 from analysis.frame import RunWarning, load_runs
 from analysis.pareto import front_of
 from analysis.report import write_report
 from dnad_ray.config import RunConfig, config_to_dict
 from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.retrained import write_result
 from dnad_ray.store import create_run, write_config, write_snapshot, write_status
 from search_spaces.genotype import Genotype
 
@@ -41,7 +46,17 @@ class Page(HTMLParser):
 
     @property
     def data(self):
-        return json.loads(self.scripts[0])
+        return unpacked(self.scripts[0])
+
+
+def unpacked(text):
+    return json.loads(zlib.decompress(base64.b64decode(text)))
+
+
+def column(data, name):
+    """The words of a column, row by row."""
+    found = data["columns"][name]
+    return [found["words"][code] for code in found["codes"]] if "codes" in found else found["words"]
 
 
 def read(file):
@@ -67,17 +82,78 @@ def test_write_report_embeds_front_networks_and_numbers_of_all(make_run, tmp_pat
     front = front_of(frame)
     page = read(write_report(folder, tmp_path / "report.html"))
     data = page.data
-    assert len(data["points"]) == len(frame)
-    assert set(data["genotypes"]) == set(front["digest"])
-    assert len(data["genotypes"]) < frame["digest"].nunique()
-    assert all(Genotype.from_dict(genotype).digest == digest for digest, genotype in data["genotypes"].items())
-    assert {value for _, value in page.attributes if str(value).startswith("drawing-")} == {
-        f"drawing-{digest}" for digest in front["digest"]
-    }
-    assert set(data["figures"]) == {"front", "hypervolume", "paths", "shrinking"}
+    assert set(data["networks"]) == set(front["digest"])
+    assert len(data["networks"]) < frame["digest"].nunique()
+    for digest, network in data["networks"].items():
+        assert Genotype.from_dict(unpacked(network)["genotype"]).digest == digest
+        assert unpacked(network)["drawing"].count("<svg") > 3
     assert data["labels"][0] == "Proxy error (share of validation images)"
-    assert [row[-1] for row in data["points"]] == frame["digest"].tolist()
+    assert column(data, "digest") == frame["digest"].tolist()
+    assert column(data, "error") == [f"{error:.2%}" for error in frame["error"]]
+    assert data["numbers"]["macs"] == frame["macs"].tolist()
     assert data["first"] == front["error"].idxmin()
+    assert data["front"] == front.index.tolist()
+
+
+def test_write_report_has_every_chart_that_its_data_can_fill(make_run, tmp_path, retrained):
+    grid = [
+        {"seed": seed, "distill.kind": "logits", "distill.temperature": t, "distill.weight": w, "shrink.rate": 0.1}
+        for t in (1.0, 4.0)
+        for w in (0.5, 1.0)
+        for seed in (0, 1)
+    ]
+    folder = make_run(trials=grid, epochs=3)
+    always = {"front", "parallel", "space", "attainment", "hypervolume", "compute", "operations", "weights"}
+    always |= {"shrinking", "paths"}
+    page = read(write_report(folder, tmp_path / "report.html"))
+    assert set(page.data["figures"]) == always | {"response", "importance"}
+    assert {value for name, value in page.attributes if name == "id" and value.startswith("chart-")} == {
+        f"chart-{name}" for name in page.data["figures"]
+    }
+    frame = load_runs(folder).drop_duplicates("digest")
+    for row in range(3):
+        write_result(folder, retrained(frame.iloc[row], accuracy=0.9 + row / 100))
+    page = read(write_report(folder, tmp_path / "report.html"))
+    assert set(page.data["figures"]) == always | {"response", "importance", "retrained", "ranking"}
+    assert "Against the baselines" not in page.text
+    write_result(folder, retrained(frame.iloc[0], accuracy=0.5, origin="random", digest="f" * 16, job="chance"))
+    text = "".join(read(write_report(folder, tmp_path / "report.html")).text)
+    assert "Against the baselines" in text
+    assert "random (1.00x MACs, 50.00 %): wins by +40.00 points" in text
+    assert "no chart mixes the two" in " ".join("".join(page.text).split())
+
+
+def test_write_report_gives_the_command_that_retrains(make_run, tmp_path):
+    folder = make_run("it's a run/demo", epochs=2)
+    data = read(write_report(folder, tmp_path / "report.html")).data
+    assert shlex.split(data["commands"]["demo"]) == ["dnad-ray", "retrain", str(folder)]
+
+
+def test_write_report_says_who_made_the_front(make_run, tmp_path):
+    page = read(write_report(make_run(trials=TRIALS, epochs=4), tmp_path / "report.html"))
+    assert {"Who made the front", "Shrink rate 0.05"} <= set(page.text)
+
+
+def test_write_report_draws_what_there_is_room_for_and_says_so(make_run, tmp_path, monkeypatch):
+    folder = make_run(trials=TRIALS, epochs=6)
+    front = front_of(load_runs(folder))
+    assert len(front) > 3
+    monkeypatch.setattr(analysis.report, "_NETWORK_BYTES", 4_000)
+    page = read(write_report(folder, tmp_path / "report.html"))
+    embedded = page.data["networks"]
+    assert front.at[front["error"].idxmin(), "digest"] in embedded  # picks come first
+    assert 0 < len(embedded) < len(front)
+    missing = len(front) - len(embedded)
+    assert f"{missing} networks of the front are not embedded" in "".join(page.text)
+
+
+def test_spread_takes_ends_and_middles_first():
+    names = list(analysis.report._spread(list("abcdefghi")))
+    assert names[0] == "a"
+    assert list(dict.fromkeys(names))[:3] == ["a", "i", "e"]
+    assert set(names) == set("abcdefghi")
+    assert list(dict.fromkeys(analysis.report._spread(["a"]))) == ["a"]
+    assert list(analysis.report._spread([])) == []
 
 
 def test_write_report_says_by_whom_costs_are_and_whether_a_trace_confirmed_them(tmp_path, dense, snapshot):
@@ -86,8 +162,8 @@ def test_write_report_says_by_whom_costs_are_and_whether_a_trace_confirmed_them(
         write_snapshot(folder, snapshot(dense(), step=step, costs_traced=traced), dense())
     data = read(write_report(folder, tmp_path / "report.html")).data
     counter = "fvcore-0.1.5 total, eval"
-    place = data["labels"].index("Costs by")
-    assert [row[place] for row in data["points"]] == [counter, f"{counter}, confirmed by a trace of the network"]
+    assert "Costs by" in data["labels"]
+    assert column(data, "counter") == [counter, f"{counter}, confirmed by a trace of the network"]
 
 
 def test_write_report_lists_the_front_as_a_table(make_run, tmp_path):
@@ -119,14 +195,14 @@ def test_write_report_text_from_files_stays_text(make_run, tmp_path):
     marker = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(marker | {"name": HOSTILE}))
     page = read(write_report(folder, tmp_path / "report.html"))
-    assert page.tags.count("script") == 3
+    assert page.tags.count("script") == 4
     assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     text = "".join(page.text)
     assert f"failed: {HOSTILE}" in text
     assert f"root: {HOSTILE}" in text
     assert "<" not in page.scripts[0]
-    assert any(HOSTILE in row for row in page.data["points"])
+    assert HOSTILE in column(page.data, "counter")
     plotted = json.dumps(page.data["figures"])
     assert "<script" not in plotted
     assert "<img" not in plotted
@@ -146,7 +222,7 @@ def test_write_report_without_snapshots(tmp_path):
     folder = create_run(tmp_path / "new", config_to_dict(RunConfig()), "0.0.0")
     page = read(write_report(folder, folder / "report.html"))
     assert "1 run with 0 trials left no snapshot yet." in page.text
-    assert page.data["figures"] == page.data["genotypes"] == {}
+    assert page.data["figures"] == page.data["networks"] == {}
 
 
 def test_write_report_lost_genotype_is_said_and_the_rest_stands(make_run, tmp_path):
@@ -155,7 +231,7 @@ def test_write_report_lost_genotype_is_said_and_the_rest_stands(make_run, tmp_pa
     (folder / "genotypes" / f"{digest}.json").unlink()
     with pytest.warns(RunWarning, match=f"architecture {digest} cannot be drawn"):
         page = read(write_report(folder, tmp_path / "report.html"))
-    assert digest not in page.data["genotypes"]
+    assert digest not in page.data["networks"]
     assert "Read with care" in page.text
 
 

@@ -102,3 +102,17 @@ def test_epoch_report_of_another_type_is_refused(value):
     assert EpochReport.from_dict(good | {"extra": 1}).to_dict() == good
     with pytest.raises(TypeError, match="step is"):
         EpochReport.from_dict(good | {"step": value})
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"conv": [0.5, 1.5]}, {"conv": "half"}, {"conv": [True]}, {"x" * 101: [0.5]}, {"conv": [0.0] * 201}, [0.5]],
+)
+def test_epoch_report_with_weights_that_are_no_shares_is_refused(weights):
+    plain = {"step": 3, "epoch": 1, "num_operations": 9, "train_loss": 1.0, "train_accuracy": 0.5, "kd_loss": None}
+    plain |= {"gamma": 0.1, "mu": 1.0, "sparsity": 4.0, "device_seconds": 2.0}
+    assert EpochReport.from_dict(plain).operation_weights is None  # an older version kept none
+    good = {"conv": [0.25, 1], "skip": [0.75, 0.0]}
+    assert EpochReport.from_dict(plain | {"operation_weights": good}).operation_weights == good
+    with pytest.raises(TypeError, match="operation_weights is"):
+        EpochReport.from_dict(plain | {"operation_weights": weights})

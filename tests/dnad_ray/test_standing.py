@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dnad_ray.records import EpochReport
+from dnad_ray.snapshot_table import table_of
 from dnad_ray.standing import Standing
 from dnad_ray.store import RunContents
 from dnad_ray.trial import TrialSpec
@@ -81,7 +82,7 @@ def test_standing_begins_where_an_earlier_command_ended(run, a_snapshot):
     status = {"t00": {"state": "stopped", "reason": "nan"}, "t01": {"state": "running"}, "t02": {"state": ["finished"]}}
     history = {"t00": [dataclasses.replace(REPORT, step=3 * epoch, epoch=epoch).to_dict() for epoch in (1, 2)]}
     history["t01"] = [{"step": "somebody edited it"}]
-    run.take_up(RunContents(Path("/runs/demo"), "demo", {}, snapshots, history, status, ()))
+    run.take_up(RunContents(Path("/runs/demo"), "demo", {}, table_of(snapshots), history, status, ()))
     assert [trial.state for trial in run.trials.values()] == ["stopped", "waiting", "waiting"]
     assert (run.trials["t00"].reason, run.num_snapshots, len(run.front)) == ("nan", 2, 1)
     assert not run.report("t00", dataclasses.replace(a_snapshot, step=6))

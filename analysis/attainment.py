@@ -1,0 +1,77 @@
+"""What a setting reaches for sure, half the time, and at best: attainment surfaces over its seeds.
+
+A point is attained by a trial if a network of it is no worse in every objective. The surface of level k/n bounds the
+region that at least k of n trials attain: k = 1 is the best any seed did, k = n what every one did (Fonseca & Fleming
+1996; the arithmetic is moocore's, after Fonseca, Guerreiro, Lopez-Ibanez & Paquete 2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import moocore
+import numpy as np
+import pandas as pd
+
+from analysis.frame import setting_of
+from analysis.objectives import Objective, minimised, resolve
+from dnad_ray.errors import UserError
+
+__all__ = ["LEVELS", "attainment_surfaces"]
+
+LEVELS = ("best", "median", "worst")
+"""Surfaces in the order of what they promise, least first."""
+
+
+def attainment_surfaces(
+    frame: pd.DataFrame, objectives: Sequence[Objective] = ("error", "macs"), by: str = "setting"
+) -> pd.DataFrame:
+    """Return the attainment surfaces of each setting over its trials.
+
+    Args:
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+        objectives: Two or three columns with a better side.
+        by: ``setting``, or a column that names groups of trials.
+
+    Returns:
+        A row per corner of a surface: the group (column ``by``), ``level`` (one of :data:`LEVELS`), ``trials`` (how
+        many there are: with one all levels agree, with an even number the median is the lower one) and the
+        objectives in their own direction. Corners are sorted by the second objective. Rows that are not finite are
+        left out.
+
+    Raises:
+        UserError: If an objective is refused, or there are not two or three.
+    """
+    entries = resolve(frame, objectives)
+    if len(entries) not in (2, 3):
+        raise UserError("objectives", [entry.name for entry in entries], "two or three of them")
+    names, signs = [entry.name for entry in entries], [1.0 if entry.minimise else -1.0 for entry in entries]
+    groups = setting_of(frame) if by == "setting" else _column(frame, by)
+    parts: list[pd.DataFrame] = []
+    for group, rows in frame.groupby(groups, observed=True, sort=True):
+        points = minimised(rows, objectives)
+        finite = np.isfinite(points).all(axis=1)
+        points, trials = points[finite], rows[["run", "trial"]][finite]
+        if not len(points):
+            continue
+        sets = trials.groupby(["run", "trial"], sort=False).ngroup().to_numpy() + 1
+        num_trials = int(sets.max())
+        order = np.argsort(sets, kind="stable")
+        for level, count in zip(LEVELS, (1, -(-num_trials // 2), num_trials), strict=True):
+            # moocore rounds percentiles up to whole numbers of sets; a little less than k/n is k for sure.
+            surface = moocore.eaf(points[order], sets=sets[order], percentiles=[100 * (count - 0.5) / num_trials])
+            corners = pd.DataFrame(surface[:, : len(names)] * signs, columns=names)
+            about = {by: group, "level": level, "trials": num_trials}
+            parts.append(corners.sort_values([names[1], names[0]]).assign(**about))
+    columns = [by, "level", "trials", *names]
+    if not parts:
+        parts = [pd.DataFrame(columns=columns)]
+    table: pd.DataFrame = pd.concat(parts, ignore_index=True)[columns]
+    return table
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    if name not in frame:
+        raise UserError("by", name, "setting, or a column that names groups of trials, for example run")
+    return frame[name]

@@ -1,0 +1,107 @@
+"""What compute buys: the hypervolume of each trial's front so far, over the seconds spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.charts.template import TEMPLATE, add_legend, axis, colours_of, height_for, joined, text_of
+from analysis.charts.words import shown
+from analysis.frame import setting_of
+from analysis.objectives import OBJECTIVES, Objective, describe, minimised
+from analysis.pareto import hypervolume_share, pareto_mask, reference_point
+from dnad_ray.records import METRICS, Metric
+
+__all__ = ["plot_compute"]
+
+
+class _Rise(NamedTuple):
+    """One trial: seconds, and the share that its front dominated by then."""
+
+    setting: str
+    colour: str
+    label: str
+    seconds: tuple[float, ...]
+    volumes: tuple[float, ...]
+
+
+class _ComputeInfo(NamedTuple):
+    """Exactly what is drawn."""
+
+    height: int
+    x: Metric
+    y: Metric
+    rises: tuple[_Rise, ...]
+    colours: dict[str, str]
+    reference: tuple[str, ...]
+
+
+def plot_compute(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> go.Figure:
+    """Draw the hypervolume of each trial's front so far against its compute, under one reference point.
+
+    Args:
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+        objectives: Columns that are minimised.
+
+    Raises:
+        UserError: If an objective is refused or maximised.
+    """
+    return _figure(_compute_info(frame, objectives))
+
+
+def _compute_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _ComputeInfo:
+    settings = setting_of(frame)
+    colours = colours_of(list(settings.cat.categories))
+    corner = reference_point(frame, objectives) if len(frame) else ()
+    rises = []
+    ordered = frame.sort_values(["run", "trial", "device_seconds", "step"], kind="stable")
+    for (run, trial), part in ordered.groupby(["run", "trial"], sort=False):
+        setting = str(settings[part.index[0]])
+        volumes = _volumes(minimised(part, objectives), corner)
+        seconds = tuple(map(float, part["device_seconds"]))
+        rises.append(_Rise(setting, colours[setting], f"{run} / {trial}", seconds, volumes))
+    return _ComputeInfo(
+        height=height_for(420, colours),
+        x=METRICS["device_seconds"],
+        y=METRICS["hypervolume"],
+        rises=tuple(rises),
+        colours=colours,
+        reference=describe(objectives, corner) if corner else (),
+    )
+
+
+def _volumes(points: np.ndarray, corner: Sequence[float]) -> tuple[float, ...]:
+    front, volumes = np.empty((0, points.shape[1])), []
+    for point in points:
+        if np.isfinite(point).all() and not (front <= point).all(axis=1).any():
+            front = np.vstack([front, point])
+            front = front[pareto_mask(front)]
+            volumes.append(hypervolume_share(front, corner))
+        else:  # nothing new: the volume stays
+            volumes.append(volumes[-1] if volumes else 0.0)
+    return tuple(volumes)
+
+
+def _figure(info: _ComputeInfo) -> go.Figure:
+    share = axis(info.y) | {"rangemode": "tozero"}
+    figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, "xaxis": axis(info.x), "yaxis": share})
+    add_legend(figure, info.colours)
+    for setting, colour in info.colours.items():
+        rises = [rise for rise in info.rises if rise.setting == setting]
+        hovers = [[f"{text_of(rise.label)}<br>{shown('hypervolume', v)}" for v in rise.volumes] for rise in rises]
+        figure.add_scatter(
+            x=joined([rise.seconds for rise in rises]),
+            y=joined([rise.volumes for rise in rises]),
+            mode="lines",
+            legendgroup=text_of(setting),
+            showlegend=False,
+            line={"color": colour, "width": 1.5, "shape": "hv"},
+            opacity=0.8,
+            hovertext=joined(hovers),
+            hoverinfo="text",
+        )
+    return figure

@@ -1,0 +1,58 @@
+"""Charts as files: HTML always, PNG, SVG and PDF where plotly's exporter is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from analysis.charts.template import in_dark
+from dnad_ray.errors import ResourceError, UserError
+
+__all__ = ["save_figure"]
+
+_PICTURES = ("pdf", "png", "svg", "webp", "jpg")
+
+
+def save_figure(
+    figure: go.Figure, file: str | Path, *, dark: bool = False, width: int = 1000, height: int | None = None
+) -> Path:
+    """Write a chart to a file; its suffix says how.
+
+    Args:
+        figure: Any figure of this package.
+        file: ``.html`` (complete, opens without a network), ``.json`` (for plotly), ``.png``, ``.svg``, ``.pdf``,
+            ``.webp`` or ``.jpg``.
+        dark: Whether to use dark colours.
+        width: Pixels of a picture; PNG has twice as many, so that it is sharp in print.
+        height: Likewise, None for the figure's own.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: If the suffix is none of these, or the folder does not exist.
+        ResourceError: If pictures need the exporter (package kaleido, and a Chrome or Chromium) and it is missing.
+    """
+    path = Path(file)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("html", "json", *_PICTURES):
+        raise UserError("file", str(file), f"a name that ends in .html, .json, .{', .'.join(_PICTURES)}")
+    if not path.parent.is_dir():
+        raise UserError("file", str(file), "a file in an existing folder")
+    drawn = in_dark(figure) if dark else figure
+    if kind == "html":
+        drawn.write_html(path, include_plotlyjs=True)
+    elif kind == "json":
+        path.write_text(str(drawn.to_json()), encoding="utf-8")
+    else:
+        if find_spec("kaleido") is None:
+            raise ResourceError(f"a .{kind} file", str(file), "the exporter: pip install kaleido; or an .html file")
+        try:
+            drawn.write_image(path, format=kind, width=width, height=height, scale=2 if kind == "png" else 1)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ResourceError(
+                f"a .{kind} file", str(file), f"Chrome or Chromium for the exporter ({type(error).__name__})"
+            ) from error
+    return path

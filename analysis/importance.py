@@ -1,0 +1,103 @@
+"""Which settings matter: the share of the variance between trials that each one explains alone.
+
+A sweep is mostly a small grid with few seeds: a random forest (as in fANOVA, Hutter, Hoos & Leyton-Brown 2014) would
+have nothing to split there. What is given is the main effect of each setting by the analysis of variance: omega squared
+(Hays 1963), the share of variance with the part taken off that groups of random trials would explain, too. Numbers with
+many values are cut into five groups of equal size first. What is left is interactions and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dnad_ray.errors import UserError
+from dnad_ray.records import metric
+
+__all__ = ["importance_of", "omega_squared", "varied_settings"]
+
+_MOST_GROUPS = 6
+_NUM_GROUPS = 5
+_SETTINGS = ("shrink_rate", "kd_kind", "kd_temperature", "kd_weight")
+_TWINS = ("config.seed", "config.shrink.rate", "config.distill.kind", "config.distill.temperature")
+
+
+def omega_squared(groups: Sequence[Any], values: Sequence[float]) -> tuple[float, int]:
+    """Return the share of variance that groups explain, without bias, and how many groups there are.
+
+    Args:
+        groups: The group of each value; None or NaN is a group too.
+        values: Finite numbers.
+
+    Returns:
+        0 to 1; 0 too where there is one group, no variance, or no group with two values.
+
+    Examples:
+        >>> omega_squared(["a", "a", "b", "b"], [1.0, 1.0, 3.0, 3.0])
+        (1.0, 2)
+        >>> omega_squared(["a", "b", "a", "b"], [1.0, 1.0, 3.0, 3.0])
+        (0.0, 2)
+    """
+    table = pd.DataFrame({"group": pd.Series(list(groups), dtype=object), "value": np.asarray(values, dtype=float)})
+    codes = pd.factorize(table["group"], use_na_sentinel=False)[0]
+    num_groups, size = len(set(codes.tolist())), len(table)
+    if size == 0:
+        return 0.0, 0
+    mean = table["value"].mean()
+    total = float(((table["value"] - mean) ** 2).sum())
+    means = table.groupby(codes)["value"].transform("mean")
+    between = float(((means - mean) ** 2).sum())
+    if num_groups < 2 or size <= num_groups or total <= 0:
+        return 0.0, num_groups
+    within = (total - between) / (size - num_groups)
+    share = (between - (num_groups - 1) * within) / (total + within)
+    return min(1.0, max(0.0, share)), num_groups
+
+
+def varied_settings(trials: pd.DataFrame) -> list[str]:
+    """Return the columns of settings in which trials differ: those that snapshots carry, then ``config.*``."""
+    config = [
+        str(name)
+        for name in trials
+        if str(name).startswith("config.") and name not in _TWINS and not str(name).startswith("config.sweep.")
+        if name != "config.distill.weight"
+    ]
+    names = [name for name in _SETTINGS if name in trials] + config
+    return [name for name in names if trials[name].nunique(dropna=False) > 1]
+
+
+def importance_of(trials: pd.DataFrame, value: str = "hypervolume") -> pd.DataFrame:
+    """Return how much each varied setting explains of what trials reached.
+
+    Args:
+        trials: A row per trial, see :func:`analysis.charts.response.trial_results`.
+        value: Column of what they reached.
+
+    Returns:
+        A row per setting, the most important first: ``setting`` (column), ``label``, ``importance`` (omega squared, 0
+        to 1), ``groups`` (values, or groups of them) and ``trials``. Settings that vary together, as the KD
+        temperature is missing without imitation, each get the whole effect: shares need not add up to 1.
+
+    Raises:
+        UserError: If there is no such column of numbers.
+    """
+    if value not in trials or not pd.api.types.is_numeric_dtype(trials[value].dtype):
+        raise UserError("value", value, "a column of numbers, a row per trial")
+    kept = trials[np.isfinite(trials[value].to_numpy(dtype=float))]
+    rows = []
+    for name in varied_settings(kept):
+        share, groups = omega_squared(_groups(kept[name]), kept[value].tolist())
+        label = {"kd_kind": "KD kind"}.get(name, metric(name).label.removeprefix("config."))
+        rows.append({"setting": name, "label": label, "importance": share, "groups": groups, "trials": len(kept)})
+    table: pd.DataFrame = pd.DataFrame(rows, columns=["setting", "label", "importance", "groups", "trials"])
+    ordered: pd.DataFrame = table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+    return ordered
+
+
+def _groups(column: pd.Series[Any]) -> list[Any]:
+    if column.nunique() > _MOST_GROUPS and pd.api.types.is_numeric_dtype(column.dtype):
+        return [None if pd.isna(code) else int(code) for code in pd.qcut(column.rank(), _NUM_GROUPS, labels=False)]
+    return [None if pd.isna(value) else value for value in column]

@@ -1,0 +1,220 @@
+"""One architecture, several measurements: of searches, of training from scratch, of machines; never mixed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.frame import Paths, RunWarning, read_runs
+from dnad_ray.errors import UserError
+from dnad_ray.places import Place, address
+from dnad_ray.records_retrained import MEASUREMENT_COLUMNS, RETRAINED_COLUMNS, Measurement, Retrained
+from dnad_ray.retrained import read_measurements, read_retrained
+from dnad_ray.store import RunContents
+
+__all__ = [
+    "NETWORK",
+    "architectures",
+    "load_measurements",
+    "load_retrained",
+    "retrained_frame",
+    "retrained_networks",
+    "with_measurements",
+    "with_retrained",
+]
+
+NETWORK = ("digest", "dataset", "image_size", "num_classes", "init_channels", "counter")
+"""What makes two snapshots the same network with the same costs: the architecture, and all that costs follow from."""
+
+_PROTOCOL = ("digest", "protocol", "dataset", "image_size", "num_classes", "init_channels", "width", "split")
+
+
+def architectures(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per network: duplicates of a genotype are one architecture with several measurements.
+
+    Args:
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+
+    Returns:
+        The row of the snapshot with the lowest error of each network (of equal ones, that found with least compute),
+        with its index label and all columns of ``frame``, and: ``num_measurements``, ``error_mean``, ``error_std``
+        (sample standard deviation; NaN for one measurement), ``error_worst``, ``num_runs`` and ``num_trials``. The
+        lowest of many errors is a lucky one: weigh ``error_mean`` where numbers of measurements differ. Ordered as
+        the frame.
+
+    Raises:
+        UserError: If a column of :data:`NETWORK` is missing.
+    """
+    keys = _columns(frame, NETWORK)
+    ranked = frame.sort_values(["error", "device_seconds", "run", "trial", "step"], kind="stable")
+    first = ranked.drop_duplicates(keys)
+    trials = frame["run"].astype(str) + "\n" + frame["trial"].astype(str)
+    grouped = frame.assign(_trial=trials).groupby(keys, dropna=False, sort=False)
+    numbers = grouped.agg(
+        num_measurements=("error", "size"),
+        error_mean=("error", "mean"),
+        error_std=("error", "std"),
+        error_worst=("error", "max"),
+        num_runs=("run", "nunique"),
+        num_trials=("_trial", "nunique"),
+    )
+    joined = first.join(numbers, on=keys)
+    table: pd.DataFrame = joined.loc[frame.index[frame.index.isin(joined.index)]]
+    return table
+
+
+def load_retrained(paths: Paths) -> pd.DataFrame:
+    """Read the networks that run folders hold trained from scratch: a row per job, that is per network and seed.
+
+    Args:
+        paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
+
+    Returns:
+        Columns :data:`dnad_ray.records_retrained.RETRAINED_COLUMNS`, ``test_error`` (1 - ``accuracy``) and
+        ``run_path``; without rows where nothing was retrained.
+
+    Raises:
+        RunFolderError: As :func:`analysis.frame.load_runs`.
+
+    Warns:
+        RunWarning: For each record that cannot be read.
+    """
+    return retrained_frame(read_runs(paths))
+
+
+def retrained_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
+    """Return the frame that :func:`load_retrained` describes."""
+    frame = _frame(runs, read_retrained, RETRAINED_COLUMNS, Retrained)
+    frame.insert(len(RETRAINED_COLUMNS), "test_error", 1.0 - frame["accuracy"])
+    return frame
+
+
+def load_measurements(paths: Paths) -> pd.DataFrame:
+    """Read latency and memory of networks, a row per network and machine; as :func:`load_retrained` otherwise."""
+    return _frame(read_runs(paths), read_measurements, MEASUREMENT_COLUMNS, Measurement)
+
+
+def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per retrained network and protocol: the mean over its seeds.
+
+    A front of them is drawn and compared like one of snapshots, over ``("test_error", "macs", "params")``.
+
+    Args:
+        retrained: As :func:`load_retrained` returns it. Networks that began with inherited weights are left out: they
+            were not trained from scratch.
+
+    Returns:
+        The columns of ``retrained`` with ``accuracy``, ``test_error``, ``train_loss`` and ``train_accuracy`` as means,
+        ``device_seconds`` as the sum and ``seed`` as the first one, and: ``num_seeds``, ``accuracy_std`` (NaN for one
+        seed), ``trial`` (the first job), ``kind`` and ``step``, so that charts of snapshots take it.
+    """
+    scratch = retrained[~retrained["inherited"].astype(bool)]
+    keys = _columns(scratch, _PROTOCOL)
+    grouped = scratch.groupby(keys, dropna=False, sort=False)
+    means = ("accuracy", "test_error", "train_loss", "train_accuracy")
+    rules: dict[str, Any] = {name: "first" for name in scratch.columns if name not in keys}
+    rules |= dict.fromkeys(means, "mean") | {"device_seconds": "sum"}
+    table = grouped.agg(rules).reset_index()
+    table["num_seeds"] = grouped["seed"].nunique().to_numpy()
+    table["accuracy_std"] = grouped["accuracy"].std().to_numpy()
+    names = [*retrained.columns, "num_seeds", "accuracy_std"]
+    result: pd.DataFrame = table[names].assign(trial=table["job"], kind="retrained", step=0)
+    return result
+
+
+def with_retrained(frame: pd.DataFrame, retrained: pd.DataFrame, protocol: str | None = None) -> pd.DataFrame:
+    """Add what became of the architectures of snapshots when they were trained from scratch.
+
+    Args:
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them; its rows and index stay.
+        retrained: As :func:`load_retrained` returns it.
+        protocol: Which protocol of training; needed where there are several, since they do not compare.
+
+    Returns:
+        A copy of ``frame`` with ``accuracy`` (mean over seeds), ``accuracy_std``, ``num_seeds`` and ``test_error``;
+        missing for architectures that were not retrained. They are joined by digest: costs stay those of the
+        snapshot, whatever the width that was trained.
+
+    Raises:
+        UserError: If there are several protocols, widths or test splits and none was chosen, or the chosen one is
+            unknown.
+    """
+    networks = retrained_networks(retrained)
+    networks = networks[networks["digest"].isin(frame["digest"])]
+    known = sorted(networks["protocol"].unique())
+    if protocol is not None:
+        if protocol not in known:
+            raise UserError("protocol", protocol, ", ".join(known) or "none: nothing was retrained")
+        networks = networks[networks["protocol"] == protocol]
+    elif len(known) > 1:
+        raise UserError("protocol", None, f"one of {', '.join(known)}: networks that were trained alike")
+    if networks["digest"].duplicated().any():
+        differing = [name for name in _PROTOCOL if name != "digest" and networks[name].nunique() > 1]
+        raise UserError("retrained", f"several {', '.join(differing)} of one architecture", "records of one of them")
+    return _joined(frame, networks, ["digest"], ["accuracy", "accuracy_std", "num_seeds", "test_error"])
+
+
+def with_measurements(frame: pd.DataFrame, measurements: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
+    """Add latency and memory that were measured on one machine to networks of the same width and image size.
+
+    Args:
+        frame: Snapshots, or retrained networks.
+        measurements: As :func:`load_measurements` returns it.
+        **chosen: Values that tell one measurement of a network from another, for example ``device_name="..."``,
+            ``batch_size=1`` or ``threads=1``.
+
+    Returns:
+        A copy of ``frame`` with ``latency_p50``, ``latency_p90``, ``latency_p99`` and ``peak_memory``.
+
+    Raises:
+        UserError: If a column is unknown, or several measurements of one network remain.
+    """
+    for name, value in chosen.items():
+        if name not in measurements:
+            raise UserError("measurements", name, f"one of {', '.join(map(str, measurements.columns))}")
+        measurements = measurements[measurements[name] == value]
+    keys = ["digest", "init_channels", "image_size"]
+    if measurements.duplicated(keys).any():
+        differing = [
+            name
+            for name in ("device", "device_name", "threads", "batch_size", "model", "width", "run")
+            if measurements[name].nunique() > 1
+        ]
+        raise UserError("measurements", f"several {', '.join(differing)} of one network", "one choice of them by name")
+    return _joined(frame, measurements, keys, ["latency_p50", "latency_p90", "latency_p99", "peak_memory"])
+
+
+def _joined(frame: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    plain = frame.drop(columns=[name for name in columns if name in frame])
+    table: pd.DataFrame = plain.join(other.set_index(list(keys))[list(columns)].astype(float), on=list(keys))
+    return table
+
+
+def _columns(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in frame:
+            raise UserError("frame", f"no column {name}", f"the columns {', '.join(names)}")
+    return list(names)
+
+
+def _frame(
+    runs: Sequence[RunContents],
+    read: Callable[[Place], tuple[list[dict[str, Any]], list[str]]],
+    columns: Sequence[str],
+    record: type,
+) -> pd.DataFrame:
+    dtypes = {"bool": "bool", "int": "int64", "float": "float64", "float | None": "float64"}
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        records, problems = read(run.path)
+        rows += [entry | {"run": run.name, "run_path": address(run.path)} for entry in records]
+        for problem in problems:
+            warnings.warn(f"run {run.name}: {problem}", RunWarning, stacklevel=4)
+    kinds = {name: str(record.__annotations__[name]) for name in columns} | {"run_path": "str"}
+    table: pd.DataFrame = pd.DataFrame(
+        {name: pd.Series([row[name] for row in rows], dtype=dtypes.get(kind, "str")) for name, kind in kinds.items()}
+    )
+    return table

@@ -1,0 +1,190 @@
+"""Which charts a report has: those that its data can fill, each with its heading and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.charts.attainment import plot_attainment
+from analysis.charts.compute import plot_compute
+from analysis.charts.front import plot_front
+from analysis.charts.front_3d import plot_front_3d
+from analysis.charts.hypervolume import plot_hypervolume
+from analysis.charts.importance import plot_importance
+from analysis.charts.operations import plot_operations
+from analysis.charts.parallel import plot_parallel
+from analysis.charts.ranking import plot_ranking
+from analysis.charts.response import plot_response
+from analysis.charts.trajectories import plot_paths, plot_shrinking
+from analysis.charts.weights import plot_weights
+from analysis.frame import setting_of
+from analysis.importance import varied_settings
+from analysis.measurements import retrained_networks
+from analysis.published import published_figures
+from search_spaces.genotype import Genotype
+
+__all__ = ["Chart", "Found", "charts_of"]
+
+MOST_DOMINATED = 1500
+"""Markers of dominated snapshots in the first chart; a browser draws as many at once."""
+
+_MOST_PANELS = 6
+_LONG_LEGEND = 7  # entries
+_COLOURED_BY_SETTING = frozenset({"attainment", "compute", "shrinking", "paths"})
+_PLAIN_HEIGHT = 440
+_PUBLISHED = {"cifar10": "cifar10", "imagenet": "imagenet"}  # names of datasets here, and there
+
+
+class Found(NamedTuple):
+    """What a report is about.
+
+    Attributes:
+        frame: Snapshots.
+        history: Epochs of the searches.
+        retrained: Networks trained from scratch, a row per seed.
+        genotypes: Networks of the front by digest, cheapest first.
+        weights: Architecture weights by epoch.
+    """
+
+    frame: pd.DataFrame
+    history: pd.DataFrame
+    retrained: pd.DataFrame
+    genotypes: Mapping[str, Genotype]
+    weights: pd.DataFrame
+
+
+class Chart(NamedTuple):
+    """A chart of the report: its id in the page, heading, caption and figure."""
+
+    name: str
+    heading: str
+    caption: str
+    figure: go.Figure
+
+
+def charts_of(found: Found) -> list[Chart]:
+    """Return the charts that the data can fill; the first one, where there is any snapshot, is the front."""
+    charts = [Chart(name, heading, caption, draw()) for name, heading, caption, draw in _entries(found)]
+    num_settings = len(setting_of(found.frame).cat.categories) if len(found.frame) else 0
+    return [_without_legend(chart) if num_settings > _LONG_LEGEND else chart for chart in charts]
+
+
+def _without_legend(chart: Chart) -> Chart:
+    """Return a chart that leaves a long legend of settings to the first one, where it has the same colours."""
+    if chart.name not in _COLOURED_BY_SETTING:
+        return chart
+    chart.figure.update_layout(showlegend=False, height=_PLAIN_HEIGHT)
+    return chart._replace(caption=f"{chart.caption} Colours are those of the front's legend.")
+
+
+def _entries(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+    frame = found.frame
+    if len(frame):
+        yield "front", "The front", "", lambda: plot_front(frame, most_dominated=MOST_DOMINATED)
+    yield from _retrained(found)
+    if len(frame):
+        yield (
+            "parallel", "What the front trades",
+            "A line is a network of the front; better is up on every axis, and lines that cross show what is traded. A "
+            "click on a dot shows the network above, one on the legend hides a group.",
+            lambda: plot_parallel(frame),
+        )  # fmt: skip
+        yield (
+            "space", "The front in three objectives",
+            "Error upward, MACs and parameters on the ground. Drag to turn; click a point to see the network above.",
+            lambda: plot_front_3d(frame),
+        )  # fmt: skip
+        yield (
+            "attainment", "What each setting attains over its seeds",
+            "The line is what at least half of a setting's trials reach, the band lies between what the best one "
+            "reached and what all did (attainment surfaces).",
+            lambda: plot_attainment(frame),
+        )  # fmt: skip
+        yield (
+            "hypervolume", "Quality of each trial's front",
+            "Share of the box from zero to the reference point that the networks of one trial dominate, in error, MACs "
+            "and parameters. A dot is a trial; trials of one setting differ in their seed only.",
+            lambda: plot_hypervolume(frame),
+        )  # fmt: skip
+        yield (
+            "compute", "What compute buys",
+            "The same share for the front that a trial has found so far, over the seconds it has spent.",
+            lambda: plot_compute(frame),
+        )  # fmt: skip
+    yield from _settings(frame)
+    if found.genotypes and len({len(genotype.cells) for genotype in found.genotypes.values()}) == 1:
+        yield (
+            "operations", "What the front is made of",
+            "Edges of each operation by cell, from the stem to the classifier: the mean over networks of similar MACs.",
+            lambda: plot_operations(found.genotypes),
+        )  # fmt: skip
+    if len(found.weights):
+        yield (
+            "weights", "Where the architecture weights went",
+            "Share of each operation, the mean over cells and trials; the band spans the trials.",
+            lambda: plot_weights(found.weights),
+        )  # fmt: skip
+    if len(found.history):
+        caption = "What each search deleted, epoch by epoch."
+        yield "shrinking", "Operations alive in the supernet", caption, lambda: plot_shrinking(found.history, frame)
+    if len(frame):
+        yield (
+            "paths", "The way of each trial",
+            "A line joins the snapshots of one trial, from its densest network on the right to its sparsest on the "
+            "left.",
+            lambda: plot_paths(frame),
+        )  # fmt: skip
+
+
+def _settings(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+    finished = frame[frame["kind"] == "final"] if len(frame) else frame
+    if not len(finished):
+        return
+    varied = varied_settings(finished.drop_duplicates(["run", "trial"]))
+    temperatures = finished["kd_temperature"].dropna().nunique()
+    if temperatures > 1 and finished["shrink_rate"].nunique() <= _MOST_PANELS:
+        yield (
+            "response", "How results answer to the settings",
+            "Hypervolume of finished trials against the KD temperature, by KD weight and shrink rate: the mean of the "
+            "seeds, and a band from the worst to the best.",
+            lambda: plot_response(frame),
+        )  # fmt: skip
+    if varied and len(finished) > 3:
+        yield (
+            "importance", "Which settings matter",
+            "Share of the variance between trials that each setting explains alone (omega squared); the rest is seeds "
+            "and interactions.",
+            lambda: plot_importance(frame),
+        )  # fmt: skip
+
+
+def _retrained(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+    networks = retrained_networks(found.retrained)
+    if not len(networks):
+        return
+    # Networks of one protocol compare; of several, the one with the most networks is shown.
+    protocol = networks["protocol"].value_counts().index[0]
+    kept = networks[networks["protocol"] == protocol].reset_index(drop=True)
+    words = f"protocol {protocol}: recipe {kept['recipe'][0]}, {kept['epochs'][0]} epochs"
+    split = "test images" if set(kept["split"]) == {"test"} else "images of the split that the table names"
+    known = _PUBLISHED.get(str(kept["dataset"][0]))
+    overlay = published_figures(known) if known else None
+    marked = " Stars are published figures: other training, mostly the best of many runs." if known else ""
+    yield (
+        "retrained", "Trained from scratch",
+        f"Error on {split} against parameters, the mean over seeds ({words}). These numbers are never mixed with proxy "
+        f"errors.{marked}",
+        # Networks of the front and baselines in colours of their own.
+        lambda: plot_front(
+            kept.assign(run=kept["origin"]), ("test_error", "params", "macs"), colour="run", overlay=overlay
+        ),
+    )  # fmt: skip
+    if kept["proxy_accuracy"].notna().sum() > 2:
+        yield (
+            "ranking", "Does the proxy rank as training from scratch does?",
+            f"A dot is a network; bars are the deviation over seeds ({words}).",
+            lambda: plot_ranking(kept),
+        )  # fmt: skip
