@@ -13,6 +13,7 @@ import fsspec
 import pytest
 
 from analysis import load_runs
+from dnad_ray import checkpoint
 from dnad_ray.errors import RunFolderError
 from dnad_ray.places import address, place, put, reached, remove_folder
 from dnad_ray.store import create_run, read_genotype, read_run, write_bytes, write_json
@@ -159,6 +160,13 @@ def test_create_run_refuses_what_is_not_free(base):
         create_run(base / "a b", {}, "0.1")
 
 
+@pytest.fixture
+def all_checkpoints(monkeypatch):
+    """A checkpoint at every snapshot, however long it takes to bring one to a server."""
+    monkeypatch.setattr(checkpoint, "LEAST_GAP_FACTOR", 0.0)
+
+
+@pytest.mark.usefixtures("all_checkpoints")
 def test_search_into_a_url_is_resumed_and_read_beside_a_local_run(base, config_file, tmp_path, timeless, command):
     url, local = address(base / "demo"), tmp_path / "demo"
     imitating = ("--set", "distill.kind=logits")
