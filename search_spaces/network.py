@@ -55,7 +55,8 @@ class CellNetwork(Network):
             if str(index) in self.cells:
                 output = self.cells[str(index)](older, newer, None if weights is None else weights[index])
                 taps[stage] = output
-            older, newer = newer, None if output is None else F.relu(output)
+            is_last = index + 1 == len(self.stages)  # read by the classifier, as it is
+            older, newer = newer, None if output is None or is_last else F.relu(output)
         return NetworkOutput(self.classifier(cast(Tensor, output)), tuple(taps))
 
 
