@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.plain_supernet import PlainSupernet, copy_weights
 from dnad_ray.config import DistillConfig, RunConfig, TrainConfig
-from dnad_ray.devices import MEMORY_FORMAT, placed
+from dnad_ray.devices import MEMORY_FORMAT, keep_freed_memory, placed
 from dnad_ray.learner import Learner
 from dnad_ray.losses import shrinking_loss
 from dnad_ray.relaxation import Relaxation
@@ -156,6 +156,7 @@ def peak_memory(arguments, setting, share, is_plain):
 
 def one(setting, share, is_plain, device, precision):
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a search does, for both nets
     device = torch.device(device)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
     before = peak_of_process()
@@ -287,6 +288,7 @@ def main():
         parser.error(f"--settings: got {', '.join(sorted(unknown))}; allowed: {', '.join(SETTINGS)}")
     device = torch.device(arguments.device)
     torch.set_num_threads(1)
+    keep_freed_memory()
     hardware = limits(device)
     at_best = "{gmac_per_s:.0f} GMAC/s, {gb_per_s:.1f} GB/s, {us_per_call:.1f} us a call".format(**hardware)
     print(f"{device}, {arguments.precision}, torch {torch.__version__}, one thread: {at_best}\n")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from dnad_ray.weights import MAX_BYTES, parse_state
 from search_spaces.json_reader import parse_json
 
 __all__ = [
+    "CheckpointKeeper",
     "checkpoints_of",
     "keep_checkpoint",
     "load_newest",
@@ -36,6 +38,52 @@ __all__ = [
 SCHEMA = 2
 _STATE, _MANIFEST = "state.pt", "manifest.json"
 _LARGEST_MANIFEST = 10_000
+LONGEST_GAP_SECONDS = 30.0
+"""Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
+LEAST_GAP_FACTOR = 100.0
+"""Least time between two checkpoints, in multiples of what the last one took: they cost at most one hundredth."""
+
+
+@final
+class CheckpointKeeper:
+    """The checkpoints of a trial, no more often than they are worth.
+
+    What a killed trial repeats gives the same snapshots again, so a checkpoint saves time and nothing else: where
+    snapshots come faster than a hundred times what it takes to write one, most of them do without.
+
+    Args:
+        checkpoints: The folder that :func:`checkpoints_of` names.
+    """
+
+    def __init__(self, checkpoints: Place) -> None:
+        self._checkpoints = checkpoints
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    def newest(self) -> dict[str, Any] | None:
+        """Return the state to continue from, None to begin."""
+        return load_newest(self._checkpoints.glob("*"))
+
+    def is_due(self, *, wanted: bool) -> bool:
+        """Whether to keep a checkpoint now.
+
+        Args:
+            wanted: Whether something happened that had better not be repeated, such as a snapshot.
+        """
+        passed = time.monotonic() - self._last
+        return passed > LONGEST_GAP_SECONDS or (wanted and passed >= LEAST_GAP_FACTOR * self._cost)
+
+    def keep(self, state: Callable[[], dict[str, Any]], step: int) -> None:
+        """Add a checkpoint and remove the ones before the two newest.
+
+        Args:
+            state: Returns plain data and tensors, as :meth:`dnad_ray.search.SearchState.state_dict` does.
+            step: Optimisation steps taken.
+        """
+        began = time.monotonic()
+        keep_checkpoint(self._checkpoints, state(), step)
+        self._last = time.monotonic()
+        self._cost = self._last - began
 
 
 def checkpoints_of(folder: Place, trial: str) -> Place:

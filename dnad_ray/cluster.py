@@ -24,7 +24,7 @@ from dnad_ray.resources import Allotment, Node, allot
 from dnad_ray.store import write_bytes
 from dnad_ray.usage import no_usage_statistics
 
-__all__ = ["allotment_of", "check_storage", "cluster", "nodes", "num_parallel"]
+__all__ = ["allotment_of", "check_space", "check_storage", "cluster", "nodes", "num_parallel"]
 
 _LEAST_FREE_BYTES = 200 * 2**20
 
@@ -110,11 +110,7 @@ def check_storage(folder: Place) -> None:
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
     """
-    free = shutil.disk_usage(folder).free if isinstance(folder, Path) else None
-    if free is not None and free < _LEAST_FREE_BYTES:
-        raise ResourceError(
-            f"free space at {address(folder)}", f"{free / 2**20:.0f} MiB", f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB"
-        )
+    check_space(folder, _LEAST_FREE_BYTES)
     marker = folder / f".visible-{uuid4().hex}"
     write_bytes(marker, b"")
     try:
@@ -123,6 +119,15 @@ def check_storage(folder: Place) -> None:
         marker.unlink()
     if blind:
         raise ResourceError("--out", address(folder), f"storage that every node sees; {', '.join(blind)} does not")
+
+
+def check_space(folder: Place, least_bytes: int) -> None:
+    """Raise :class:`ResourceError` where a folder is on a disk with less room than that."""
+    free = shutil.disk_usage(folder).free if isinstance(folder, Path) else least_bytes
+    if free < least_bytes:
+        raise ResourceError(
+            f"free space at {address(folder)}", f"{free / 2**20:.0f} MiB", f"{least_bytes / 2**20:.0f} MiB"
+        )
 
 
 def _blind_nodes(marker: Place) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Mapping
 from typing import Any, cast, final
 from uuid import uuid4
@@ -25,7 +24,7 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from upath import UPath
 
 from dnad_ray.budget import time_check
-from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest, seed_all
+from dnad_ray.checkpoint import CheckpointKeeper, checkpoints_of, seed_all
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
@@ -38,7 +37,7 @@ from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import write_json
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trainable import metrics_of, stop_check
-from dnad_ray.trial import CHECKPOINT_SECONDS, TrialSpec, run_trial, spec_of
+from dnad_ray.trial import TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
 __all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "share", "train_storage", "tune_shared_trial"]
@@ -131,15 +130,13 @@ def _search_part(config: dict[str, Any]) -> None:
         torch.cuda.set_device(get_device())  # Train shows each process all GPUs of the trial on the node
     limit_memory(device, allotment.gpus)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
-    checkpoints = checkpoints_of(run_folder, spec.name)
-    saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, device)
-    last_checkpoint = time.monotonic()
+    checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
+    saved = share_state(ranks, checkpoints.newest() if ranks.is_first else None, device)
     stop = SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
-        is_due = isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS
-        if ranks.is_first and is_due:
-            keep_checkpoint(checkpoints, state.state_dict(), state.step)
-            last_checkpoint = time.monotonic()
+        is_last = isinstance(event, StopRequest)
+        if ranks.is_first and (is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot))):
+            checkpoints.keep(state.state_dict, state.step)
         if isinstance(event, StopRequest):
             ray.train.report({"step": state.step, "stopped": event.reason})
             continue

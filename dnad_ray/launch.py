@@ -15,7 +15,7 @@ from ray.tune.error import TuneError
 from ray.tune.stopper import CombinedStopper, TimeoutStopper
 
 from dnad_ray.budget import Budget
-from dnad_ray.cluster import allotment_of, check_storage, nodes, num_parallel
+from dnad_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.distributed import WAITING_ROOM, PlaceCleaner, share, tune_shared_trial
@@ -38,6 +38,7 @@ __all__ = ["run_sweep"]
 
 _MAX_FAILURES = 2
 _LOGS = ("error.txt", "events.out.tfevents.*")
+_FULL_BELOW_BYTES = 2**20
 _GRACE_SECONDS = 120.0
 """After the time budget, for trials to finish a step and save it; what hangs is ended then."""
 
@@ -126,7 +127,8 @@ def run_sweep(
         )
         try:
             results = tuner.fit()
-        except (TuneError, RayError, OSError, EOFError) as error:  # the last two where Tune finds the disk full
+        except (TuneError, RayError, OSError, EOFError) as error:
+            check_space(folder, _FULL_BELOW_BYTES)  # a full disk shows in many ways, few of which name it
             raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
         for index in range(len(results)):
             _note_failure(folder, results[index])

@@ -101,7 +101,8 @@ class RetrainState:
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         self._parallel: nn.Module = self.trainee
         if ranks.size > 1:
-            self._parallel = DistributedDataParallel(self.trainee)
+            # The graph is the same in every step; said so, it may leave out a part of the stem that no cell reads.
+            self._parallel = DistributedDataParallel(self.trainee, static_graph=True)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -57,6 +57,7 @@ def run_jobs(
     stop: StopCheck,
     deadline: float | None,
     ended: Ended,
+    idle: Callable[[], None],
 ) -> None:
     """Train jobs inside :func:`dnad_ray.cluster.cluster`, as many at once as there is room for.
 
@@ -72,6 +73,7 @@ def run_jobs(
         stop: Asked five times a second; jobs then end after their step, with a checkpoint.
         deadline: When to pause, in seconds since the epoch; None for never.
         ended: Told of each job that is over.
+        idle: Called between two looks at the jobs, to show where they are.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
@@ -99,6 +101,7 @@ def run_jobs(
                 state = "failed"
                 _note_failure(run, job, error)
             ended(job, state)
+        idle()
         if not is_asked and (request := stop()) is not None:
             is_asked = True
             board.ask.remote(request)

@@ -32,6 +32,7 @@ from search_spaces.json_reader import parse_json
 __all__ = [
     "digest_of_data",
     "job_folder",
+    "read_job_history",
     "read_job_status",
     "read_measurements",
     "read_retrained",
@@ -83,6 +84,15 @@ def read_job_status(run: Place, job: str) -> dict[str, Any]:
     except (OSError, UserError):
         return {"state": "unknown"}
     return {"state": "unknown"} | data if isinstance(data, dict) else {"state": "unknown"}
+
+
+def read_job_history(run: Place, job: str) -> list[dict[str, Any]]:
+    """Return the entries of a job's epochs so far, none where none was written yet."""
+    try:
+        data = parse_json(read_file(job_folder(run, job) / "history.json", _MAX_BYTES), "history.json")
+    except (OSError, UserError):
+        return []
+    return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
 
 
 def write_result(run: Place, record: Retrained) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from dnad_ray import __version__
 from dnad_ray.budget import Budget
-from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest
+from dnad_ray.checkpoint import CheckpointKeeper, checkpoints_of
 from dnad_ray.config import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data import ImageData, load_data
 from dnad_ray.devices import device_for
@@ -34,7 +33,7 @@ from dnad_ray.search import SearchState, seconds_per_step
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import create_run, free_folder, is_run, read_run, read_status, write_parquet
 from dnad_ray.teacher import TeacherFile, load_teacher, read_teacher, save_teacher, train_teacher
-from dnad_ray.trial import CHECKPOINT_SECONDS, DONE, TrialSpec, run_trial
+from dnad_ray.trial import DONE, TrialSpec, run_trial
 
 __all__ = [
     "Prepared",
@@ -206,16 +205,15 @@ def run_search(
     """Run or continue one trial in this process, until it is asked to stop; it can be resumed exactly there."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
-    checkpoints = checkpoints_of(folder, spec.name)
-    saved = load_newest(checkpoints.glob("*"))
-    last_checkpoint = time.monotonic()
+    checkpoints = CheckpointKeeper(checkpoints_of(folder, spec.name))
+    saved = checkpoints.newest()
     board.trial_began(spec.name)
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved, stop=stop):
         if not isinstance(event, StopRequest):
             board.report(spec.name, event)
-        if isinstance(event, Snapshot | StopRequest) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            keep_checkpoint(checkpoints, state.state_dict(), state.step)
-            last_checkpoint = time.monotonic()
+        is_last = isinstance(event, StopRequest)
+        if is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+            checkpoints.keep(state.state_dict, state.step)
     status = read_status(folder, spec.name)
     board.trial_ended(spec.name, status["state"], status.get("reason"))
 

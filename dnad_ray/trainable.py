@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from ray import tune
 
 from dnad_ray.budget import time_check
-from dnad_ray.checkpoint import checkpoints_of, keep_checkpoint, load_newest, seed_all
+from dnad_ray.checkpoint import CheckpointKeeper, checkpoints_of, seed_all
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
@@ -21,7 +20,7 @@ from dnad_ray.search import SearchState
 from dnad_ray.stop_board import RemoteStop
 from dnad_ray.stopping import StopCheck, StopRequest, first_of
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trial import CHECKPOINT_SECONDS, run_trial, spec_of
+from dnad_ray.trial import run_trial, spec_of
 
 __all__ = ["metrics_of", "stop_check", "tune_trial"]
 
@@ -61,19 +60,17 @@ def tune_trial(
     device = device_for(spec.config.train.device)
     limit_memory(device, gpu_share)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
-    checkpoints = checkpoints_of(run_folder, spec.name)
-    saved = load_newest(checkpoints.glob("*"))
-    last_checkpoint = time.monotonic()
+    # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
+    checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
+    saved = checkpoints.newest()
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(stop, deadline)):
         if isinstance(event, StopRequest):
-            keep_checkpoint(checkpoints, state.state_dict(), state.step)
+            checkpoints.keep(state.state_dict, state.step)
             tune.report({"step": state.step, "stopped": event.reason})
             continue
         metrics = metrics_of(event, state)
-        if isinstance(event, Snapshot) or time.monotonic() - last_checkpoint > CHECKPOINT_SECONDS:
-            # Ours, not Tune's: it copies in threads, and by way of a disk that other nodes would have to see.
-            keep_checkpoint(checkpoints, state.state_dict(), state.step)
-            last_checkpoint = time.monotonic()
+        if checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+            checkpoints.keep(state.state_dict, state.step)
         tune.report(metrics)
 
 

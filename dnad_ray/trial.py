@@ -14,6 +14,7 @@ import torch
 
 from dnad_ray.config import RunConfig, with_overrides
 from dnad_ray.data import ImageData
+from dnad_ray.devices import keep_freed_memory
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.inherited import keep_weights
 from dnad_ray.parallel import ALONE, Ranks
@@ -25,10 +26,7 @@ from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import read_final_step, read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
 
-__all__ = ["CHECKPOINT_SECONDS", "DONE", "TrialSpec", "run_trial", "setting_of", "spec_of", "trials_of"]
-
-CHECKPOINT_SECONDS = 30.0
-"""Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
+__all__ = ["DONE", "TrialSpec", "run_trial", "setting_of", "spec_of", "trials_of"]
 
 DONE = frozenset({"finished", "stopped", "dominated"})
 """States that a resume leaves alone: at its end or limit, a loss that would diverge again, stopped by the scheduler."""
@@ -120,6 +118,7 @@ def run_trial(
         status says so and the generator ends; where it is stopped, the request is the last event, and the state that
         comes with it is to be saved.
     """
+    keep_freed_memory()
     if saved is None:
         state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
     else:
@@ -142,13 +141,16 @@ def run_trial(
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     write_status(folder, spec.name, "running", **facts)
+    num_written = -1  # what stands there may be an earlier attempt's, of another length
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.supernet.genotype)
                 if spec.config.evaluation.keep_weights:
                     keep_weights(folder, state, event.step)
-            write_history(folder, spec.name, state.history)
+            if len(state.history) != num_written:  # within an epoch, snapshots add nothing to it
+                write_history(folder, spec.name, state.history)
+                num_written = len(state.history)
             yield event, state
             if isinstance(event, StopRequest):
                 facts |= {"step": state.step, "device_seconds": state.device_seconds}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import NONE
 from search_spaces.pixels import halves
+from search_spaces.products import product_with_gradients
 
 __all__ = [
     "CHAINS",
@@ -195,7 +196,7 @@ class PointwiseNorm(nn.Module):
 
 def _product(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Apply a convolution 1x1 as a matrix product, which is faster on CPUs; its stride is not looked at."""
-    return (x.permute(0, 2, 3, 1) @ conv.weight.flatten(1).t()).permute(0, 3, 1, 2)
+    return product_with_gradients(x, conv.weight.flatten(1))
 
 
 def _skip(channels: int, stride: int, searching: bool) -> Operation:

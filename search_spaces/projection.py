@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from search_spaces.products import add_product_, kernel_gradient, pixel_rows, product
+
 __all__ = ["Projection", "Statistics", "normalised", "weighted_sum"]
 
 # Numbers in a tensor from which sums run as products, and below which groups are copied side by side.
@@ -109,11 +111,9 @@ class _Normalised(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, statistics: list[Statistics]) -> Tensor:
         channels = kernel.shape[1]
         folded = _fold([x], [kernel], statistics)
-        result = torch.empty_like(x)
         biases = folded.shift * -folded.rate
-        kernels = (folded.kernel * folded.rate[:, :, None]).transpose(1, 2)
-        into = _batch(result, channels)
-        torch.baddbmm(biases[:, None, :], _batch(x, channels), kernels, out=into)
+        kernels = folded.kernel * folded.rate[:, :, None]
+        result = product(x, kernels.view(-1, channels), biases.view(-1), len(kernels))
         ctx.of_batch = statistics[0].of_batch
         ctx.save_for_backward(x, result.relu_(), *_stored(folded))
         return result
@@ -124,15 +124,13 @@ class _Normalised(torch.autograd.Function):
         folded = _restored(iter(stored), ctx.of_batch)
         gradient = torch.ops.aten.threshold_backward(_channels_last(gradients[0]), result, 0)
         channels = folded.kernel.shape[1]
-        outputs = _batch(gradient, channels)
-        products = torch.bmm(outputs.transpose(1, 2), _batch(x, channels))
-        totals = _column_sums(_rows(gradient)).view(-1, channels)
-        back = _fold_back(folded, products, totals, folded.rate, outputs.shape[1])
-        of_x = torch.empty_like(x)
-        into = _batch(of_x, channels)
-        torch.baddbmm(back.offset[:, None, :], outputs, back.kernel, out=into)
+        size = len(folded.kernel)
+        products = kernel_gradient(gradient, x, size).view(size, -1, channels)
+        totals = _column_sums(pixel_rows(gradient)).view(-1, channels)
+        back = _fold_back(folded, products, totals, folded.rate, x.numel() // x.shape[1])
+        of_x = product(gradient, _turned(back.kernel), back.offset.view(-1), size)
         if back.feedback is not None:
-            _add_feedback(of_x, x, back.feedback)
+            add_product_(of_x, x, _turned(back.feedback), size)
         return of_x, back.of_kernel.reshape(-1, channels), None
 
 
@@ -156,15 +154,14 @@ class _WeightedSum(torch.autograd.Function):
             channels = folded.kernel.shape[1]
             scale = weights[family.candidates, None] * folded.rate
             offset = (folded.shift * scale).sum(0)
-            matrices = (folded.kernel * scale[:, :, None]).transpose(1, 2).reshape(-1, channels)
-            for x, matrix in zip(members, matrices.split([x.shape[1] for x in members]), strict=True):
+            matrices = (folded.kernel * scale[:, :, None]).transpose(0, 1).reshape(channels, -1)
+            for x, matrix in zip(members, matrices.split([x.shape[1] for x in members], 1), strict=True):
                 if result is None:
-                    result = _empty(x, channels)
-                    torch.addmm(offset, _rows(x), matrix, beta=-1, out=_rows(result))
+                    result = product(x, matrix, -offset)
                 else:
-                    _rows(result).addmm_(_rows(x), matrix)
+                    add_product_(result, x, matrix)
             if family.groups.start:  # the first family's offset is in the first product
-                _rows(cast(Tensor, result)).sub_(offset)
+                pixel_rows(cast(Tensor, result)).sub_(offset)
             stored += _stored(folded)
         if result is None:
             result = torch.zeros_like(terms[0])
@@ -179,9 +176,9 @@ class _WeightedSum(torch.autograd.Function):
         terms, saved = saved[: ctx.num_terms], saved[ctx.num_terms :]
         # All that arrives at the node has this one gradient: it is brought into order once for all.
         gradient = _channels_last(gradients[0])
-        rows = _rows(gradient)
+        rows = pixel_rows(gradient)
         total = _column_sums(rows)
-        of_weights = [torch.dot(rows.view(-1), _rows(term).view(-1))[None] for term in terms]
+        of_weights = [torch.dot(rows.view(-1), pixel_rows(term).view(-1))[None] for term in terms]
         of_terms = [gradient * weight for weight in weights[: ctx.num_terms]]
         of_inputs: list[Tensor] = []
         of_kernels: list[Tensor] = []
@@ -190,19 +187,22 @@ class _WeightedSum(torch.autograd.Function):
             members = list(itertools.islice(inputs, family.num_saved))
             folded = _restored(stored, family.of_batch)
             channels, width = folded.kernel.shape[1:]
-            products = _cat([rows.t() @ _rows(x) for x in members], 1).view(channels, -1, width).transpose(0, 1)
+            products = (
+                _cat([kernel_gradient(gradient, x) for x in members], 1).view(channels, -1, width).transpose(0, 1)
+            )
             scale = weights[family.candidates, None] * folded.rate
             back = _fold_back(folded, products, total, scale, len(rows))
             of_weights.append(back.of_scale)
             of_kernels += back.of_kernel.reshape(-1, width).split([size * channels for size in family.sizes])
-            matrices, offsets, start = back.kernel.transpose(0, 1).reshape(channels, -1), back.offset.reshape(-1), 0
+            matrices, offsets, start = back.kernel.transpose(1, 2).reshape(-1, channels), back.offset.reshape(-1), 0
             of_members = []
             for x in members:
-                of_x, part = _empty(x, x.shape[1]), slice(start, start + x.shape[1])
+                part = slice(start, start + x.shape[1])
                 start = part.stop
-                torch.addmm(offsets[part], rows, matrices[:, part], out=_rows(of_x))
+                of_x = product(gradient, matrices[part], offsets[part])
                 if back.feedback is not None:
-                    _add_feedback(of_x, x, back.feedback[part.start // width : part.stop // width])
+                    feedback = back.feedback[part.start // width : part.stop // width]
+                    add_product_(of_x, x, _turned(feedback), len(feedback))
                 of_members.append(of_x)
             if len(members) < len(family.sizes):
                 of_members = list(of_members[0].split([size * width for size in family.sizes], 1))
@@ -276,9 +276,8 @@ def _fold(inputs: Sequence[Tensor], kernels: Sequence[Tensor], statistics: Seque
         var = torch.cat([entry.var for entry in statistics]).view(num_candidates, -1)
         return _Folded(kernel, None, None, shift, (var + eps).rsqrt())
     num = inputs[0].numel() // inputs[0].shape[1]
-    mean = _cat([_column_sums(_rows(x)) for x in inputs]).view(num_candidates, width) / num
-    batches = [_batch(x, width) for x in inputs]
-    moments = _cat([torch.bmm(batch.transpose(1, 2), batch) for batch in batches])
+    mean = _cat([_column_sums(pixel_rows(x)) for x in inputs]).view(num_candidates, width) / num
+    moments = _cat([kernel_gradient(x, x, x.shape[1] // width) for x in inputs]).view(num_candidates, width, width)
     covariance = torch.baddbmm(moments, mean[:, :, None], mean[:, None, :], beta=1 / num, alpha=-1)
     mapped = torch.bmm(kernel, covariance)
     shift = torch.bmm(kernel, mean[:, :, None]).squeeze(2)
@@ -345,27 +344,13 @@ def _restored(tensors: Iterator[Tensor], of_batch: bool) -> _Folded:
     return _Folded(kernel, mean, mapped, next(tensors), next(tensors))
 
 
-def _add_feedback(of_x: Tensor, x: Tensor, feedback: Tensor) -> None:
-    width = feedback.shape[1]
-    into = _batch(of_x, width)
-    if len(feedback) == 1:
-        into[0].addmm_(_rows(x), feedback[0])
-    else:
-        into.baddbmm_(_batch(x, width), feedback)
+def _turned(kernels: Tensor) -> Tensor:
+    """Turn each of (K, C_out, C_in) and put them in rows (K * C_in, C_out)."""
+    return kernels.transpose(1, 2).reshape(-1, kernels.shape[1])
 
 
 def _cat(tensors: Sequence[Tensor], dimension: int = 0) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dimension)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """View (N, C, H, W), channels last, as a matrix with a row per pixel."""
-    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
-
-
-def _batch(x: Tensor, channels: int) -> Tensor:
-    """View a group (N, size * C, H, W), channels last, as a matrix per candidate (size, N * H * W, C)."""
-    return x.permute(0, 2, 3, 1).view(-1, x.shape[1] // channels, channels).transpose(0, 1)
 
 
 def _column_sums(rows: Tensor) -> Tensor:
@@ -375,8 +360,3 @@ def _column_sums(rows: Tensor) -> Tensor:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _empty(x: Tensor, channels: int) -> Tensor:
-    size = (x.shape[0], channels, *x.shape[2:])
-    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)

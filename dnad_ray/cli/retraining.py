@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["carry_out", "request_of", "retrain", "run_config_of", "training_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_LINE_SECONDS = 10.0
 _OF_RUN = ("data.", "space.stem")
 """Keys of the run's configuration that `--set` replaces here; all others are settings of the protocol."""
 
@@ -209,6 +211,15 @@ def carry_out(
         reason = read_job_status(folder, job.name).get("reason")
         console.print(f"{text} ({reason})" if reason else text, markup=False, soft_wrap=True)
 
+    shown = time.monotonic()
+
+    def show_progress(*_: Any) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > _LINE_SECONDS:
+            shown = time.monotonic()
+            for line in _standing(todo, folder):
+                console.print(line, markup=False, soft_wrap=True)
+
     # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
     placed = with_overrides(
         run,
@@ -222,7 +233,7 @@ def carry_out(
         stop = first_of(signals, budget.check)
         if todo and options["no_ray"]:
             signals.defer()
-            _one_by_one(todo, images, folder, teacher_file=teacher_file, stop=stop, ended=ended)
+            _one_by_one(todo, images, folder, teacher_file=teacher_file, stop=stop, ended=ended, report=show_progress)
         elif todo:
             from dnad_ray.cluster import allotment_of, cluster
             from dnad_ray.retrain_tasks import run_jobs
@@ -231,7 +242,7 @@ def carry_out(
                 signals.defer()
                 run_jobs(
                     todo, images, teacher_file, folder, allotment_of(placed),
-                    stop=stop, deadline=budget.deadline, ended=ended,
+                    stop=stop, deadline=budget.deadline, ended=ended, idle=show_progress,
                 )  # fmt: skip
     names = {job.name for job in jobs}
     records, problems = read_retrained(folder)
@@ -258,7 +269,7 @@ def carry_out(
 
 
 def _one_by_one(
-    jobs: list[Job], images: RetrainImages, folder: Place, *, teacher_file: Any, stop: Any, ended: Any
+    jobs: list[Job], images: RetrainImages, folder: Place, *, teacher_file: Any, stop: Any, ended: Any, report: Any
 ) -> None:
     from dnad_ray.devices import device_for
     from dnad_ray.retrain_jobs import run_job
@@ -268,7 +279,25 @@ def _one_by_one(
         if stop() is None:
             device = device_for(job.config.device)
             teacher = None if teacher_file is None else load_teacher(teacher_file, device)
-            ended(job, run_job(job, images, folder, teacher=teacher, stop=stop))
+            ended(job, run_job(job, images, folder, teacher=teacher, stop=stop, report=report))
+
+
+def _standing(jobs: list[Job], folder: Place) -> list[str]:
+    """Return a line for each job that runs, and how many wait."""
+    from dnad_ray.retrained import read_job_history, read_job_status
+
+    states = {job.name: read_job_status(folder, job.name)["state"] for job in jobs}
+    lines = []
+    for job in jobs:
+        history = read_job_history(folder, job.name)
+        if states[job.name] == "running" and history:
+            epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
+            lines.append(
+                f"{job.subject.model} {job.subject.digest} seed {job.seed}: epoch {epoch} of {job.config.epochs}, "
+                f"training loss {loss:.4f}, accuracy {share:.2%}"
+            )
+    waiting = sum(state == "unknown" for state in states.values())
+    return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 
 
 def _found(source: Place, out: Place | None) -> tuple[Place, list[Found]]:

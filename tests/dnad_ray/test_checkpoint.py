@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from dnad_ray import checkpoint as checkpoint_module
-from dnad_ray.checkpoint import load_newest, prune_checkpoints, random_states, restore_random_states, save_checkpoint
+from dnad_ray.checkpoint import (
+    CheckpointKeeper,
+    load_newest,
+    prune_checkpoints,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
@@ -190,3 +197,41 @@ def test_random_states_round_trip_through_a_file(tmp_path):
     assert draw() != expected[0]
     restore_random_states(load_newest([tmp_path / "c"]))
     assert [draw(), draw()] == expected
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves; writing a checkpoint takes a tenth of a second of it."""
+    now = [100.0]
+    keep = checkpoint_module.keep_checkpoint
+
+    def slow(*arguments):
+        keep(*arguments)
+        now[0] += 0.1
+
+    monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint_module, "keep_checkpoint", slow)
+    return now
+
+
+def test_checkpoint_keeper_spends_at_most_a_hundredth_on_snapshots(clock, tmp_path):
+    keeper = CheckpointKeeper(tmp_path / "checkpoints")
+    assert keeper.newest() is None
+    assert keeper.is_due(wanted=True)  # the first snapshot: nobody knows yet what one takes
+    keeper.keep(lambda: {"value": 1}, 1)
+    clock[0] += 9.9
+    assert not keeper.is_due(wanted=True)
+    clock[0] += 0.2  # 10.1 seconds, and it took 0.1
+    assert keeper.is_due(wanted=True)
+    assert not keeper.is_due(wanted=False)
+    assert keeper.newest() == {"value": 1}
+
+
+def test_checkpoint_keeper_is_due_after_half_a_minute_without_a_snapshot(clock, tmp_path):
+    keeper = CheckpointKeeper(tmp_path / "checkpoints")
+    clock[0] += 29.9
+    assert not keeper.is_due(wanted=False)
+    clock[0] += 0.2
+    assert keeper.is_due(wanted=False)
+    keeper.keep(dict, 1)
+    assert not keeper.is_due(wanted=False)

@@ -5,6 +5,7 @@ Killed, raising, hanging and interrupted trials are in ``test_launch``, divergin
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,47 @@ def can_mount() -> bool:
     except OSError:
         return False
     return result.returncode == 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="this machine lets no user mount a small file system of their own")
+def test_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(config_file, tmp_path):
+    settings = {"shrink.gamma_growth": 1.5, "shrink.floor.operations": 4, "train.epochs": 8}
+    settings |= {"sweep.cpus_per_trial": 1, "sweep.grid": "{shrink.rate: [0.05, 0.06]}"}
+    small, kept = tmp_path / "small", tmp_path / "kept"
+    small.mkdir()
+    kept.mkdir()
+    sweep = [sys.executable, "-m", "dnad_ray", "sweep", str(config_file), "--out", str(small / "demo"), "--quiet"]
+    sweep += [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
+    script = f"""
+        mount -t tmpfs -o size=300m tmpfs {small}
+        two_are_there() {{ test $(ls {small}/demo/trials/*/snapshots/* 2>/dev/null | wc -l) -ge 2; }}
+        (until two_are_there; do sleep 0.02; done; cat /dev/zero) > {small}/full 2>/dev/null &
+        {shlex.join(sweep)}
+        code=$?
+        kill $! 2>/dev/null
+        rm {small}/full
+        cp -r {small}/demo {kept}/before
+        {shlex.join(sweep)} --resume > /dev/null && cp -r {small}/demo {kept}/after
+        exit $code
+    """
+    result = subprocess.run(
+        [*PRIVATE_MOUNT, "sh", "-c", script], capture_output=True, text=True, check=False, timeout=400, cwd=Path.cwd()
+    )
+    assert result.returncode == 1, result
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"dnad-ray: error: free space at {small}/demo: got '0 MiB'")
+    assert "; to continue: dnad-ray sweep " in last
+    before, after = kept / "before", kept / "after"
+    early = {file.relative_to(before): file.read_bytes() for file in before.glob("trials/*/snapshots/*")}
+    assert len(early) >= 2
+    assert not list(before.glob("trials/**/.*"))  # nothing half-written is left
+    contents = read_run(after)
+    assert contents.problems == ()
+    assert {entry["state"] for entry in contents.status.values()} == {"finished"}
+    assert {row["trial"] for row in contents.snapshots if row["kind"] == "final"} == {"t00", "t01"}
+    assert all((after / name).read_bytes() == content for name, content in early.items())
 
 
 @pytest.mark.slow

@@ -112,12 +112,14 @@ def test_retrain_by_ray_and_alone_have_the_same_bits(command, run, monkeypatch):
 @pytest.mark.filterwarnings("default")  # Ray Train warns of Ray itself, and starts in this process
 def test_retrain_in_two_processes_learns_as_one_does(command, run, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    result = command("retrain", run, *QUICK, "--networks", 1, "--set", "num_processes=2")
+    result = command(
+        "retrain", run, *QUICK, "--networks", 1, "--set", "num_processes=2", "--set", "auxiliary_weight=0.1"
+    )
     assert result[0] == 0, result
     (folder,) = (path.parent for path in run.rglob("result.json"))
     assert json.loads((folder / "status.json").read_text())["processes"] == 2
     shared = json.loads((folder / "result.json").read_text())
-    assert command("retrain", run, *QUICK, "--networks", 1, "--no-ray")[0] == 0
+    assert command("retrain", run, *QUICK, "--networks", 1, "--no-ray", "--set", "auxiliary_weight=0.1")[0] == 0
     (alone,) = (record for record in read_retrained(run)[0] if record["job"] != shared["job"])
     # The same images in the same order; only batch norm sees halves of the batch.
     assert shared["train_loss"] == pytest.approx(alone["train_loss"], rel=0.2)
@@ -206,11 +208,14 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
     assert all((found.parent / n).read_bytes() == (expected.parent / n).read_bytes() for n in names)
 
 
-def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run):
+def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch):
+    monkeypatch.setattr("dnad_ray.cli.retraining._LINE_SECONDS", 0.2)
     arguments = (*QUICK[:2], "--set", "device=cpu", "--no-ray", "--networks", 1)
     code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 1)
     assert code == 0
     assert "the time budget is spent; 1 of 1 jobs are open; to continue: dnad-ray retrain" in out
+    assert ": epoch 1" in out
+    assert "of 100000, training loss" in out
     (status,) = run.rglob("retrained/*/status.json")
     first = json.loads(status.read_text())
     assert (first["state"], first["from_step"]) == ("paused", 0)

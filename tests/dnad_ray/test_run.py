@@ -216,6 +216,7 @@ def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, mo
             raise Killed
 
     spec = spec_of(tiny())
+    monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)
     monkeypatch.setattr(checkpoint_module, "save_checkpoint", save_and_die)
     with pytest.raises(Killed):
         run_search(spec, Prepared(digits, None), folder, board)
@@ -337,7 +338,7 @@ def test_run_search_that_diverges_is_concluded(tiny, digits, folder, board):
 
 
 def test_run_search_checkpoints_by_time_where_nothing_is_deleted(tiny, digits, folder, board, monkeypatch):
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "LONGEST_GAP_SECONDS", 0.0)
     steps = []
     monkeypatch.setattr(
         checkpoint_module,

@@ -32,13 +32,15 @@ def folder(tiny, tmp_path):
     return create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
 
 
+keep = checkpoint_module.keep_checkpoint
+
+
 @pytest.fixture
 def worker(folder, digits, monkeypatch):
     """Run a trial; returns what it reported, each with whether a checkpoint had been written since the last."""
 
     def run(spec, die_after=None, teacher_file=None, deadline=None):
         reports, kept = [], []
-        keep = checkpoint_module.keep_checkpoint
 
         def keep_checkpoint(checkpoints, state, step):
             keep(checkpoints, state, step)
@@ -51,7 +53,8 @@ def worker(folder, digits, monkeypatch):
                 raise Killed
 
         monkeypatch.setattr(trainable.tune, "report", report)
-        monkeypatch.setattr(trainable, "keep_checkpoint", keep_checkpoint)
+        monkeypatch.setattr(checkpoint_module, "keep_checkpoint", keep_checkpoint)
+        monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)  # one at every snapshot, however fast they come
         arguments = {"base": spec.config, "data": digits, "teacher_file": teacher_file, "deadline": deadline}
         with contextlib.suppress(Killed):
             trainable.tune_trial(
@@ -92,8 +95,8 @@ def test_tune_trial_continues_from_the_newest_intact_checkpoint(damage, spec, wo
     for path in {"none": [], "torn": checkpoints[-1:], "all": checkpoints}[damage]:
         (path / "manifest.json").unlink()
     seen = []
-    load = trainable.load_newest
-    monkeypatch.setattr(trainable, "load_newest", lambda folders: seen.append(load(folders)) or seen[-1])
+    load = checkpoint_module.load_newest
+    monkeypatch.setattr(checkpoint_module, "load_newest", lambda folders: seen.append(load(folders)) or seen[-1])
     reports = worker(spec)
     assert [None if state is None else state["step"] for state in seen] == [
         {"none": steps[-1], "torn": steps[-2], "all": None}[damage]
@@ -140,7 +143,7 @@ def test_tune_trial_saves_by_time_where_nothing_is_deleted(tiny, worker, monkeyp
     config = tiny({"train.epochs": 3, "shrink.gamma_init": 1e-6, "shrink.gamma_max": 1.0})
     spec = TrialSpec("t00", {"seed": 0}, config)
     assert [saved for _, saved in worker(spec, die_after=2)] == [False, False]
-    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "LONGEST_GAP_SECONDS", 0.0)
     assert [saved for _, saved in worker(spec, die_after=2)] == [True, True]
 
 
