@@ -209,9 +209,9 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
 
 
 def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch):
-    monkeypatch.setattr("dnad_ray.cli.retraining._LINE_SECONDS", 0.2)
+    monkeypatch.setattr("dnad_ray.cli.retraining._LINE_SECONDS", 0.0)
     arguments = (*QUICK[:2], "--set", "device=cpu", "--no-ray", "--networks", 1)
-    code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 1)
+    code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 6)
     assert code == 0
     assert "the time budget is spent; 1 of 1 jobs are open; to continue: dnad-ray retrain" in out
     assert ": epoch 1" in out
@@ -219,7 +219,7 @@ def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch
     (status,) = run.rglob("retrained/*/status.json")
     first = json.loads(status.read_text())
     assert (first["state"], first["from_step"]) == ("paused", 0)
-    command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 1)
+    command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 2)
     assert json.loads(status.read_text())["from_step"] == first["step"] > 0
 
 
