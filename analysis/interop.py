@@ -74,10 +74,19 @@ class _Study(Protocol):
     def trials(self) -> Sequence[Any]: ...
 
 
+class _Result(Protocol):
+    """What is asked of a result of Ray Tune."""
+
+    @property
+    def metrics(self) -> dict[str, Any] | None: ...
+
+
 class _ResultGrid(Protocol):
     """What is asked of a result grid of Ray Tune."""
 
-    def get_dataframe(self) -> pd.DataFrame: ...
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> _Result: ...
 
 
 def from_frame(
@@ -290,7 +299,9 @@ def from_result_grid(
     Raises:
         UserError: As :func:`from_frame`.
     """
-    frame = grid.get_dataframe()
+    # Not the grid's own table: it reads what Tune's loggers wrote, and there may have been none.
+    results = [grid[index].metrics for index in range(len(grid))]
+    frame = pd.json_normalize([metrics for metrics in results if metrics], sep="/")
     renamed = {name: "config." + str(name).removeprefix("config/") for name in frame if str(name).startswith("config/")}
     if "trial_id" in frame and "trial" not in frame:
         renamed["trial_id"] = "trial"

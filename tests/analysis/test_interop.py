@@ -156,9 +156,11 @@ def test_from_optuna_takes_parameters_and_refuses_wrong_directions():
 
 
 @pytest.mark.ray
-def test_from_result_grid_of_a_real_tune_run(tmp_path):
+def test_from_result_grid_of_a_real_tune_run(tmp_path, monkeypatch):
     import ray
     from ray import tune
+
+    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # as our own sweeps have it
 
     def objective(config):
         tune.report({"top1": 90 + config["x"], "macs": 1000 * config["x"]})

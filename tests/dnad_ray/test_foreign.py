@@ -13,7 +13,7 @@ from dnad_ray.errors import ConfigError
 from dnad_ray.foreign import ForeignNetwork, build_foreign
 from dnad_ray.outline import IMAGENET_MEAN, IMAGENET_STD, Outline, stage_sides
 from dnad_ray.teacher import Teacher, check_fits
-from search_spaces.network import Network
+from search_spaces.network import network_from
 from search_spaces.space import NetworkShape, SearchSpace
 
 MODELS = '''
@@ -87,7 +87,7 @@ def test_stage_sides_are_those_of_our_networks(size, stem):
     size = size if stem == "cifar" else size + 32
     space = SearchSpace(operations=("skip_connect",), num_cells=3, num_nodes=1)
     shape = NetworkShape(in_channels=1, image_size=size, num_classes=2, init_channels=2, stem=stem)
-    taps = Network(space.dense(), shape)(torch.zeros(2, 1, size, size)).taps
+    taps = network_from(space.dense(), shape)(torch.zeros(2, 1, size, size)).taps
     assert stage_sides(size, stem) == tuple(tap.shape[-1] for tap in taps)
 
 

@@ -290,7 +290,7 @@ def _weights_of(state):
 
 
 def test_look_steps_change_nothing_while_nothing_is_deleted(tiny, digits):
-    states, reports = [], []
+    states, reports, of_operations = [], [], []
     for look_steps in (1, 4, 100):
         # 6 steps an epoch; in the first one nothing is deleted.
         overrides = {"train.look_steps": look_steps, "train.batch_size": 32, "train.warmup_epochs": 1}
@@ -300,9 +300,11 @@ def test_look_steps_change_nothing_while_nothing_is_deleted(tiny, digits):
         assert state.step == state.steps_per_epoch == 6
         states.append(state)
         reports.append(dataclasses.asdict(report) | {"device_seconds": 0.0, "kd_loss": 0.0})
+        of_operations.append(reports[-1].pop("operation_weights"))
     for state, report in zip(states[1:], reports[1:], strict=True):
         assert all(map(torch.equal, _weights_of(state), _weights_of(states[0])))
         assert report == pytest.approx(reports[0], rel=1e-6)
+    assert of_operations[0] == of_operations[1] == of_operations[2] != {}
 
 
 def _observed(state):
