@@ -42,18 +42,26 @@ class Found:
     step: int = 0
 
 
-def genotype_from_file(path: Place) -> Genotype:
+def genotype_from_file(path: Place, num_cells: int | None = None) -> Genotype:
     """Read a genotype that a user names, in any form: the one function through which all commands do.
+
+    Args:
+        path: A file, or the name of a shipped network.
+        num_cells: Cells of a network whose form does not say how many; None takes what is usual on CIFAR.
 
     Raises:
         GenotypeError: If the file holds none.
         RunFolderError: If there is no such file.
     """
-    return read_any_genotype(path)
+    return read_any_genotype(path, num_cells)
 
 
-def found_in_file(path: Place) -> list[Found]:
+def found_in_file(path: Place, num_cells: int | None = None) -> list[Found]:
     """Read a file that is a genotype, or a front whose genotypes lie beside it or in it.
+
+    Args:
+        path: The file, or the name of a shipped network.
+        num_cells: As for :func:`genotype_from_file`.
 
     Raises:
         UserError: If it is neither.
@@ -61,12 +69,12 @@ def found_in_file(path: Place) -> list[Found]:
     try:
         content = read_file(path, MAX_JSON_BYTES, follow_links=True)
     except FileNotFoundError:
-        return [Found(genotype_from_file(path), "genotype")]  # it may be the name of a shipped one
+        return [Found(genotype_from_file(path, num_cells), "genotype")]  # it may be the name of a shipped one
     except OSError as error:
         raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype file") from error
     if content.lstrip()[:1] == b"[":
         return found_in_front(parse_json(content, address(path)), path.parent, address(path))
-    return [Found(genotype_from_file(path), "genotype")]
+    return [Found(genotype_from_file(path, num_cells), "genotype")]
 
 
 def found_in_front(records: list[Any], folder: Place, origin: str) -> list[Found]:

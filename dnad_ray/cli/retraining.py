@@ -34,6 +34,7 @@ __all__ = ["carry_out", "request_of", "retrain", "run_config_of", "training_opti
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LINE_SECONDS = 10.0
+_CELLS_ON_IMAGENET = 14
 _OF_RUN = ("data.", "space.stem")
 """Keys of the run's configuration that `--set` replaces here; all others are settings of the protocol."""
 
@@ -68,18 +69,29 @@ def training_options(command: _Command) -> _Command:
 
 
 @click.command()
-@click.argument("source", metavar="RUN|FRONT.json|GENOTYPE.json", callback=to_place)
+@click.argument("source", metavar="RUN|FRONT.json|GENOTYPE|NAME", callback=to_place)
 @click.option("--digest", "digests", multiple=True, metavar="D", help="Only the network whose digest begins so.")
 @click.option("--networks", type=int, metavar="N", help="At most N networks of a front, spread over it.")
 @click.option(
     "--out", callback=to_place, metavar="DIR|URL", help="Run folder for the results.  [default: that of SOURCE]"
 )
+@click.option("--cells", type=int, metavar="N", help="Cells, where the genotype's form does not say how many.")
 @click.option("--inherit", is_flag=True, help="Begin with the weights that snapshots kept (evaluation.keep_weights).")
 @training_options
 def retrain(
-    source: Place, digests: tuple[str, ...], networks: int | None, out: Place | None, inherit: bool, **options: Any
+    source: Place,
+    *,
+    digests: tuple[str, ...],
+    networks: int | None,
+    out: Place | None,
+    cells: int | None,
+    inherit: bool,
+    **options: Any,
 ) -> None:
     """Train networks from scratch, measure each once on the test images, and keep them in the run folder.
+
+    GENOTYPE is a file in any form that the field uses, NAME one that `dnad-ray published` lists. Where neither the form
+    nor --cells says how many cells there are, it is 20, and 14 by the recipe imagenet-mobile.
 
     Said again, the command goes on where it was stopped or killed.
     """
@@ -87,7 +99,9 @@ def retrain(
     from dnad_ray.retrain_plan import chosen, jobs_for, subjects_for
 
     request = request_of(options, digests, networks)
-    folder, found = _found(source, out)
+    if cells is None and options["recipe"] == "imagenet-mobile":
+        cells = _CELLS_ON_IMAGENET
+    folder, found = _found(source, out, cells)
     # The images are those of the run that the networks come from; without one, those of the run that they go to.
     base = next((place for place in (folder, out) if place is not None and _is_run(place)), None)
     run = run_config_of(base, options)
@@ -300,7 +314,7 @@ def _standing(jobs: list[Job], folder: Place) -> list[str]:
     return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 
 
-def _found(source: Place, out: Place | None) -> tuple[Place, list[Found]]:
+def _found(source: Place, out: Place | None, num_cells: int | None) -> tuple[Place, list[Found]]:
     """Return the folder where results go by default, and the networks."""
     from dnad_ray.genotype_source import found_in_file, found_in_front
 
@@ -310,8 +324,8 @@ def _found(source: Place, out: Place | None) -> tuple[Place, list[Found]]:
         records = to_records(front_of(load_runs(source)))
         return source, found_in_front(records, source, address(source))
     if isinstance(source, Path) and source.is_dir():
-        raise RunFolderError("SOURCE", address(source), "a run folder, a front.json, or a genotype JSON file")
-    found = found_in_file(source)
+        raise RunFolderError("SOURCE", address(source), "a run folder, a front.json, or a genotype file")
+    found = found_in_file(source, num_cells)
     if not _is_run(source.parent) and out is None:
         raise ConfigError("--out", None, f"a run folder for the results; {address(source)} is in none")
     return source.parent, found

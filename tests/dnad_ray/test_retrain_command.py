@@ -16,12 +16,15 @@ import torch
 import yaml
 
 from dnad_ray.config import config_to_dict
+from dnad_ray.cost_table import costs_of
+from dnad_ray.genotypes import read_any_genotype
 from dnad_ray.network_file import read_network
 from dnad_ray.records_retrained import RETRAINED_COLUMNS
 from dnad_ray.retrained import read_measurements, read_retrained
 from dnad_ray.run import Prepared, run_folder, run_search
 from dnad_ray.store import write_parquet
 from dnad_ray.trial import TrialSpec
+from search_spaces.space import NetworkShape
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
 
@@ -306,6 +309,28 @@ def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command,
 def test_retrain_of_something_else_is_refused(command, tmp_path):
     refused(command("retrain", tmp_path / "none.json", *QUICK), "none.json", "readable genotype file")
     refused(command("retrain", tmp_path, *QUICK), "SOURCE", "a run folder")
+
+
+STRING = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|skip_connect~2|"
+
+
+@pytest.mark.parametrize("source", ["darts-v2", STRING])
+def test_retrain_takes_published_names_and_the_strings_of_benchmarks(command, tmp_path, source):
+    given = source
+    if source is STRING:
+        given = tmp_path / "arch.txt"
+        given.write_text(source)
+    out = tmp_path / "new"
+    options = ("--no-ray", "--cells", 3, "--data", "digits", "--set", "init_channels=4", "--out", out)
+    assert command("retrain", given, *QUICK, *options)[0] == 0
+    (record,) = read_retrained(out)[0]
+    network = read_any_genotype(given, 3)
+    assert (record["digest"], record["num_cells"]) == (network.pruned().digest, 3)
+    assert (
+        record["params"]
+        == costs_of(network, NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=4)).params
+    )
+    assert 0 <= record["accuracy"] <= 1
 
 
 def test_retrain_passes_over_a_torn_checkpoint_and_refuses_one_of_another_network(command, run):
