@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, final
 from uuid import uuid4
 
@@ -30,7 +30,7 @@ from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.files import read_file
 from dnad_ray.parallel import Ranks, ranks_here, share_state
-from dnad_ray.places import Place, place
+from dnad_ray.places import Place, address, place
 from dnad_ray.records import Snapshot
 from dnad_ray.resources import Allotment
 from dnad_ray.stopping import StopCheck, StopRequest
@@ -40,7 +40,7 @@ from dnad_ray.trainable import metrics_of, stop_check
 from dnad_ray.trial import TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
-__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "share", "train_storage", "tune_shared_trial"]
+__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "share", "trainer_of", "tune_shared_trial"]
 
 WAITING_ROOM = [{"memory": 1.0}]
 """What the trial itself is given, beside its processes: it does nothing but wait, and an empty request is refused."""
@@ -85,17 +85,38 @@ def tune_shared_trial(
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _POLL_SECONDS)
     spec = spec_of(base, config["trial"], config["overrides"])
+    facts = {"spec": spec, "shared": shared, "stop": stop, "deadline": deadline}
+    # What fails is tried again by Tune, which counts attempts for trials of one process too.
+    trainer_of(
+        _search_part, facts, place(folder), spec.name, allotment, callbacks=[cast(Any, TuneReportCallback())]
+    ).fit()
+
+
+def trainer_of(
+    part: Callable[[dict[str, Any]], None],
+    facts: Mapping[str, Any],
+    run: Place,
+    name: str,
+    allotment: Allotment,
+    *,
+    max_failures: int = 0,
+    callbacks: Sequence[Any] = (),
+) -> TorchTrainer:
+    """Return what runs a function in the processes of one trial or job, by Ray Train.
+
+    Args:
+        part: Gets ``facts`` and with them ``folder`` and ``allotment``, in each process.
+        facts: What the processes need to know.
+        run: The run folder, on storage that every node sees.
+        name: Of the trial or job.
+        allotment: What each process gets.
+        max_failures: How often all of them begin again after one failed.
+        callbacks: Of Ray Train; its stub does not know those of Tune.
+    """
     on_gpu = allotment.gpus > 0
-    trainer = TorchTrainer(
-        _search_part,
-        train_loop_config={
-            "spec": spec,
-            "shared": shared,
-            "folder": folder,
-            "allotment": allotment,
-            "stop": stop,
-            "deadline": deadline,
-        },
+    return TorchTrainer(
+        part,
+        train_loop_config={**facts, "folder": address(run), "allotment": allotment},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=allotment.processes,
@@ -104,14 +125,12 @@ def tune_shared_trial(
         ),
         run_config=ray.train.RunConfig(
             # A name of its own each time: under the same one, Train would look for a state of its own to restore.
-            name=f"{spec.name}-{uuid4().hex[:8]}",
-            **train_storage(place(folder) / "ray" / "train"),
-            callbacks=[cast(Any, TuneReportCallback())],  # Train's stub names a class of Tune's
-            # What fails is tried again by Tune, which counts attempts for trials of one process too.
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            name=f"{name}-{uuid4().hex[:8]}",
+            **_train_storage(run / "ray" / "train"),
+            callbacks=list(callbacks),
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
-    trainer.fit()
 
 
 def _search_part(config: dict[str, Any]) -> None:
@@ -143,7 +162,7 @@ def _search_part(config: dict[str, Any]) -> None:
         ray.train.report(metrics_of(event, state))  # waits for the other processes to report as well
 
 
-def train_storage(folder: Place) -> dict[str, Any]:
+def _train_storage(folder: Place) -> dict[str, Any]:
     """Return where Train keeps what it notes of its own, in its words."""
     if isinstance(folder, UPath):
         return {

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
 
 import ray
 import ray.train
 import torch
 from ray.exceptions import RayError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import get_device
 
 from dnad_ray.checkpoint import seed_all
 from dnad_ray.cluster import check_storage
 from dnad_ray.devices import device_for, limit_memory
-from dnad_ray.distributed import SharedStop, train_storage
+from dnad_ray.distributed import SharedStop, trainer_of
 from dnad_ray.errors import one_line
 from dnad_ray.parallel import ranks_here
 from dnad_ray.places import Place, address, place
@@ -126,28 +125,8 @@ def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends:
 
 def _train_together(job: Job, shared: Any, run: Place, allotment: Allotment, ends: _Ends) -> None:
     """Train one job in several processes by Ray Train and DistributedDataParallel."""
-    on_gpu = allotment.gpus > 0
-    trainer = TorchTrainer(
-        _train_part,
-        train_loop_config={
-            "job": job,
-            "shared": shared,
-            "folder": address(run),
-            "allotment": allotment,
-            "ends": ends,
-        },
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=allotment.processes,
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": allotment.cpus} | ({"GPU": allotment.gpus} if on_gpu else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{job.name}-{uuid4().hex[:8]}",
-            **train_storage(run / "ray" / "train"),
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_RETRIES),
-        ),
-    )
+    facts = {"job": job, "shared": shared, "ends": ends}
+    trainer = trainer_of(_train_part, facts, run, job.name, allotment, max_failures=_MAX_RETRIES)
     try:
         trainer.fit()
     except Exception as error:  # noqa: BLE001 - Train wraps what a worker raised in classes that change
