@@ -37,11 +37,11 @@ class TeacherConfig(Section):
     genotype: str | None = None
     """Genotype JSON file to train, or a run folder: the best of its front. None takes sep_conv_3x3 from both inputs."""
     source: Literal["derived", "torchvision", "module", "saved"] = "derived"
-    """`derived` trains a genotype, `torchvision` and `module` take `model`, `saved` a folder of `dnad-ray teacher`."""
+    """`derived` trains a genotype, `torchvision` and `module` take `model`, `saved` what was trained before."""
     model: str | None = None
     """Name of a torchvision model (`resnet18`), or `module:factory` of one's own, called with `num_classes`."""
     weights: str | None = None
-    """Checkpoint of `model` (safetensors, or a state dictionary of torch), or the folder of a `saved` teacher."""
+    """Checkpoint of `model`; or a `saved` teacher's folder, RUN/retrained/<job>, or an exported .safetensors file."""
     train: bool | None = None
     """Train `model` here, from `weights` where given; None trains where there are none."""
     taps: tuple[str, ...] | None = None

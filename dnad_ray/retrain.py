@@ -162,7 +162,7 @@ class RetrainState:
                 loss = loss + config.auxiliary_weight * second
             if self.teacher is not None:
                 with torch.no_grad():
-                    target = self.teacher.network(images).logits
+                    target = self.teacher.says(images).logits
                 loss = loss + config.kd_weight * logit_imitation(output.logits.float(), target, config.kd_temperature)
             self.optimizer.zero_grad()
             loss.backward()

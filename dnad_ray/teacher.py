@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -28,9 +29,36 @@ from search_spaces.json_reader import parse_json
 from search_spaces.network import NetworkOutput, network_from
 from search_spaces.space import NetworkShape
 
-__all__ = ["Teacher", "TeacherFile", "check_fits", "frozen", "load_teacher", "read_teacher", "save_teacher"]
+__all__ = [
+    "Renormalisation",
+    "Teacher",
+    "TeacherFile",
+    "check_fits",
+    "frozen",
+    "load_teacher",
+    "read_teacher",
+    "save_teacher",
+]
 
 _WEIGHTS, _DESCRIPTION = "teacher.safetensors", "teacher.json"
+
+
+@dataclass(frozen=True)
+class Renormalisation:
+    """From images normalised as those of the run to the same normalised as the teacher learned them.
+
+    Attributes:
+        scale: Factor of each channel.
+        shift: What is added then.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map images (N, C, H, W)."""
+        scale, shift = (images.new_tensor(values)[:, None, None] for values in (self.scale, self.shift))
+        return images * scale + shift
 
 
 @dataclass(frozen=True)
@@ -45,6 +73,7 @@ class Teacher:
         accuracy: Share of the validation images that it classifies correctly.
         calibration: What its probabilities are worth there; None if nobody measured.
         outline: What makes it besides its weights, if it is no network of ours.
+        renormalisation: What is done to the images of the run before it sees them; None for nothing.
     """
 
     network: nn.Module
@@ -53,6 +82,7 @@ class Teacher:
     accuracy: float
     calibration: Calibration | None = None
     outline: Outline | None = None
+    renormalisation: Renormalisation | None = None
 
     @property
     def tap_channels(self) -> tuple[int, ...]:
@@ -83,6 +113,8 @@ class Teacher:
             images: Normalised as those of the run.
             half: Whether to compute in float16 on a GPU; elsewhere it changes nothing. Not run on a GPU so far.
         """
+        if self.renormalisation is not None:
+            images = self.renormalisation(images)
         if half and images.device.type == "cuda":
             with torch.inference_mode(), torch.autocast("cuda", torch.float16):
                 return _in_full(self.network(images))
@@ -118,6 +150,8 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
         description |= {"genotype": teacher.genotype.to_dict(), "shape": asdict(teacher.shape)}
     if teacher.outline is not None:
         description["outline"] = teacher.outline.to_dict()
+    if teacher.renormalisation is not None:
+        description["renormalisation"] = asdict(teacher.renormalisation)
     description["accuracy"] = teacher.accuracy
     if teacher.calibration is not None:
         description["calibration"] = asdict(teacher.calibration)
@@ -169,12 +203,13 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         with torch.device("meta"):  # takes no memory, however large a network is described
             expected = network_from(genotype, shape).state_dict()
         weights = parse_weights(file.weights, expected, _WEIGHTS)
+        renormalisation = _renormalisation(description.get("renormalisation"), shape.in_channels)
         with torch.random.fork_rng():
             network = network_from(genotype, shape)
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RunFolderError("teacher", one_line(error)[:300], "an intact teacher.json and .safetensors") from error
-    return Teacher(frozen(placed(network, device)), genotype, shape, accuracy, calibration)
+    return Teacher(frozen(placed(network, device)), genotype, shape, accuracy, calibration, None, renormalisation)
 
 
 def check_fits(teacher: Teacher, data: ImageData, config: DistillConfig, stem: str, origin: str) -> None:
@@ -218,6 +253,15 @@ def check_fits(teacher: Teacher, data: ImageData, config: DistillConfig, stem: s
 def frozen(network: nn.Module) -> nn.Module:
     """Return the network, in evaluation mode and without gradients."""
     return network.eval().requires_grad_(False)
+
+
+def _renormalisation(described: Any, num_channels: int) -> Renormalisation | None:
+    if described is None:
+        return None
+    values = [tuple(float(value) for value in described[name]) for name in ("scale", "shift")]
+    if any(len(entry) != num_channels or not all(map(math.isfinite, entry)) for entry in values):
+        raise ValueError(f"a renormalisation of other than {num_channels} channels")
+    return Renormalisation(*values)
 
 
 def _factory_of(outline: Outline | None) -> str | None:

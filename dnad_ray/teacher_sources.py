@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,11 +21,12 @@ from dnad_ray.errors import ConfigError, NonFiniteLossError
 from dnad_ray.files import read_file
 from dnad_ray.foreign import ForeignNetwork, build_foreign
 from dnad_ray.genotypes import read_any_genotype
+from dnad_ray.network_file import DESCRIPTION, read_network
 from dnad_ray.outline import Outline
-from dnad_ray.places import place, reached
+from dnad_ray.places import Place, address, place, reached
 from dnad_ray.spaces import space_of
 from dnad_ray.store import is_run, read_genotype, read_run
-from dnad_ray.teacher import Teacher, check_fits, frozen, load_teacher, read_teacher
+from dnad_ray.teacher import Renormalisation, Teacher, check_fits, frozen, load_teacher, read_teacher
 from dnad_ray.weights import MAX_BYTES, parse_checkpoint
 from search_spaces.genotype import Genotype
 from search_spaces.network import network_from
@@ -140,13 +143,51 @@ def best_of_front(path: str) -> Genotype | None:
 def _saved(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
     path = config.distill.teacher.weights or ""
     folder = place(path, "distill.teacher.weights")
-    file = read_teacher(folder)
-    if file is None:
-        raise ConfigError("distill.teacher.weights", path, "a folder that `dnad-ray teacher` wrote, or RUN/teacher")
-    teacher = load_teacher(file, device)
+    file = None if _is_exported(folder) else read_teacher(folder)
+    if file is None and not _is_exported(folder):
+        allowed = (
+            "a folder that `dnad-ray teacher` wrote, RUN/teacher, RUN/retrained/<job>, or an exported .safetensors file"
+        )
+        raise ConfigError("distill.teacher.weights", path, allowed)
+    teacher = _exported(folder, data, device) if file is None else load_teacher(file, device)
     check_fits(teacher, data, config.distill, config.space.stem, "distill.teacher.weights")
     # Measured here and now: the images held out then may have been others.
     return _measured(teacher, data, config.evaluation.batch_size)
+
+
+def _is_exported(path: Place) -> bool:
+    return (path / DESCRIPTION).is_file() or (path.suffix == ".safetensors" and path.is_file())
+
+
+def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
+    """Take a network that `dnad-ray retrain` left or `dnad-ray export` wrote, with the normalisation that it learned.
+
+    Warns:
+        UserWarning: If it was trained on the images held out of the search, too.
+    """
+    is_file = path.suffix == ".safetensors"
+    trained = read_network(path.parent, path.name, f"{path.stem}.json") if is_file else read_network(path)
+    genotype = trained.subject.genotype
+    if genotype is None:
+        allowed = "a network of a genotype; for one of torchvision distill.teacher.source is torchvision"
+        raise ConfigError("distill.teacher.weights", f"{trained.subject.model} in {address(path)}", allowed)
+    if trained.facts.get("split") == "test":
+        warnings.warn(
+            f"{address(path)} was trained on the held-out images of the search too: its accuracy on them says nothing, "
+            "and proxy accuracies of networks that imitate it are optimistic",
+            stacklevel=2,
+        )
+    pairs = list(zip(trained.mean, trained.std, data.mean, data.std, strict=False))
+    scale = tuple(ours / theirs for _, theirs, _, ours in pairs)
+    shift = tuple((ours - theirs) / std for theirs, std, ours, _ in pairs)
+    same = (trained.mean, trained.std) == (tuple(data.mean), tuple(data.std))
+    return Teacher(
+        frozen(placed(trained.network, device)),
+        genotype.pruned(),
+        trained.subject.shape(trained.images),
+        0.0,
+        renormalisation=None if same else Renormalisation(scale, shift),
+    )
 
 
 def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_classes: int) -> None:
@@ -226,13 +267,11 @@ def _own_seed(seed: int) -> Iterator[None]:
 
 def _measured(teacher: Teacher, data: ImageData, batch_size: int) -> Teacher:
     """Return a teacher that is frozen, with accuracy and calibration on the validation images."""
-    network = frozen(teacher.network)
-    device = next(network.parameters()).device
+    device = next(frozen(teacher.network).parameters()).device
     logits, labels = [], []
-    with torch.inference_mode():
-        for images, right in evaluation_batches(data.validation, data, batch_size, device, MEMORY_FORMAT):
-            logits.append(_logits(network, images))
-            labels.append(right)
+    for images, right in evaluation_batches(data.validation, data, batch_size, device, MEMORY_FORMAT):
+        logits.append(teacher.says(images).logits)
+        labels.append(right)
     said, right = torch.cat(logits), torch.cat(labels)
     if not bool(torch.isfinite(said).all()):
         raise ConfigError(
@@ -240,7 +279,7 @@ def _measured(teacher: Teacher, data: ImageData, batch_size: int) -> Teacher:
         )
     accuracy = int((said.argmax(1) == right).sum()) / len(right)
     calibration = calibration_of(said, right)
-    return Teacher(network, teacher.genotype, teacher.shape, accuracy, calibration, teacher.outline)
+    return replace(teacher, accuracy=accuracy, calibration=calibration)
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ from dnad_ray.config import with_overrides
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.evaluate import accuracy_of
 from dnad_ray.images import Split
+from dnad_ray.network_file import write_network
 from dnad_ray.outline import IMAGENET_MEAN
 from dnad_ray.places import place
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import create_run, write_snapshot
+from dnad_ray.subject import Images, Subject, build
 from dnad_ray.teacher import load_teacher, read_teacher, save_teacher
 from dnad_ray.teacher_sources import best_of_front, make_teacher, teacher_genotype
 from dnad_ray.vision import torchvision_models
@@ -244,6 +246,65 @@ def test_saved_teacher_is_taken_and_measured_anew(base, digits, small_teacher, t
     assert teacher.accuracy == small_teacher.accuracy
     assert teacher.calibration.num_images == len(digits.validation)
     assert all(map(torch.equal, teacher.network.state_dict().values(), small_teacher.network.state_dict().values()))
+
+
+@pytest.fixture
+def exported(digits, small_teacher, tmp_path):
+    """A network that was retrained on images normalised otherwise; returns its folder and what it was told."""
+    others = dataclasses.replace(digits, mean=(0.25,), std=(0.5,))
+    subject = Subject(origin="search", genotype=small_teacher.genotype, init_channels=small_teacher.shape.init_channels)
+
+    def write(folder, subject=subject, network=small_teacher.network, split="validation"):
+        write_network(folder, network, subject, others, {"split": split})
+        return folder
+
+    return write
+
+
+def _imitating(base, weights):
+    return with_overrides(base, {"distill.teacher.source": "saved", "distill.teacher.weights": str(weights)})
+
+
+def test_retrained_network_teaches_with_its_own_normalisation(exported, base, digits, small_teacher, tmp_path):
+    folder = exported(tmp_path / "job")
+    teacher = make_teacher(_imitating(base, folder), digits, CPU)
+    pixels = torch.rand(5, 1, 8, 8)
+    images = (pixels - digits.mean[0]) / digits.std[0]
+    expected = small_teacher.network((pixels - 0.25) / 0.5)
+    torch.testing.assert_close(teacher.says(images).logits, expected.logits, rtol=1e-4, atol=1e-5)
+    assert teacher.calibration.num_images == len(digits.validation)
+    again = load_teacher(save_teacher(tmp_path / "t", teacher), CPU)
+    assert torch.equal(again.says(images).logits, teacher.says(images).logits)
+    state = SearchState.start(_imitating(base, folder), digits, again, run="r", trial="t00")
+    assert next(iter(search(state))).kd_loss > 0
+
+
+def test_exported_file_teaches_and_says_if_it_has_seen_the_held_out_images(exported, base, digits, tmp_path):
+    folder = exported(tmp_path / "job", split="test")
+    file = tmp_path / "net.safetensors"
+    (folder / "weights.safetensors").rename(file)
+    (folder / "network.json").rename(tmp_path / "net.json")
+    with pytest.warns(UserWarning, match="was trained on the held-out images of the search too"):
+        teacher = make_teacher(_imitating(base, file), digits, CPU)
+    assert teacher.renormalisation is not None
+
+
+def test_exported_network_of_torchvision_is_no_saved_teacher(exported, base, digits, tmp_path):
+    subject = Subject(origin="torchvision", model="resnet18", width=0.1)
+    network = build(subject, Images(in_channels=1, image_size=8, num_classes=10))
+    folder = exported(tmp_path / "job", subject, network)
+    with pytest.raises(ConfigError, match=r"got 'resnet18 in .*'; allowed: a network of a genotype"):
+        make_teacher(_imitating(base, folder), digits, CPU)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"scale": [1.0, 2.0], "shift": [0.0, 0.0]}, {"scale": [float("inf")], "shift": [0]}]
+)
+def test_teacher_with_a_renormalisation_that_is_none_is_refused(damage, small_teacher, tmp_path):
+    file = save_teacher(tmp_path / "t", small_teacher)
+    described = json.loads(file.description) | {"renormalisation": damage}
+    with pytest.raises(RunFolderError):
+        load_teacher(dataclasses.replace(file, description=json.dumps(described)), CPU)
 
 
 @pytest.mark.parametrize(
