@@ -45,7 +45,7 @@ _NODES_OF_STRING = 3  # besides the input
 _MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000  # beyond it, to build would take too long
 _OPERATIONS = (
     *(f"sep_conv_{size}" for size in ("3x3", "5x5", "7x7")),
-    *("dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3"),
+    *("dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3", "noise"),
     *("max_pool_3x3", "avg_pool_3x3", "skip_connect", NONE),
 )
 

@@ -95,6 +95,8 @@ def _fill(target: nn.Module, node: WeightedNode, edge: Edge, factor: float, divi
     """
     assert OPERATIONS[edge.operation] is not None
     norms = [module for module in target.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:  # noise has no scale that could carry its weight
+        return
     for key, members in node.members.items():
         if edge in members:
             _fill_from_bank(target, norms, cast(Bank, node.banks[key]), members.index(edge))

@@ -156,6 +156,24 @@ class Pool(Operation):
         return x if self.norm is None else cast(Tensor, self.norm(x))
 
 
+class Noise(Operation):
+    """Normally distributed noise while training, whatever the state; its mean, zero, in evaluation.
+
+    It is the operation that no network should keep (S4 of RobustDARTS, arXiv 1909.09656, which has noise in evaluation
+    too: a network whose output is random could not be scored, or compared with its recorded score).
+    """
+
+    reads_relu = False
+
+    def __init__(self, channels: int, stride: int, searching: bool) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride, :: self.stride]
+        return torch.randn_like(x) if self.training else x * 0
+
+
 class Identity(Operation):
     """The state itself."""
 
@@ -232,6 +250,7 @@ OPERATIONS: dict[str, Callable[[int, int, bool], Operation] | None] = {
     "max_pool_3x3": partial(Pool, average=False),
     "avg_pool_3x3": partial(Pool, average=True),
     "skip_connect": _skip,
+    "noise": Noise,
     NONE: None,
 }
 """Name -> ``factory(channels, stride, searching)``; None for the operation that computes nothing."""

@@ -28,6 +28,7 @@ _STYLES = {
     "max_pool_3x3": (_GREEN, "2 3"),
     "avg_pool_3x3": (_PURPLE, "2 3"),
     "skip_connect": (_GREY, ""),
+    "noise": ("#000000", "1 4"),
     "nor_conv_1x1": (_SKY, ""),
     "nor_conv_3x3": (_BLUE, ""),
 }

@@ -6,7 +6,7 @@ from search_spaces.named.darts import DARTS, DARTS_PER_CELL
 from search_spaces.named.dnad import DNAD, DNAD_PAPER
 from search_spaces.named.nas_bench_201 import NAS_BENCH_201
 from search_spaces.named.own import OWN
-from search_spaces.named.robust_darts import S1, S2, S3
+from search_spaces.named.robust_darts import S1, S2, S3, S4
 from search_spaces.named.template import SpaceTemplate
 
 __all__ = ["SPACES", "SpaceTemplate"]
@@ -19,6 +19,7 @@ SPACES: dict[str, SpaceTemplate] = {
     "s1": S1,
     "s2": S2,
     "s3": S3,
+    "s4": S4,
     "nas-bench-201": NAS_BENCH_201,
     "own": OWN,
 }

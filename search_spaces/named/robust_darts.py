@@ -1,7 +1,4 @@
-"""Subsets of the space of DARTS in which searches collapse easily: S1 to S3 of RobustDARTS (arXiv 1909.09656).
-
-S4, whose second operation is noise, is not here: a network whose output is random cannot be counted on.
-"""
+"""Subsets of the space of DARTS in which searches collapse easily: S1 to S4 of RobustDARTS (arXiv 1909.09656)."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from dataclasses import replace
 
 from search_spaces.named.darts import DARTS
 
-__all__ = ["S1", "S2", "S3"]
+__all__ = ["S1", "S2", "S3", "S4"]
 
 _SKIP_3, _SKIP_5 = ("skip_connect", "dil_conv_3x3"), ("skip_connect", "dil_conv_5x5")
 _SKIP_SEP, _POOLS, _DILATED = (
@@ -56,4 +53,10 @@ S3 = replace(
     DARTS,
     summary="S3 of RobustDARTS: separable convolution, skip connection or nothing, cells as in DARTS",
     operations=("sep_conv_3x3", "skip_connect", "none"),
+)
+
+S4 = replace(
+    DARTS,
+    summary="S4 of RobustDARTS: separable convolution or noise (none in evaluation), cells as in DARTS",
+    operations=("sep_conv_3x3", "noise"),
 )

@@ -33,6 +33,7 @@ def _named(name, num_cells=None, num_nodes=None, **changes):
         ("s1", 8 * 14 * 2),
         ("s2", 8 * 14 * 2),
         ("s3", 8 * 14 * 3),
+        ("s4", 8 * 14 * 2),
         ("nas-bench-201", 15 * 6 * 5),  # six edges
     ],
 )

@@ -17,7 +17,7 @@ from search_spaces.ops import CHAINS, OPERATIONS
 from search_spaces.states import States, edge_key
 
 CONV, DIL, SKIP, POOL, ROW = "sep_conv_3x3", "dil_conv_5x5", "skip_connect", "max_pool_3x3", "conv_7x1_1x7"
-NAMES = [name for name in OPERATIONS if name != NONE]
+NAMES = [name for name in OPERATIONS if name not in (NONE, "noise")]  # noise is no function of the state
 C = 4
 
 

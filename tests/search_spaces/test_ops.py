@@ -53,6 +53,7 @@ def test_table_has_the_operations_of_the_papers():
         "conv_7x1_1x7",
         "nor_conv_1x1",  # these two are of NAS-Bench-201
         "nor_conv_3x3",
+        "noise",  # of RobustDARTS
         "none",
     }
     assert OPERATIONS[NONE] is None
@@ -83,9 +84,9 @@ def test_batch_norm_is_affine_only_in_derived_networks(name, stride):
     derived = [module for module in _build(name, stride, False).modules() if isinstance(module, BatchNorm)]
     assert all(norm.weight is None and norm.bias is None for norm in searched)
     assert all(norm.weight is not None and norm.bias is not None for norm in derived)
-    is_pool, is_identity = "pool" in name, name == "skip_connect" and stride == 1
-    assert bool(searched) == (not is_identity)
-    assert bool(derived) == (not is_identity and not is_pool)
+    is_pool, is_bare = "pool" in name, name == "noise" or (name == "skip_connect" and stride == 1)
+    assert bool(searched) == (not is_bare)
+    assert bool(derived) == (not is_bare and not is_pool)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -93,7 +94,9 @@ def test_batch_norm_is_affine_only_in_derived_networks(name, stride):
 def test_only_operations_without_parameters_are_shared(name, stride):
     operation = _build(name, stride, True)
     has_parameters = bool(list(operation.parameters()))
-    assert (operation.is_shared, operation.reads_relu) == (not has_parameters, has_parameters)
+    # Two candidates of noise on one state are not the same thing, either.
+    assert operation.is_shared == (not has_parameters and name != "noise")
+    assert operation.reads_relu == has_parameters
 
 
 def test_chains_are_the_depthwise_operations_of_the_table():
@@ -259,3 +262,18 @@ def test_factorized_reduce_of_few_channels_has_a_gradient_and_evaluates_to_the_s
     # The running variance is the unbiased one.
     operation.norm.running_var *= 1 - 1 / (16 * 28 * 28)
     torch.testing.assert_close(operation.eval()(images), trained, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_noise_is_drawn_while_training_and_its_mean_in_evaluation(stride):
+    operation = OPERATIONS["noise"](4, stride, True)
+    x = torch.full((64, 4, 9, 8), 3.0, requires_grad=True)
+    torch.manual_seed(0)
+    first = operation(x)
+    assert first.shape == (64, 4, -(-9 // stride), 8 // stride)
+    assert abs(float(first.mean())) < 0.05
+    assert float(first.std()) == pytest.approx(1, abs=0.05)
+    assert not torch.equal(first, operation(x))
+    torch.manual_seed(0)
+    assert torch.equal(first, operation(x))  # a resumed search draws it again
+    assert not operation.eval()(x).any()

@@ -108,7 +108,7 @@ def _check_against_plain(supernet, plain, images):
 @pytest.mark.usefixtures("grouped")
 @pytest.mark.parametrize(("image_size", "memory_format"), [(8, torch.contiguous_format), (7, torch.channels_last)])
 def test_dense_agrees_with_plain(image_size, memory_format):
-    space = SearchSpace(operations=tuple(OPERATIONS), num_cells=3, num_nodes=2)
+    space = SearchSpace(operations=tuple(name for name in OPERATIONS if name != "noise"), num_cells=3, num_nodes=2)
     shape = NetworkShape(in_channels=2, image_size=image_size, num_classes=3, init_channels=3)
     supernet = _supernet(space, shape).to(memory_format=memory_format)
     images = _images(shape).contiguous(memory_format=memory_format)
