@@ -104,6 +104,13 @@ def test_torchvision_model_keeps_the_resolution_of_small_images(model, size, cha
         assert network.tap_channels == (128, 256, 512), "layer2, layer3 and layer4"
 
 
+def test_efficientnet_has_the_taps_of_the_paper():
+    """Features of 40, 112 and 1280 channels at strides 8, 16 and 32 (DNAD, arXiv 2504.20080), found by their size."""
+    network = build_foreign(outline("efficientnet_b0", 224, sides=stage_sides(224, "imagenet"), num_classes=1000))
+    assert (network.tap_channels, network.tap_sides) == ((40, 112, 1280), (28, 14, 7))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 5_288_548
+
+
 def test_torchvision_model_of_images_that_are_enlarged_is_left_as_it_is():
     network = build_foreign(outline("resnet18", 8, 3, input_size=64))
     assert network.model.conv1.stride == (2, 2)
