@@ -127,9 +127,11 @@ def run_sweep(
         )
         try:
             results = tuner.fit()
-        except (TuneError, RayError, OSError, EOFError) as error:
+        except Exception as error:
             check_space(folder, _FULL_BELOW_BYTES)  # a full disk shows in many ways, few of which name it
-            raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
+            if isinstance(error, TuneError | RayError | OSError | EOFError):
+                raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
+            raise
         for index in range(len(results)):
             _note_failure(folder, results[index])
 
