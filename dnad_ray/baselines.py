@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.space import NetworkShape, SearchSpace, space_named
 from search_spaces.supernet import Candidate, Supernet
 
-__all__ = ["BASELINES", "checked_kinds", "darts_genotype", "derived", "random_like", "space_of"]
+__all__ = ["BASELINES", "DartsEpoch", "checked_kinds", "darts_genotype", "derived", "random_like", "space_of"]
 
 BASELINES = ("random", "darts", *VISION_FAMILIES)
 """Kinds of baselines."""
@@ -30,6 +31,20 @@ BASELINES = ("random", "darts", *VISION_FAMILIES)
 _TRIES = 1000
 _NEAR = 0.05
 _DARTS_EDGES = 2
+
+
+class DartsEpoch(NamedTuple):
+    """Where a DARTS search is at the end of an epoch.
+
+    Attributes:
+        epoch: Epochs completed.
+        train_accuracy: Share of the epoch's training images, as they were varied, that were classified correctly.
+        validation_accuracy: Share of the validation images, by the mixed supernet.
+    """
+
+    epoch: int
+    train_accuracy: float
+    validation_accuracy: float
 
 
 def checked_kinds(text: str) -> tuple[str, ...]:
@@ -128,7 +143,11 @@ def _of(dense: Genotype, chosen: list[Candidate]) -> Genotype:
 
 
 def darts_genotype(
-    config: RunConfig, data: ImageData, seed: int, progress: Callable[[int, int], None] | None = None
+    config: RunConfig,
+    data: ImageData,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[DartsEpoch], None] | None = None,
 ) -> Genotype:
     """Search by one-level DARTS in the space of a run, for as long as the run searches, and derive one network.
 
@@ -141,6 +160,7 @@ def darts_genotype(
         data: Its search images.
         seed: Seed.
         progress: Told of (steps done, steps in all).
+        on_epoch: Told of every epoch; without it the validation images are not looked at.
 
     Raises:
         NonFiniteLossError: If the loss diverges.
@@ -166,9 +186,11 @@ def darts_genotype(
     )
     of_alpha = torch.optim.Adam([alpha], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
     steps = settings.epochs * batches.steps_per_epoch
+    correct, seen = torch.zeros((), device=device), 0
     for step in range(steps):
         inputs, labels = batches.batch(step)
-        loss = F.cross_entropy(supernet(inputs, _softmax(alpha, group)).logits, labels)
+        logits = supernet(inputs, _softmax(alpha, group)).logits
+        loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
         of_alpha.zero_grad()
         loss.backward()
@@ -179,6 +201,13 @@ def darts_genotype(
             raise NonFiniteLossError(f"the loss of the DARTS baseline became {loss.item()} at step {step}")
         if progress is not None:
             progress(step + 1, steps)
+        if on_epoch is not None:
+            correct += (logits.detach().argmax(1) == labels).sum()
+            seen += len(labels)
+            if (step + 1) % batches.steps_per_epoch == 0:
+                score = _score(config, supernet, _softmax(alpha, group).detach(), data)
+                on_epoch(DartsEpoch((step + 1) // batches.steps_per_epoch, float(correct) / seen, score))
+                correct, seen = torch.zeros_like(correct), 0
     batches.close()
     return derived(candidates, _softmax(alpha, group).tolist(), supernet.genotype)
 

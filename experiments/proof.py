@@ -1,0 +1,359 @@
+"""Does shrinking plus imitating deliver? One command searches, retrains and compares all arms, and can be resumed.
+
+    python experiments/proof.py digits --out runs/proof-digits
+    python experiments/proof.py cifar10 --folder CIFAR10 --out runs/proof-cifar10
+    python experiments/proof.py cifar10 --full --folder CIFAR10 --out runs/proof-full     # wants a GPU
+
+CIFAR10 is an image folder with ``train/<class>/`` and ``test/<class>/``. Searches are ``dnad-ray sweep``, teachers
+``dnad-ray teacher``, and networks are trained as ``dnad-ray retrain`` does, all in run folders below --out. All networks
+of a target are as wide as its multiply-adds allow, trained from scratch by one protocol under the seed of their search,
+and measured once on the test images; nothing is chosen by test images. Said again, the command goes on where it was
+stopped. ``proof_results.py`` makes the tables and charts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from proof_settings import ARMS, RESPONSES, SEARCHED, SETTINGS, Arm, Setting
+
+from analysis import front_of, load_runs
+from dnad_ray.baselines import darts_genotype, random_like, space_of
+from dnad_ray.cli.retraining import carry_out, request_of
+from dnad_ray.config import RunConfig, config_from_dict, with_overrides
+from dnad_ray.cost_table import costs_of
+from dnad_ray.data import load_data
+from dnad_ray.errors import ConfigError
+from dnad_ray.limits import PASSES_PER_STEP
+from dnad_ray.places import place
+from dnad_ray.retrain import RetrainState, train
+from dnad_ray.retrain_config import retrain_recipe, with_settings
+from dnad_ray.retrain_data import images_of
+from dnad_ray.retrain_jobs import job_of
+from dnad_ray.store import read_genotype, read_run, write_json
+from dnad_ray.subject import Subject, scaled_to
+from search_spaces.json_reader import parse_json
+
+BY_NAME = {arm.name: arm for arm in ARMS}
+
+
+def main() -> None:
+    options = parsed()
+    setting = SETTINGS[f"{options.setting}-full" if options.full else options.setting]
+    if setting.needs_folder and options.folder is None:
+        raise SystemExit(f"--folder: got none; allowed: an image folder with the images of {options.setting}")
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    data = prepared_images(setting, options.folder, out)
+    settings = {**setting.overrides, **({} if data is None else {"data.root": str(data)})}
+    make_teachers(setting, settings, out)
+    searches = {name: BY_NAME[name] for name in setting.arms if name in SEARCHED}
+    for name, arm in searches.items():
+        sweep(setting, settings, arm, out / name, out, options.seeds)
+    config = config_of(out / "snps")
+    picks = picked(setting, config, out, list(searches), options)
+    retrained(setting, config, picks, out, options)
+    if options.responses:
+        responses(setting, settings, config, picks, out, options)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("setting", choices=[name for name in SETTINGS if not name.endswith("-full")])
+    parser.add_argument("--out", type=Path, required=True, help="folder of all run folders and results")
+    parser.add_argument("--folder", type=Path, help="image folder with train/<class>/ and test/<class>/")
+    parser.add_argument("--full", action="store_true", help="all images, the paper's space and protocol")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--responses", type=int, default=0, metavar="SEEDS", help="KD temperature, KD weight and rate")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="for DARTS and random candidates")
+    options = parser.parse_args()
+    if options.full and f"{options.setting}-full" not in SETTINGS:
+        parser.error(f"--full: got it with {options.setting}; allowed: with cifar10")
+    return options
+
+
+def prepared_images(setting: Setting, folder: Path | None, out: Path) -> Path | None:
+    """Copy the subset that is stated, the first images of each class, and the teacher's own behind them."""
+    if folder is None or setting.per_class is None:
+        return folder
+    first, last = setting.per_class, setting.per_class + setting.per_class_teacher
+    for name, chosen in (("data", slice(0, first)), ("data-teacher", slice(first, last))):
+        if not (out / name).exists():
+            part = out / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            for split in ("train", "test"):
+                for source in sorted((folder / split).iterdir()):
+                    target = part / split / source.name
+                    target.mkdir(parents=True)
+                    files = sorted(source.iterdir())
+                    for file in files[chosen] if split == "train" else files:
+                        shutil.copy(file, target / file.name)
+            part.rename(out / name)
+    return out / "data"
+
+
+def assignments(overrides: dict[str, Any]) -> list[str]:
+    return [word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def product(*words: str) -> None:
+    """Run a command of the product."""
+    print("$ dnad-ray", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "dnad_ray", *words], check=True)
+
+
+def make_teachers(setting: Setting, settings: dict[str, Any], out: Path) -> None:
+    teachers = {"own": settings}
+    if setting.strong:
+        teachers["strong"] = {**settings, "data.root": str(out / "data-teacher"), **setting.strong}
+    for name, overrides in teachers.items():
+        if not (out / "teachers" / name / "teacher.json").exists():
+            product("teacher", setting.recipe, *assignments(overrides), "--out", str(out / "teachers" / name))
+
+
+def sweep(
+    setting: Setting, settings: dict[str, Any], arm: Arm, folder: Path, out: Path, seeds: int, **more: Any
+) -> None:
+    """Search one arm under all seeds, or go on with it."""
+    overrides = {**settings, **(arm.overrides or {}), **more}
+    if arm.teacher:
+        saved = {"distill.teacher.source": "saved", "distill.teacher.weights": str(out / "teachers" / arm.teacher)}
+        overrides = {k: v for k, v in overrides.items() if not k.startswith("distill.teacher.")} | saved
+    words = ["sweep", setting.recipe, *assignments(overrides), "--trials", str(seeds), "--out", str(folder), "--quiet"]
+    product(*words, *(["--resume"] if (folder / "run.json").exists() else []))
+
+
+def config_of(folder: Path) -> RunConfig:
+    return config_from_dict(read_run(folder).config, str(folder))
+
+
+def compute_of(folder: Path, config: RunConfig, steps_per_epoch: int) -> dict[int, tuple[float, int]]:
+    """Return for each seed the multiply-adds that its search spent on training, and its steps.
+
+    Between two snapshots the earlier network counts: what was deleted after it still ran for a part of that time.
+    """
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in read_run(folder).snapshots:
+        rows.setdefault(row["seed"], []).append(row)
+    found = {}
+    for seed, trial in rows.items():
+        macs, step, spent = dense_macs(config, trial[0]), 0, 0.0
+        for row in sorted(trial, key=lambda row: row["step"]):
+            spent += macs * (row["step"] - step)
+            macs, step = row["macs"], row["step"]
+        images = len_of_train(config) / steps_per_epoch
+        found[seed] = PASSES_PER_STEP * images * spent, step
+    return found
+
+
+@functools.cache
+def search_images(data: Any) -> Any:
+    return load_data(data)
+
+
+def len_of_train(config: RunConfig) -> int:
+    return len(search_images(config.data).train)
+
+
+def dense_macs(config: RunConfig, row: dict[str, Any]) -> int:
+    images = images_of(search_images(config.data))
+    dense = Subject(origin="genotype", genotype=space_of(config).dense(), init_channels=row["init_channels"])
+    return costs_of(space_of(config).dense(), dense.shape(images)).macs
+
+
+def picked(
+    setting: Setting, config: RunConfig, out: Path, searched: list[str], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Return what each arm offers for each target under each seed, as plain data; nobody looks at test images."""
+    file = out / "picks.json"
+    old = parse_json(file.read_bytes(), file.name) if file.exists() else []
+    done = {(pick["arm"], pick["seed"]) for pick in old}
+    picks = list(old)
+    steps_per_epoch = -(-len_of_train(config) // config.train.batch_size)
+    for arm in searched:
+        if any((arm, seed) not in done for seed in range(options.seeds)):
+            spent = compute_of(out / arm, config_of(out / arm), steps_per_epoch)
+            missing = [seed for seed in range(options.seeds) if (arm, seed) not in done]
+            picks += [pick for seed in missing for pick in of_front(out / arm, arm, seed, setting, spent[seed][0])]
+    of_snps = {(pick["seed"], pick["target"]): pick for pick in picks if pick["arm"] == "snps"}
+    jobs = []
+    for seed in range(options.seeds):
+        for arm in ("darts", "random", "random-best"):
+            if arm in setting.arms and (arm, seed) not in done:
+                jobs.append((arm, seed, setting, config, [of_snps[seed, target] for target in setting.targets]))
+        for arm in ("resnet18", "mobilenet_v3_small", "efficientnet_b0"):
+            if arm in setting.arms and (arm, seed) not in done:
+                subject = Subject(origin="torchvision", model=arm)
+                picks += [pick_of(arm, seed, target, subject, None, 0.0, None) for target in setting.targets]
+    write_json(place(file), picks)
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for found in pool.imap_unordered(other_arm, jobs):
+            picks += found
+            write_json(place(file), picks)
+            print(f"{found[0]['arm']}, seed {found[0]['seed']}: chosen", flush=True)
+    return picks
+
+
+def pick_of(
+    arm: str, seed: int, target: int, subject: Subject, proxy: float | None, compute: float, gap: Any
+) -> dict[str, Any]:
+    return {
+        "arm": arm, "seed": seed, "target": target, "subject": subject.to_dict(), "proxy_accuracy": proxy,
+        "search_macs": compute, "history": gap,
+    }  # fmt: skip
+
+
+def of_front(folder: Path, arm: str, seed: int, setting: Setting, compute: float) -> list[dict[str, Any]]:
+    """Return for each target the network of the search's own front that is nearest to it in cost."""
+    frame = load_runs(folder)
+    frame = frame[frame["seed"] == seed]
+    front = front_of(frame, ("error", "macs"))
+    history = [
+        [row.epoch, row.train_accuracy, row.proxy_accuracy, row.num_operations, row.macs]
+        for row in frame.sort_values("step").itertuples()
+    ]
+    picks = []
+    for target in setting.targets:
+        row = front.loc[(front["macs"] / target).map(lambda ratio: max(ratio, 1 / ratio)).idxmin()]
+        genotype = read_genotype(folder, row["digest"])
+        subject = Subject(origin="search", genotype=genotype, init_channels=int(row["init_channels"]))
+        picks.append(pick_of(arm, seed, target, subject, float(row["proxy_accuracy"]), compute, history))
+    return picks
+
+
+def other_arm(job: tuple[str, int, Setting, RunConfig, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Search an arm that is no sweep, with the compute of the search without a teacher under the same seed."""
+    import torch
+
+    torch.set_num_threads(1)
+    arm, seed, setting, config, like = job
+    compute, data = like[0]["search_macs"], search_images(config.data)
+    models = [Subject.from_dict(pick["subject"]) for pick in like]
+    if arm == "darts":
+        dense = dense_macs(config, {"init_channels": config.space.init_channels})
+        epochs = max(1, round(compute / (PASSES_PER_STEP * len(data.train) * dense)))
+        history: list[list[float]] = []
+        genotype = darts_genotype(
+            with_overrides(config, {"train.epochs": epochs, "train.warmup_epochs": 0}),
+            data,
+            seed,
+            on_epoch=lambda epoch: history.append([*epoch]),
+        )
+        subject = Subject(origin="darts", genotype=genotype, init_channels=config.space.init_channels)
+        spent = float(PASSES_PER_STEP * len(data.train) * dense * epochs)
+        return [pick_of(arm, seed, target, subject, None, spent, history) for target in setting.targets]
+    images, space = images_of(data), space_of(config)
+    drawn = functools.partial(random_like, space=space, images=images)
+    if arm == "random":
+        chosen = [(drawn(model, seed=seed), None, 0.0) for model in models]
+    else:
+        chosen = best_of_random(models, drawn, setting, data, compute, seed)
+    return [
+        pick_of(arm, seed, target, subject, proxy, spent, None)
+        for target, (subject, proxy, spent) in zip(setting.targets, chosen, strict=True)
+    ]
+
+
+def best_of_random(
+    models: list[Subject], drawn: Any, setting: Setting, data: Any, compute: float, seed: int
+) -> list[tuple[Subject, float, float]]:
+    """Train random candidates for a few epochs as long as the compute lasts; keep the best on validation images."""
+    protocol = with_settings(
+        retrain_recipe(setting.retrain_recipe), {**setting.retrain, "epochs": setting.short_epochs}
+    )
+    of_one = PASSES_PER_STEP * len(data.train) * setting.short_epochs
+    number = max(1, round(compute / (of_one * sum(setting.targets))))
+    found = []
+    for model, target in zip(models, setting.targets, strict=True):
+        scored = []
+        for index in range(number):
+            subject = drawn(model, seed=1000 * (seed + 1) + index)
+            state = RetrainState(scaled_to(subject, images_of(data), max_macs=target), protocol, data, seed)
+            for _ in train(state):
+                pass
+            scored.append((state.measure(), subject))
+        proxy, subject = max(scored, key=lambda entry: entry[0])
+        found.append((subject, proxy, float(of_one * sum(setting.targets) * number)))
+    return found
+
+
+def retrained(
+    setting: Setting,
+    config: RunConfig,
+    picks: list[dict[str, Any]],
+    out: Path,
+    options: argparse.Namespace,
+    name: str = "networks",
+) -> None:
+    """Train every pick from scratch by one protocol, seed by seed, and write down which job is whose."""
+    words = {
+        "recipe": setting.retrain_recipe, "assignments": [], "epochs": None, "seeds": 1, "seed": 0, "max_macs": None,
+        "max_params": None, "data": None, "image_size": None, "quiet": True, "time_budget": None, "no_ray": False,
+        "address": None,
+    }  # fmt: skip
+    request = request_of(words | {"assignments": [f"{k}={json.dumps(v)}" for k, v in setting.retrain.items()]})
+    index: list[dict[str, Any]] = []
+
+    def plan(images: Any) -> list[Any]:
+        jobs = {}
+        for pick in sorted(picks, key=lambda pick: (pick["seed"], pick["target"])):
+            if pick["seed"] >= options.seeds:
+                continue
+            entry = {key: value for key, value in pick.items() if key not in ("subject", "history")}
+            try:
+                subject = scaled_to(Subject.from_dict(pick["subject"]), images_of(images.data), max_macs=pick["target"])
+            except ConfigError as error:
+                index.append({**entry, "job": None, "reason": str(error)})
+                continue
+            job = job_of(
+                subject,
+                request.config,
+                request.recipe,
+                pick["seed"],
+                config.data,
+                proxy_accuracy=pick["proxy_accuracy"],
+            )
+            jobs[job.name] = job
+            index.append({**entry, "job": job.name, "digest": subject.digest})
+        write_json(place(out / f"{name}.json"), index)
+        return list(jobs.values())
+
+    carry_out(plan, request, config, place(out / name), words)
+
+
+def responses(
+    setting: Setting,
+    settings: dict[str, Any],
+    config: RunConfig,
+    picks: list[dict[str, Any]],
+    out: Path,
+    options: argparse.Namespace,
+) -> None:
+    """Search one setting away from dnad, and retrain at the middle target."""
+    dnad, target = BY_NAME["dnad"], setting.targets[len(setting.targets) // 2]
+    rate = config.shrink.rate
+    steps_per_epoch = -(-len_of_train(config) // config.train.batch_size)
+    found = [pick for pick in picks if pick["arm"] in ("dnad", "snps") and pick["target"] == target]
+    for name, change in RESPONSES.items():
+        factor = change.get("shrink.rate")
+        overrides = change if factor is None else {"shrink.rate": rate * factor}
+        folder = out / "responses" / name.replace(" ", "-")
+        sweep(setting, settings, dnad, folder, out, options.responses, **overrides)
+        spent = compute_of(folder, config_of(folder), steps_per_epoch)
+        for seed in range(options.responses):
+            found += [p for p in of_front(folder, name, seed, setting, spent[seed][0]) if p["target"] == target]
+    mine = argparse.Namespace(**{**vars(options), "seeds": options.responses})
+    retrained(setting, config, found, out, mine, "responses-networks")
+
+
+if __name__ == "__main__":
+    main()
