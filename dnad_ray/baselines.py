@@ -15,6 +15,7 @@ from dnad_ray.config import RunConfig
 from dnad_ray.cost_table import costs_of
 from dnad_ray.devices import MEMORY_FORMAT, device_for, placed
 from dnad_ray.errors import ConfigError, NonFiniteLossError
+from dnad_ray.evaluate import accuracy_of, recalibrate
 from dnad_ray.images import ImageData
 from dnad_ray.retrain_data import images_of
 from dnad_ray.subject import Images, Subject
@@ -210,6 +211,18 @@ def darts_genotype(
                 correct, seen = torch.zeros_like(correct), 0
     batches.close()
     return derived(candidates, _softmax(alpha, group).tolist(), supernet.genotype)
+
+
+def _score(config: RunConfig, supernet: Supernet, weights: Tensor, data: ImageData) -> float:
+    """Return the accuracy of the mixed supernet on the validation images, scored as a search scores its snapshots."""
+
+    def logits(images: Tensor) -> Tensor:
+        output: Tensor = supernet(images, weights).logits
+        return output
+
+    scoring = config.evaluation
+    recalibrate(supernet, logits, data, scoring.recalibration_images, config.train.batch_size)
+    return accuracy_of(supernet, logits, data.validation, data, scoring.batch_size)
 
 
 def derived(candidates: tuple[Candidate, ...], weights: list[float], dense: Genotype) -> Genotype:

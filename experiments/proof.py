@@ -5,7 +5,7 @@
     python experiments/proof.py cifar10 --full --folder CIFAR10 --out runs/proof-full     # wants a GPU
 
 CIFAR10 is an image folder with ``train/<class>/`` and ``test/<class>/``. Searches are ``dnad-ray sweep``, teachers
-``dnad-ray teacher``, and networks are trained as ``dnad-ray retrain`` does, all in run folders below --out. All networks
+``dnad-ray teacher``, and networks are trained as ``dnad-ray retrain`` does, in run folders below --out. All networks
 of a target are as wide as its multiply-adds allow, trained from scratch by one protocol under the seed of their search,
 and measured once on the test images; nothing is chosen by test images. Said again, the command goes on where it was
 stopped. ``proof_results.py`` makes the tables and charts.
