@@ -14,6 +14,7 @@ __all__ = ["VISION_FAMILIES", "vision_network"]
 
 _SMALL_IMAGES = 64
 _LEAST_SIDE = 4
+_MOMENTUM = 0.1
 
 
 def vision_network(family: str, width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
@@ -85,7 +86,12 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def _fitted(network: nn.Module, in_channels: int, image_size: int) -> nn.Module:
-    """Fit a mobile network to the images: their channels, and fewer strides where they are small."""
+    """Fit a mobile network to the images, their channels and, where they are small, their size; and to retraining."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # torchvision's 0.01 is for ImageNet: after the few steps of a short training the running statistics would
+            # still be their initial values, and the network would guess. All other networks here have 0.1 too.
+            module.momentum = _MOMENTUM
     features: Any = network.features
     first = features[0][0]
     if in_channels != first.in_channels:

@@ -250,7 +250,7 @@ def test_house_packages(check: Check, repository: Path) -> None:
 
 @pytest.mark.parametrize("check", [size_and_letters, unsafe_loads], ids=lambda c: c.__name__)
 def test_house_all_python_files(check: Check, repository: Path) -> None:
-    sources = read_sources(repository, *PACKAGES, "tests", "benchmarks")
+    sources = read_sources(repository, *PACKAGES, "tests", "benchmarks", "experiments")
     assert "tests.test_house" in sources
     assert list(check(sources)) == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCANNED = ("search_spaces", "dnad_ray", "analysis", "benchmarks")
+SCANNED = ("search_spaces", "dnad_ray", "analysis", "benchmarks", "experiments")
 
 PICKLERS = {"cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "pickle", "shelve", "_pickle", "ray.cloudpickle"}
 FORBIDDEN = {

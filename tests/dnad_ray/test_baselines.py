@@ -69,6 +69,19 @@ def test_networks_of_torchvision_fit_small_images(family, size, channels):
     assert found[0] >= (1 if family == "resnet18" and size == 8 else 4)
 
 
+def test_running_statistics_of_mobile_networks_follow_within_short_trainings():
+    torch.manual_seed(0)
+    network = vision_network("mobilenet_v3_small", 0.25, 1, 4, 8)
+    images = 5 + torch.randn(32, 1, 8, 8)
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    seen = []
+    first.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].mean((0, 2, 3))))
+    for _ in range(40):
+        network(images)
+    # 1 - 0.9 ** 40 of the way; with torchvision's momentum of 0.01 it would be a third of it.
+    assert torch.allclose(first.running_mean, seen[0], rtol=0.03)
+
+
 def test_darts_derives_two_states_each_with_its_strongest_operation():
     candidates = tuple(
         Candidate(0, node, Edge(operation, source))
@@ -91,6 +104,18 @@ def test_darts_searches_and_derives_one_network(tiny, digits):
     found = [darts_genotype(config, digits, seed) for seed in (0, 0)]
     assert found[0] == found[1]
     assert all(len({e.source for e in n}) == len(n) <= 2 for c in found[0].cells for n in c.nodes)
+
+
+def test_darts_tells_of_its_epochs_and_is_not_changed_by_it(tiny, digits):
+    config = tiny({"train.epochs": 3, "evaluation.recalibration_images": 64})
+    epochs = []
+    observed = darts_genotype(config, digits, 0, on_epoch=epochs.append)
+    assert observed == darts_genotype(config, digits, 0)
+    assert [entry.epoch for entry in epochs] == [1, 2, 3]
+    assert all(0 <= share <= 1 for entry in epochs for share in entry[1:])
+    # A share of the validation images is a whole number of them, and one of three epochs has learned something.
+    assert all((e.validation_accuracy * len(digits.validation)) % 1 == pytest.approx(0, abs=1e-6) for e in epochs)
+    assert epochs[-1].train_accuracy > epochs[0].train_accuracy
 
 
 def test_kinds_unknown_are_refused():

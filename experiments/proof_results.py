@@ -1,0 +1,357 @@
+"""Tables and charts of what :mod:`proof` measured; loads neither torch nor Ray.
+
+    python experiments/proof_results.py runs/proof-cifar10              # Markdown on the terminal
+    python experiments/proof_results.py runs/proof-cifar10 --to docs/cifar10      # docs/cifar10-*.png, .md, .html
+
+Intervals are of Student's t over seeds. Arms are compared seed by seed: the mean difference, its 95 % interval and the
+p value of a paired t test, with Holm's correction over all comparisons of a table. Hypervolume is that of (error, log
+of multiply-adds) up to (error of chance, the largest target), from half the smallest target, so that every doubling of
+cost counts alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from proof_settings import ARMS
+from scipy import stats
+
+from analysis import hypervolume_share, load_runs, save_figure
+from analysis.charts.template import COLOURS, TEMPLATE
+from dnad_ray.places import place
+from dnad_ray.retrained import read_retrained
+from search_spaces.json_reader import parse_json
+
+ORDER = [arm.name for arm in ARMS]
+DASHES = ("solid", "dash", "dot")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="what proof.py wrote")
+    parser.add_argument("--to", type=Path, metavar="PREFIX", help="write PREFIX.md, .html and a picture of each chart")
+    options = parser.parse_args()
+    out: Path = options.folder
+    frame = networks(out, "networks")
+    picks = parse_json((out / "picks.json").read_bytes(), "picks.json")
+    gaps = gap_frame(picks)
+    text = "\n\n".join(
+        part
+        for part in (
+            heading(frame),
+            error_table(frame),
+            paired_table(frame, "dnad"),
+            paired_table(frame, "snps"),
+            volume_table(frame, out),
+            gap_table(gaps),
+            rank_table(frame),
+            compute_table(frame, out),
+            response_table(out),
+        )
+        if part
+    )
+    charts = {"errors": error_figure(frame), "gaps": gap_figure(gaps), "responses": response_figure(out)}
+    print(text)
+    if options.to is not None:
+        options.to.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+        for name, figure in charts.items():
+            if figure is not None:
+                save_figure(figure, options.to.with_name(f"{options.to.name}-{name}.png"))
+
+
+def networks(out: Path, name: str) -> pd.DataFrame:
+    """Return one row per trained network: arm, seed, target, error, macs, params, proxy_accuracy, search_macs."""
+    if not (out / f"{name}.json").exists():
+        return pd.DataFrame()
+    index = pd.DataFrame(parse_json((out / f"{name}.json").read_bytes(), f"{name}.json"))
+    records, problems = read_retrained(place(out / name))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=1)
+    if not records:
+        return pd.DataFrame()
+    found = pd.DataFrame(records)[
+        ["job", "accuracy", "macs", "params", "num_operations", "num_images", "split", "epochs", "train_accuracy"]
+    ]
+    frame = index[index["job"].notna()].merge(found, on="job", how="inner")
+    frame["error"] = 1 - frame["accuracy"]
+    return frame
+
+
+def heading(frame: pd.DataFrame) -> str:
+    row = frame.iloc[0]
+    return (
+        f"{len(frame)} networks trained from scratch for {row['epochs']} epochs, each measured once on "
+        f"{row['num_images']:,} {row['split']} images; {frame['seed'].nunique()} seeds."
+    )
+
+
+def mean_and_margin(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and half the width of its 95 % interval."""
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return float(array.mean()), math.nan
+    margin = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
+    return float(array.mean()), float(margin)
+
+
+def words(values: Sequence[float], scale: float = 100, digits: int = 2, sign: str = "") -> str:
+    mean, margin = mean_and_margin(values)
+    text = f"{scale * mean:{sign}.{digits}f}"
+    return text if math.isnan(margin) else f"{text} +- {scale * margin:.{digits}f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def arms_of(frame: pd.DataFrame) -> list[str]:
+    present = set(frame["arm"])
+    return [arm for arm in ORDER if arm in present] + sorted(present - set(ORDER))
+
+
+def error_table(frame: pd.DataFrame) -> str:
+    """Test error at each target, mean and 95 % interval over seeds."""
+    targets = sorted(frame["target"].unique())
+    rows = []
+    for arm in arms_of(frame):
+        mine = frame[frame["arm"] == arm]
+        cells = []
+        for target in targets:
+            values = mine[mine["target"] == target]["error"]
+            cells.append(words(values) if len(values) else "does not fit")
+        per_seed = mine.groupby("seed")["error"].mean()
+        rows.append([arm, *cells, words(per_seed), str(mine["seed"].nunique())])
+    header = ["Test error, %", *(f"{target / 1e6:g} M" for target in targets), "mean of targets", "seeds"]
+    return table(header, rows)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number, in the order given."""
+    order = np.argsort(values)
+    corrected, highest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def paired_table(frame: pd.DataFrame, base: str) -> str:
+    """Each arm against one of them, seed by seed, over the targets that both have."""
+    theirs = frame[frame["arm"] == base].set_index(["seed", "target"])["error"]
+    rows, values = [], []
+    for arm in arms_of(frame):
+        if arm == base:
+            continue
+        mine = frame[frame["arm"] == arm].set_index(["seed", "target"])["error"]
+        differences = (mine - theirs).dropna().groupby("seed").mean()
+        if len(differences) > 1:
+            values.append(float(stats.ttest_1samp(differences, 0).pvalue))
+            worse = int((differences > 0).sum())
+            rows.append([arm, words(differences, sign="+"), f"{worse} of {len(differences)}"])
+    cells = [
+        [*row, f"{value:.3f}", f"{corrected:.3f}"]
+        for row, value, corrected in zip(rows, values, holm(values), strict=True)
+    ]
+    header = [f"Error more than {base}, points", "mean, 95 %", "worse under", "p", "p, Holm"]
+    return table(header, cells) if cells else ""
+
+
+def volume(points: Sequence[tuple[float, float]], targets: Sequence[int], chance: float) -> float:
+    """Share of the box of (error, log2 of cost) that points dominate."""
+    low, high = math.log2(min(targets) / 2), math.log2(max(targets))
+    scaled = [(error, max(0.0, math.log2(macs) - low)) for error, macs in points]
+    return float(hypervolume_share(scaled, (chance, high - low + 1e-9))) if scaled else 0.0
+
+
+def volume_table(frame: pd.DataFrame, out: Path, chance: float = 0.9) -> str:
+    """Hypervolume of the retrained front, and of the search's own proxy front where there is one."""
+    targets = sorted(int(target) for target in frame["target"].unique())
+    retrained = {
+        key: volume([*zip(rows["error"], rows["macs"], strict=True)], targets, chance)
+        for key, rows in frame.groupby(["arm", "seed"])
+    }
+    proxies: dict[tuple[str, int], float] = {}
+    for arm in arms_of(frame):
+        if (out / arm / "run.json").exists():
+            for seed, rows in load_runs(out / arm).groupby("seed"):
+                points = [*zip(rows["error"], rows["macs"], strict=True)]
+                proxies[arm, int(str(seed))] = volume(points, targets, chance)
+    rows = []
+    for arm in arms_of(frame):
+        seeds = sorted(seed for name, seed in retrained if name == arm)
+        if len(set(frame[frame["arm"] == arm]["target"])) < len(targets):
+            continue  # of fewer sizes there is less volume, whatever the errors
+        cells = [words([retrained[arm, seed] for seed in seeds], 1, 4)]
+        for base in ("dnad", "snps"):
+            both = [seed for seed in seeds if (base, seed) in retrained]
+            differences = [retrained[arm, seed] - retrained[base, seed] for seed in both]
+            if arm == base or len(both) < 2:
+                cells.append("")
+            else:
+                p = float(stats.ttest_1samp(differences, 0).pvalue)
+                cells.append(f"{words(differences, 1, 4, '+')} (p {p:.3f})")
+        mine = [proxies[arm, seed] for seed in seeds if (arm, seed) in proxies]
+        cells.append(words(mine, 1, 4) if mine else "")
+        rows.append([arm, *cells])
+    return table(["Hypervolume", "retrained", "against dnad", "against snps", "proxy front"], rows)
+
+
+def gap_frame(picks: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return arm, seed, epoch, train and validation accuracy of the searches that looked at both."""
+    rows = {}
+    for pick in picks:
+        for epoch, train, validation, *_ in pick["history"] or []:
+            if train is not None:
+                rows[pick["arm"], pick["seed"], epoch] = (train, validation)
+    frame = pd.DataFrame([(*key, *value) for key, value in rows.items()])
+    if len(frame):
+        frame.columns = pd.Index(["arm", "seed", "epoch", "train", "validation"])
+        frame["gap"] = frame["train"] - frame["validation"]
+    return frame
+
+
+def gap_table(gaps: pd.DataFrame) -> str:
+    """Training minus validation accuracy: over the search and at its end."""
+    if not len(gaps):
+        return ""
+    rows = []
+    for arm in arms_of(gaps):
+        mine = gaps[gaps["arm"] == arm].sort_values("epoch")
+        last = mine.groupby("seed").tail(1)
+        cells = (mine.groupby("seed")["gap"].mean(), last["gap"], last["train"], last["validation"])
+        rows.append([arm, *(words(list(values)) for values in cells)])
+    header = ["Points", "gap, mean", "gap at the end", "training accuracy", "validation accuracy"]
+    return table(header, rows)
+
+
+def rank_table(frame: pd.DataFrame) -> str:
+    """Spearman and Kendall of proxy and retrained accuracy, within each target, over arms and seeds."""
+    scored = frame[frame["proxy_accuracy"].notna() & frame["arm"].isin(ORDER) & (frame["arm"] != "random-best")]
+    if len(scored) < 4:
+        return ""
+    rows = []
+    groups = [(f"{target / 1e6:g} M", rows) for target, rows in scored.groupby("target")]
+    for name, group in [*groups, ("all, means of targets taken away", centred(scored))]:
+        x, y = group["proxy_accuracy"].to_numpy(), group["accuracy"].to_numpy()
+        rows.append([name, str(len(group)), interval(stats.spearmanr, x, y), interval(stats.kendalltau, x, y)])
+    return table(["Proxy against retrained", "networks", "Spearman (90 %)", "Kendall (90 %)"], rows)
+
+
+def centred(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = ["proxy_accuracy", "accuracy"]
+    return frame[columns] - frame.groupby("target")[columns].transform("mean")
+
+
+def interval(measure: Callable[..., Any], x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], draws: int = 2000) -> str:
+    """Return a correlation with 90 % of a bootstrap over networks."""
+    generator = np.random.default_rng(0)
+    samples = []
+    for _ in range(draws):
+        chosen = generator.integers(len(x), size=len(x))
+        if len(set(x[chosen])) > 1 and len(set(y[chosen])) > 1:
+            samples.append(float(measure(x[chosen], y[chosen]).statistic))
+    low, high = np.percentile(samples, (5, 95))
+    return f"{float(measure(x, y).statistic):+.2f} ({low:+.2f} .. {high:+.2f})"
+
+
+def compute_table(frame: pd.DataFrame, out: Path) -> str:
+    """Multiply-adds of training in the search, and of the search and retraining for each network."""
+    rows = []
+    for arm in arms_of(frame):
+        mine = frame[frame["arm"] == arm]
+        search = mine.groupby("seed")["search_macs"].first()
+        rows.append([arm, words(list(search), 1e-12, 3), words(list(search / mine.groupby("seed").size()), 1e-12, 3)])
+    return table(["Compute of the search, 10^12 multiply-adds", "per seed", "per network of the front"], rows)
+
+
+def response_frame(out: Path) -> pd.DataFrame:
+    frame = networks(out, "responses-networks")
+    if not len(frame):
+        return frame
+    seeds = set(frame[~frame["arm"].isin(ORDER)]["seed"])
+    return frame[frame["seed"].isin(seeds)]
+
+
+def response_table(out: Path) -> str:
+    """One setting away from dnad, at the middle target."""
+    frame = response_frame(out)
+    if not len(frame):
+        return ""
+    base = frame[frame["arm"] == "dnad"].set_index("seed")["error"]
+    rows = []
+    for arm in dict.fromkeys(frame["arm"]):
+        mine = frame[frame["arm"] == arm].set_index("seed")
+        differences = (mine["error"] - base).dropna()
+        more = words(list(differences), sign="+") if arm != "dnad" and len(differences) else ""
+        rows.append([arm, words(list(mine["error"])), more, words(list(1 - mine["proxy_accuracy"])), str(len(mine))])
+    return table(["Test error, %", "error", "more than dnad, points", "proxy error", "seeds"], rows)
+
+
+def figure_of(title: str, x: str, y: str) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(template=TEMPLATE, title=title, height=520, xaxis_title=x, yaxis_title=y)
+    return figure
+
+
+def error_figure(frame: pd.DataFrame) -> go.Figure:
+    """Test error against cost, one line per arm, with 95 % intervals."""
+    figure = figure_of("Retrained networks", "MACs (multiply-adds per image)", "Test error (share of test images)")
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(tickformat=".0%", rangemode="normal")
+    for index, arm in enumerate(arms_of(frame)):
+        groups = frame[frame["arm"] == arm].groupby("target")
+        found = [(float(rows["macs"].mean()), *mean_and_margin(list(rows["error"]))) for _, rows in groups]
+        figure.add_scatter(
+            x=[entry[0] * (1 + 0.012 * (index - 4)) for entry in found],
+            y=[entry[1] for entry in found],
+            error_y={"array": [0 if math.isnan(entry[2]) else entry[2] for entry in found], "thickness": 1},
+            mode="lines+markers",
+            name=arm,
+            line={"color": COLOURS[index % len(COLOURS)], "dash": DASHES[index // len(COLOURS)]},
+        )
+    return figure
+
+
+def gap_figure(gaps: pd.DataFrame) -> go.Figure | None:
+    """Training minus validation accuracy over the epochs of the search, mean of seeds."""
+    if not len(gaps):
+        return None
+    figure = figure_of("Over-fitting during the search", "Epoch", "Training minus validation accuracy")
+    figure.update_yaxes(tickformat=".0%", rangemode="normal")
+    for index, arm in enumerate(arms_of(gaps)):
+        means = gaps[gaps["arm"] == arm].groupby("epoch")["gap"].mean()
+        figure.add_scatter(
+            x=list(means.index),
+            y=list(means),
+            mode="lines",
+            name=arm,
+            line={"color": COLOURS[index % len(COLOURS)], "dash": DASHES[index // len(COLOURS)]},
+        )
+    return figure
+
+
+def response_figure(out: Path) -> go.Figure | None:
+    """Test error of each setting, a dot per seed and the mean."""
+    frame = response_frame(out)
+    if not len(frame):
+        return None
+    figure = figure_of("One setting away from dnad", "", "Test error (share of test images)")
+    figure.update_yaxes(tickformat=".0%", rangemode="normal")
+    names = list(dict.fromkeys(frame["arm"]))
+    figure.add_scatter(x=list(frame["arm"]), y=list(frame["error"]), mode="markers", name="one seed", opacity=0.5)
+    means = [float(frame[frame["arm"] == name]["error"].mean()) for name in names]
+    figure.add_scatter(x=names, y=means, mode="markers", name="mean", marker={"symbol": "line-ew-open", "size": 26})
+    return figure
+
+
+if __name__ == "__main__":
+    main()

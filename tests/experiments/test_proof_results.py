@@ -1,0 +1,84 @@
+"""Tables of the proof: intervals, corrections and volumes worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+import proof_results
+from proof_settings import ARMS, SETTINGS
+
+from dnad_ray.config import with_overrides
+from dnad_ray.recipes import recipe_named
+from dnad_ray.search import check_buildable
+
+
+def test_interval_of_the_mean_is_students():
+    # Of 1, 2, 3: standard error 1 / sqrt(3), and the 97.5 % point of t with 2 degrees of freedom is 4.302653.
+    mean, margin = proof_results.mean_and_margin([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert margin == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert math.isnan(proof_results.mean_and_margin([1.0])[1])
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls():
+    assert proof_results.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert proof_results.holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_volume_counts_doublings_of_cost_alike():
+    # Targets 2, 4: the box is from cost 1 to 4, two doublings. A point of no error at cost 2 covers one of them.
+    assert proof_results.volume([(0.0, 2.0)], [2, 4], 0.9) == pytest.approx(0.5)
+    # A second one of half the error of chance at cost 1 (no doublings) adds half of the other half.
+    assert proof_results.volume([(0.0, 2.0), (0.45, 1.0)], [2, 4], 0.9) == pytest.approx(0.75)
+    assert proof_results.volume([], [2, 4], 0.9) == 0.0
+
+
+def frame(errors):
+    rows = [
+        {"arm": arm, "seed": seed, "target": 1_000_000, "error": error, "macs": 1_000_000, "search_macs": 6e12}
+        for arm, of_seeds in errors.items()
+        for seed, error in enumerate(of_seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_arms_are_paired_by_seed():
+    # dnad is 1, 1 and 4 points better; mean 2, standard error 1, t = 2 with 2 degrees of freedom: p = 0.1835.
+    found = proof_results.paired_table(frame({"dnad": [0.10, 0.20, 0.30], "snps": [0.11, 0.21, 0.34]}), "dnad")
+    assert found.splitlines()[2:] == ["| snps | +2.00 +- 4.30 | 3 of 3 | 0.184 | 0.184 |"]
+
+
+def test_seeds_that_one_arm_lacks_are_left_out_of_the_pairs():
+    rows = frame({"dnad": [0.10, 0.20], "snps": [0.20, 0.40, 0.99]})
+    assert "| snps | +15.00 +- 63.53 | 2 of 2 |" in proof_results.paired_table(rows, "dnad")
+
+
+def test_compute_is_said_per_seed_and_per_network():
+    found = proof_results.compute_table(frame({"snps": [0.1, 0.2]}), Path("nowhere"))
+    assert found.splitlines()[2] == "| snps | 6.000 +- 0.000 | 6.000 +- 0.000 |"
+
+
+def test_gap_is_training_minus_validation_at_the_end():
+    picks = [
+        {"arm": "snps", "seed": seed, "history": [[1, 0.3, 0.3], [2, 0.8, 0.5 + 0.1 * seed]]} for seed in (0, 1)
+    ] + [{"arm": "random", "seed": 0, "history": None}]
+    gaps = proof_results.gap_frame(picks)
+    assert gaps["gap"].round(6).tolist() == [0.0, 0.3, 0.0, 0.2]
+    assert proof_results.gap_table(gaps).splitlines()[2].startswith("| snps | 12.50 +- 31.77 | 25.00 +- 63.53 |")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_a_search_that_can_be_built(name):
+    setting = SETTINGS[name]
+    for arm in ARMS:
+        if arm.name in setting.arms and arm.overrides is not None:
+            changes = {**setting.overrides, **arm.overrides}
+            if setting.needs_folder:
+                changes["data.root"] = "images"
+            check_buildable(with_overrides(recipe_named(setting.recipe), changes))
