@@ -41,12 +41,14 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.folder
     frame = networks(out, "networks")
+    if not len(frame):
+        raise SystemExit(f"folder: got {out}, where no network is trained yet; allowed: what proof.py wrote")
     picks = parse_json((out / "picks.json").read_bytes(), "picks.json")
     gaps = gap_frame(picks)
     text = "\n\n".join(
         part
         for part in (
-            heading(frame),
+            heading(frame, out),
             error_table(frame),
             paired_table(frame, "dnad"),
             paired_table(frame, "snps"),
@@ -85,11 +87,16 @@ def networks(out: Path, name: str) -> pd.DataFrame:
     return frame
 
 
-def heading(frame: pd.DataFrame) -> str:
+def heading(frame: pd.DataFrame, out: Path) -> str:
     row = frame.iloc[0]
+    teachers = [
+        f"{file.parent.name} {parse_json(file.read_bytes(), file.name)['accuracy']:.1%}"
+        for file in sorted(out.glob("teachers/*/teacher.json"))
+    ]
     return (
         f"{len(frame)} networks trained from scratch for {row['epochs']} epochs, each measured once on "
-        f"{row['num_images']:,} {row['split']} images; {frame['seed'].nunique()} seeds."
+        f"{row['num_images']:,} {row['split']} images; {frame['seed'].nunique()} seeds. "
+        f"Teachers on the validation images: {', '.join(teachers)}."
     )
 
 
