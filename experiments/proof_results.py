@@ -6,7 +6,8 @@
 Intervals are of Student's t over seeds. Arms are compared seed by seed: the mean difference, its 95 % interval and the
 p value of a paired t test, with Holm's correction over all comparisons of a table. Hypervolume is that of (error, log
 of multiply-adds) up to (error of chance, the largest target), from half the smallest target, so that every doubling of
-cost counts alike.
+cost counts alike. A trained network counts with the multiply-adds of its target, not with the few less that whole
+channels leave it.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def volume_table(frame: pd.DataFrame, out: Path, chance: float = 0.9) -> str:
     """Hypervolume of the retrained front, and of the search's own proxy front where there is one."""
     targets = sorted(int(target) for target in frame["target"].unique())
     retrained = {
-        key: volume([*zip(rows["error"], rows["macs"], strict=True)], targets, chance)
+        key: volume([*zip(rows["error"], rows["target"], strict=True)], targets, chance)
         for key, rows in frame.groupby(["arm", "seed"])
     }
     proxies: dict[tuple[str, int], float] = {}
