@@ -44,7 +44,7 @@ from dnad_ray.teacher import Teacher, load_teacher, read_teacher
 from dnad_ray.teacher_sources import train_teacher
 from dnad_ray.trial import trials_of
 
-SWEEP_SECONDS = 240  # after which a sweep of seconds hangs
+SWEEP_SECONDS = 420  # after which a sweep of seconds hangs
 # A look at all processes of the machine takes milliseconds of a core that the sweep needs.
 LOOK_SECONDS = 0.3
 

@@ -13,7 +13,7 @@ from dnad_ray.store import read_run, read_status
 
 pytestmark = pytest.mark.ray
 
-SECONDS = 240  # after which a search of seconds hangs
+SECONDS = 420  # after which a search of seconds hangs
 
 
 @pytest.mark.slow
