@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import signal
 import sys
 import warnings
@@ -38,8 +36,6 @@ def main() -> None:
     Exit codes: 0, 2 for a user's mistake, 1 for a run that did not finish, 130 after Ctrl-C, 143 after SIGTERM.
     """
     no_usage_statistics()
-    # At its end the interpreter looks for cycles in all that torch and Ray have made, which takes half a second.
-    atexit.register(gc.freeze)
     warnings.showwarning = show_warning
     try:
         cli.main(standalone_mode=False)

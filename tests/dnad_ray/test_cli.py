@@ -366,13 +366,6 @@ def test_help_does_not_wait_for_torch():
     assert result.stdout == "[]\n"
 
 
-def test_end_of_the_program_collects_no_garbage():
-    program = "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 10_000))\n"
-    program += "from dnad_ray.cli import main; sys.argv[1:] = ['--version']; main()"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path.cwd())
-    assert result.stdout.splitlines()[-1] == "True"  # what was registered first is called last
-
-
 def test_front_of_a_damaged_run_warns_in_one_line_and_prints_the_rest(finished, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(finished[0], folder)

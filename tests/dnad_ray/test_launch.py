@@ -1,12 +1,13 @@
 """Sweeps on a real local Ray, each in a process of its own.
 
 Sweeps that are killed, hang or are interrupted are in ``test_stop_board``, those of several processes a trial in
-``test_distributed``, what no cluster can give in ``test_cluster``.
+``test_distributed``.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -108,3 +109,28 @@ def test_sweep_places_two_trials_on_each_gpu(sweep, sweep_file, tmp_path, monkey
     status = read_run(out).status
     assert sorted(entry["visible_gpus"] for entry in status.values()) == ["0", "0", "1", "1"]
     assert {entry["threads"] for entry in status.values()} == {1}
+
+
+def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, sweep_file, tmp_path):
+    out = tmp_path / "demo"
+    config = sweep_file({"sweep.cpus_per_trial": 4096, "distill.kind": "features", "distill.teacher.epochs": 10_000})
+    code, said, err, seconds = sweep(config, out=out).wait()
+    assert code == 2, (said, err)
+    assert err.startswith("dnad-ray: error: sweep.cpus_per_trial: got 4096.0; allowed: at most ")
+    assert err.count("\n") == 1
+    assert seconds < 90
+    assert not out.exists()
+
+
+def test_sweep_without_the_cluster_it_is_to_join_is_refused_within_seconds(sweep, sweep_file, tmp_path):
+    with socket.socket() as bound:  # nobody listens on this port, and nobody else gets it
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        out = tmp_path / "demo"
+        code, said, err, seconds = sweep(sweep_file({}), "--address", address, out=out).wait()
+    assert code == 2, (said, err)
+    assert err.startswith(f"dnad-ray: error: --address: got '{address}'; allowed: a Ray cluster that answers")
+    assert err.count("\n") == 1
+    assert seconds < 60
+    assert not out.exists()
+    assert Path.cwd() == tmp_path
