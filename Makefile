@@ -64,7 +64,7 @@ demo: env
 	$(BIN)/dnad-ray sweep demo --out '$(OUT)' $$resume
 
 test: env
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: env
 	@$(BIN)/ruff format --check .

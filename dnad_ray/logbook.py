@@ -50,8 +50,14 @@ class TrialLog(ABC):
         """Open the log of a run; an earlier command may have written into it."""
 
     @abstractmethod
-    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> None:
-        """Learn all stored records of a trial in order of their steps, and write those that are not in the log yet."""
+    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
+        """Learn all stored records of a trial in order of their steps, and write those that are not in the log yet.
+
+        Returns:
+            Steps of the last epoch report and of the last snapshot that were in the log before, 0 where there are
+            none or the log cannot say. They may be beyond the records: a trial that begins anew, without an intact
+            checkpoint, stores a shorter history than an earlier command has heard.
+        """
 
     @abstractmethod
     def begin(self, trial: TrialStanding) -> None:
@@ -78,6 +84,7 @@ class Logbook:
         self._log = log
         self.__name__ = type(log).__name__
         self._open: set[str] = set()
+        self._had: dict[str, tuple[int, int]] = {}
 
     def __call__(self, moment: Moment) -> None:
         """Write what belongs into the log."""
@@ -86,12 +93,13 @@ class Logbook:
                 self._log.begin_run(run)
                 for name, records in (stored_records(stored) if stored is not None else {}).items():
                     if name in run.trials:
-                        self._log.take_up(run.trials[name], records)
+                        self._had[name] = self._log.take_up(run.trials[name], records)
             case TrialBegan(_, trial):
                 self._open.add(trial.spec.name)
                 self._log.begin(trial)
             case Reported(_, trial, record):
-                self._log.write(trial, record)
+                if after([record], *self._had.get(trial.spec.name, (0, 0))):
+                    self._log.write(trial, record)
             case TrialEnded(_, trial):
                 self._open.discard(trial.spec.name)
                 self._log.end(trial)

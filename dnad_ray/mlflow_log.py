@@ -59,18 +59,19 @@ class MlflowLog(TrialLog):
                 found.experiment_id if found else self._client.create_experiment(name, artifact_location=artifacts)
             )
 
-    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> None:
+    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
         """Find the trial's MLflow run and write what it lacks."""
         run_id = self._run_id(trial)
-        steps = [
+        report_step, snapshot_step = (
             max((entry.step for entry in self._client.get_metric_history(run_id, name)), default=0)
             for name in ("num_operations", "macs")
-        ]
-        for record in after(records, *steps):
+        )
+        for record in after(records, report_step, snapshot_step):
             self._add(trial, record)
         self._flush(trial)
         if trial.state in _STATUS:
             self.end(trial)
+        return report_step, snapshot_step
 
     def begin(self, trial: TrialStanding) -> None:
         """Make the trial's MLflow run, or take up the one that stands."""

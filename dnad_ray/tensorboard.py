@@ -81,7 +81,7 @@ class EventFiles(TrialLog):
         """Find the folder."""
         self._folder = run.folder / "tensorboard"
 
-    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> None:
+    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
         """Cut a torn end off the file, and write what it lacks."""
         file = self._file(trial)
         content = file.read_bytes() if file.is_file() else b""
@@ -104,6 +104,7 @@ class EventFiles(TrialLog):
         else:
             for record in records:
                 self._remember(trial, record)
+        return report_step, snapshot_step
 
     def begin(self, trial: TrialStanding) -> None:
         """Begin the trial's file, unless it stands."""

@@ -36,8 +36,9 @@ class WandbLog(TrialLog):
         self._wandb = optional_module("wandb")
         self._run = run
 
-    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> None:
-        """Take the records for sent."""
+    def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
+        """Take the records for sent; what else was sent, W&B alone knows."""
+        return 0, 0
 
     def begin(self, trial: TrialStanding) -> None:
         """Open the trial's W&B run."""

@@ -13,7 +13,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        # Of several workers, one that got a long file last would work alone at the end.
+        long = {item.path for item in items if item.get_closest_marker("ray") and item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

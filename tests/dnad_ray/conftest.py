@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -26,14 +31,22 @@ from dnad_ray.config import (
     SpaceConfig,
     TeacherConfig,
     TrainConfig,
+    config_from_dict,
     config_to_dict,
     with_overrides,
 )
 from dnad_ray.data import ImageData, Split, load_data
 from dnad_ray.progress import Board
 from dnad_ray.records import Snapshot
-from dnad_ray.teacher import Teacher
+from dnad_ray.search import SearchState, search
+from dnad_ray.store import read_run
+from dnad_ray.teacher import Teacher, load_teacher, read_teacher
 from dnad_ray.teacher_sources import train_teacher
+from dnad_ray.trial import trials_of
+
+SWEEP_SECONDS = 420  # after which a sweep of seconds hangs
+# A look at all processes of the machine takes milliseconds of a core that the sweep needs.
+LOOK_SECONDS = 0.3
 
 TinyConfig = Callable[..., RunConfig]
 Result = tuple[int, str, str]
@@ -208,3 +221,130 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A default such as ``runs/`` must never land in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@final
+class Sweep:
+    """A sweep as its user starts it, and all processes that it ever started."""
+
+    def __init__(self, *arguments: object, out: Path, **variables: str) -> None:
+        self.out = out
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | variables
+        self.driver = subprocess.Popen(
+            [sys.executable, "-m", "dnad_ray", "sweep", *map(str, arguments), "--out", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # so that Ctrl-C can be pressed: all processes of a terminal get it
+        )
+        self.began = self.looked = time.monotonic()
+        self.processes: dict[int, psutil.Process] = {}
+
+    def watch(self, at_once: bool = True) -> None:
+        """Remember the descendants of the driver: those of a killed one are nobody's children."""
+        if not at_once and time.monotonic() - self.looked < LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.driver.pid).children(recursive=True):
+                self.processes[process.pid] = process
+
+    def wait_for(self, found: Callable[[], Any]) -> Any:
+        """Wait until something is found; returns it."""
+        while not (result := found()):
+            self.watch(at_once=False)
+            assert self.driver.poll() is None, self.driver.communicate()
+            assert time.monotonic() - self.began < SWEEP_SECONDS
+            time.sleep(0.05)
+        self.watch()
+        return result
+
+    def wait(self) -> tuple[int, str, str, float]:
+        """Wait for the end; returns exit code, standard output, standard error and seconds."""
+        while self.driver.poll() is None:
+            self.watch(at_once=False)
+            assert time.monotonic() - self.began < SWEEP_SECONDS
+            time.sleep(0.05)
+        said, err = self.driver.communicate(timeout=30)
+        return self.driver.returncode, said, err, time.monotonic() - self.began
+
+    def snapshots(self, trial: str) -> list[Path]:
+        """The files of what a trial has recorded, whichever command it was."""
+        return sorted((self.out / "trials" / trial / "snapshots").glob("*.json"))
+
+    def process_named(self, beginning: str) -> psutil.Process | None:
+        """A running worker whose name begins like that, None while there is none."""
+        for process in self.processes.values():
+            with contextlib.suppress(psutil.Error):
+                if process.is_running() and process.cmdline()[:1] and process.cmdline()[0].startswith(beginning):
+                    return process
+        return None
+
+    def trial_process(self) -> psutil.Process | None:
+        """The process of a running trial, None while there is none."""
+        return self.process_named("ray::ImplicitFunc.train")
+
+    def clean_up(self) -> None:
+        """End what is left, by its id: others on this machine may have a Ray of their own."""
+        self.watch()
+        if self.driver.poll() is None:
+            self.driver.kill()
+        for process in self.processes.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()  # psutil makes sure that the id is still that process's
+        psutil.wait_procs(list(self.processes.values()), timeout=20)
+        self.driver.communicate()
+
+
+@pytest.fixture
+def sweep() -> Iterator[Callable[..., Sweep]]:
+    """Starts sweeps; what is left of them ends with the test."""
+    started = []
+
+    def start(*arguments: object, out: Path, **variables: str) -> Sweep:
+        started.append(Sweep(*arguments, out=out, **variables))
+        return started[-1]
+
+    yield start
+    for entry in started:
+        entry.clean_up()
+
+
+@pytest.fixture
+def sweep_file(tiny: TinyConfig, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the configuration of a sweep; a longer one has not finished while parts of it are killed."""
+    longer = {
+        "data.image_size": 14,
+        "space.init_channels": 8,
+        "train.epochs": 16,
+        "shrink.rate": 0.1,
+        "shrink.floor.operations": 4,
+    }
+
+    def write(overrides: Mapping[str, Any], is_longer: bool = False) -> Path:
+        path = tmp_path / "mine.yaml"
+        config = tiny({"train.batch_size": 384, **(longer if is_longer else {}), **overrides})
+        path.write_text(yaml.safe_dump(config_to_dict(config)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def undisturbed(timeless: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Path], list[dict[str, Any]]]:
+    """The records of the same trials, searched in this process; those of a trial that diverges are none."""
+
+    def records(out: Path) -> list[dict[str, Any]]:
+        contents = read_run(out)
+        config = config_from_dict(contents.config)
+        data, file = load_data(config.data), read_teacher(out / "teacher")
+        teacher = None if file is None else load_teacher(file, torch.device("cpu"))
+        found = []
+        for spec in trials_of(config):
+            if contents.status[spec.name]["state"] == "finished":
+                state = SearchState.start(spec.config, data, teacher, run=out.name, trial=spec.name)
+                found += timeless(search(state))
+        return found
+
+    return records

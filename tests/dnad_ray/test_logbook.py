@@ -87,7 +87,10 @@ def test_scalars_of_the_two_kinds_of_records_share_no_name(a_snapshot, digits, s
     assert "kd_loss" not in kinds[False]  # nobody is imitated
 
 
-@pytest.mark.parametrize(("damage", "is_disk"), [("nothing", True), ("torn", True), ("lost", True), ("nothing", False)])
+@pytest.mark.parametrize(
+    ("damage", "is_disk"),
+    [("nothing", True), ("torn", True), ("lost", True), ("history", True), ("nothing", False)],
+)
 def test_tensorboard_neither_loses_nor_repeats_a_step(killed_and_resumed, folder, shown_at, damage, is_disk):
     if not is_disk:  # a URL, of which nothing is known but that files can be put there and read
         shown_at["folder"] = pytest.importorskip("upath").UPath(folder.as_uri())
@@ -99,6 +102,11 @@ def test_tensorboard_neither_loses_nor_repeats_a_step(killed_and_resumed, folder
             file.write_bytes(content[:-5])
         if damage == "lost":
             file.unlink()
+        if damage == "history":  # of a trial that began anew and was killed again, before it was as far as before
+            history = folder / "trials" / "t00" / "history.json"
+            entries = json.loads(history.read_text())
+            assert len(entries) > 1
+            history.write_text(json.dumps(entries[:1]))
 
     expected = curves(killed_and_resumed(EventFiles, between))
     events = EventAccumulator(str(file.parent), size_guidance={"scalars": 0})

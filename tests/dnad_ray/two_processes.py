@@ -79,6 +79,11 @@ def records(events):
     ]
 
 
+def searched(folder, job, ranks):
+    """What a search from beginning to end records."""
+    return {"records": records(search(start(folder, job, ranks)))}
+
+
 def whole(folder, job, ranks):
     """A search from beginning to end, and how the network it leaves scores with and without help."""
     state = start(folder, job, ranks)
@@ -200,7 +205,7 @@ def drifted(folder, job, ranks):
     return ""
 
 
-TASKS = (whole, resumed, nothing_saved, one_step, poisoned, drifted)
+TASKS = (searched, whole, resumed, nothing_saved, one_step, poisoned, drifted)
 
 
 def main(folder: Path, rank: int, size: int) -> None:
