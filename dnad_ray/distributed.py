@@ -32,11 +32,12 @@ from dnad_ray.files import read_file
 from dnad_ray.parallel import Ranks, ranks_here, share_state
 from dnad_ray.places import Place, address, place
 from dnad_ray.records import Snapshot
+from dnad_ray.reporting import metrics_of
 from dnad_ray.resources import Allotment
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import write_json
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trainable import metrics_of, stop_check
+from dnad_ray.trainable import stop_check
 from dnad_ray.trial import TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
@@ -159,7 +160,7 @@ def _search_part(config: dict[str, Any]) -> None:
         if isinstance(event, StopRequest):
             ray.train.report({"step": state.step, "stopped": event.reason})
             continue
-        ray.train.report(metrics_of(event, state))  # waits for the other processes to report as well
+        ray.train.report(metrics_of([event], state.is_finished))  # waits for the other processes to report as well
 
 
 def _train_storage(folder: Place) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -15,14 +15,14 @@ from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.places import place
-from dnad_ray.records import EpochReport, Snapshot
-from dnad_ray.search import SearchState
+from dnad_ray.records import Snapshot
+from dnad_ray.reporting import Reporter
 from dnad_ray.stop_board import RemoteStop
 from dnad_ray.stopping import StopCheck, StopRequest, first_of
 from dnad_ray.teacher import TeacherFile, load_teacher
 from dnad_ray.trial import run_trial, spec_of
 
-__all__ = ["metrics_of", "stop_check", "tune_trial"]
+__all__ = ["stop_check", "tune_trial"]
 
 
 def tune_trial(
@@ -51,7 +51,7 @@ def tune_trial(
         deadline: When to pause, in seconds since the epoch; None for never.
     """
     if (request := time_check(deadline)()) is not None:
-        tune.report({"stopped": request.reason})  # it waited for resources until there was no time left
+        Reporter(tune.report).end(stopped=request.reason)  # it waited for resources until there was no time left
         return
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
@@ -63,33 +63,20 @@ def tune_trial(
     # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
     checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
     saved = checkpoints.newest()
-    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(stop, deadline)):
-        if isinstance(event, StopRequest):
-            checkpoints.keep(state.state_dict, state.step)
-            tune.report({"step": state.step, "stopped": event.reason})
-            continue
-        metrics = metrics_of(event, state)
-        if checkpoints.is_due(wanted=isinstance(event, Snapshot)):
-            checkpoints.keep(state.state_dict, state.step)
-        tune.report(metrics)
+    reporter, ended = Reporter(tune.report), dict[str, Any]()
+    with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(stop, deadline))) as events:
+        for event, state in events:
+            if isinstance(event, StopRequest):
+                checkpoints.keep(state.state_dict, state.step)
+                ended = {"step": state.step, "stopped": event.reason}
+                continue
+            reporter.add(event, state.is_finished)
+            if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+                reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
+                checkpoints.keep(state.state_dict, state.step)
+    reporter.end(**ended)  # only now does the status say how it ended
 
 
 def stop_check(board: Any, deadline: float | None) -> StopCheck:
     """Return what ends a trial before its time: a request on the board, or the time."""
     return first_of(None if board is None else RemoteStop(board), time_check(deadline))
-
-
-def metrics_of(event: EpochReport | Snapshot, state: SearchState) -> dict[str, Any]:
-    """Return what Tune and its callbacks are told about an event."""
-    metrics: dict[str, Any] = {
-        "epoch": event.epoch,
-        "step": event.step,
-        "num_operations": event.num_operations,
-        "device_seconds": event.device_seconds,
-        "at_end": state.is_finished,
-        # As text: Tune keeps running statistics of every number that it finds, for every trial.
-        "record": json.dumps(event.to_dict()),
-    }
-    if isinstance(event, Snapshot):
-        metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
-    return metrics

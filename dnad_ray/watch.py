@@ -9,10 +9,9 @@ from ray import tune
 
 from dnad_ray.places import Place
 from dnad_ray.progress import Board
-from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.reporting import records_in
 from dnad_ray.store import read_status
 from dnad_ray.trial import DONE
-from search_spaces.json_reader import parse_json
 
 __all__ = ["Watcher"]
 
@@ -43,9 +42,8 @@ class Watcher(tune.Callback):
     ) -> None:
         """Show what a trial reported."""
         with contextlib.suppress(Exception):
-            data = parse_json(result["record"].encode(), "record")
-            record = Snapshot.from_dict(data) if "kind" in data else EpochReport.from_dict(data)
-            self._board.report(trial.config["trial"], record)
+            for record in records_in(result):
+                self._board.report(trial.config["trial"], record)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show how a trial came to its end."""
