@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import json
 import shutil
 
@@ -48,7 +50,7 @@ keep = checkpoint_module.keep_checkpoint
 def worker(folder, digits, monkeypatch):
     """Run a trial; returns what it reported, each with whether a checkpoint was written before the next."""
 
-    def run(spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0):
+    def run(spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0, board="board"):
         reports = []
 
         def keep_checkpoint(checkpoints, state, step):
@@ -66,7 +68,10 @@ def worker(folder, digits, monkeypatch):
         monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)  # one at every snapshot, however fast they come
         monkeypatch.setattr(checkpoint_module, "LEAST_GAP_SECONDS", 0.0)
         monkeypatch.setattr(reporting, "REPORT_SECONDS", seconds)
-        arguments = {"base": spec.config, "data": digits, "teacher_file": teacher_file, "deadline": deadline}
+        monkeypatch.setattr(trainable, "taken_from", lambda board: gifts[board])
+        monkeypatch.setattr(trainable, "RemoteStop", lambda board: lambda: None)
+        gifts = {"board": [teacher_file], "stopped board": []}
+        arguments = {"base": spec.config, "data": digits, "board": board, "deadline": deadline}
         with contextlib.suppress(Killed):
             trainable.tune_trial(
                 {"trial": spec.name, "overrides": spec.overrides}, **arguments, folder=str(folder), num_threads=1
@@ -169,6 +174,33 @@ def test_tune_trial_imitates_the_teacher_that_comes_as_bytes(tiny, small_teacher
     config = tiny({"distill.kind": "logits+features", "train.epochs": 2})
     worker(TrialSpec("t00", {"seed": 0}, config), teacher_file=file)
     assert all(entry["kd_loss"] > 0 for entry in read_run(folder).history["t00"])
+
+
+def test_tune_trial_loads_a_teacher_once_for_all_trials_of_a_worker(
+    tiny, small_teacher, worker, folder, tmp_path, monkeypatch
+):
+    loaded = []
+    load = trainable.load_teacher
+    monkeypatch.setattr(trainable, "_teachers", {})
+    monkeypatch.setattr(trainable, "load_teacher", lambda *args: loaded.append(load(*args)) or loaded[-1])
+    config = tiny({"distill.kind": "logits", "train.epochs": 2})
+    file = save_teacher(tmp_path / "teacher", small_teacher)
+    for name in ("t00", "t01"):
+        worker(TrialSpec(name, {"seed": 0}, config), teacher_file=copy.deepcopy(file))
+    assert len(loaded) == 1
+    first, second = ([entry["kd_loss"] for entry in read_run(folder).history[name]] for name in ("t00", "t01"))
+    assert first == second
+    other = dataclasses.replace(small_teacher, network=copy.deepcopy(small_teacher.network))
+    with torch.no_grad():
+        next(other.network.parameters()).mul_(2)
+    worker(TrialSpec("t02", {"seed": 0}, config), teacher_file=save_teacher(tmp_path / "another", other))
+    assert len(loaded) == 2
+    assert [entry["kd_loss"] for entry in read_run(folder).history["t02"]] != first
+
+
+def test_tune_trial_that_waits_for_a_teacher_in_vain_does_not_begin(spec, worker, folder):
+    assert worker(spec, board="stopped board") == [({"stopped": "asked before it began", "done": True}, False)]
+    assert read_status(folder, "t00") == {"state": "unknown"}
 
 
 def test_tune_trial_that_diverges_ends_without_an_error(tiny, worker, folder):
