@@ -353,27 +353,17 @@ def assert_watched(out, events, stored, after):
 def test_sweep_starts_workers_while_its_teacher_is_trained_and_ends_with_it(sweep, config_file, tmp_path):
     out = tmp_path / "demo"
     running = sweep(config_file({"distill.kind": "logits", "distill.teacher.epochs": 100_000}), "--json", out=out)
-    running.wait_for(running.trial_process)  # it would take an hour until there is a teacher
-    assert not (out / "teacher").exists()
+    running.wait_for(running.trial_process)
+    assert not (out / "teacher").exists()  # it would take an hour until there is one
     os.killpg(running.driver.pid, signal.SIGINT)
     code, said, err, _ = running.wait()
-    assert code == 130, (said, err)
-    assert err.count("dnad-ray: stopping at the end of the step") == 1
+    assert (code, "dnad-ray: stopping at the end of the step" in err) == (130, True), (said, err)
     assert err.splitlines()[-1].startswith("dnad-ray: error: interrupted; to continue: ")
-    events = [json.loads(line) for line in said.splitlines()]
+    *events, last = [json.loads(line) for line in said.splitlines()]
     # A trial that waits for its teacher has not begun, and it leaves nothing behind.
-    assert {event["event"] for event in events} == {"run_started", "activity", "run_ended"}
-    assert events[-1]["state"] == "interrupted"
+    assert {event["event"] for event in events} == {"run_started", "activity"}
+    assert (last["event"], last["state"]) == ("run_ended", "interrupted")
     assert not (out / "trials").exists()
-
-
-def test_sweep_whose_teacher_diverges_leaves_no_folder(sweep, config_file, tmp_path):
-    out = tmp_path / "demo"
-    teacher = {"distill.teacher.learning_rate": 1e30, "distill.teacher.epochs": 50}
-    code, said, err, _ = sweep(config_file({"distill.kind": "logits", **teacher}), out=out).wait()
-    assert (code, err.count("\n")) == (1, 1), (said, err)
-    assert err.startswith("dnad-ray: error: the teacher's loss became ")
-    assert not out.exists()
 
 
 def test_sweep_asking_for_too_much_is_refused_within_seconds(sweep, config_file, tmp_path):

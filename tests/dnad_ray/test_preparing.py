@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -93,3 +96,20 @@ def test_preparing_ends_with_its_caller(given):
     with pytest.raises(OSError, match="disk"):
         fail_beside_it()
     assert not [thread for thread in threading.enumerate() if thread.name == "preparing"]
+
+
+@pytest.mark.ray
+def test_sweep_whose_teacher_diverges_leaves_no_folder(tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "demo"
+    settings = ["--set", "distill.teacher.learning_rate=1e30", "--set", "distill.teacher.epochs=50"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dnad_ray", "sweep", "smoke", "--out", str(out), *settings],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), (done.stdout, done.stderr)
+    assert done.stderr.startswith("dnad-ray: error: the teacher's loss became ")
+    assert not out.exists()
