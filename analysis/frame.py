@@ -211,7 +211,9 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
     ]
     # A controller may change its rate on the way: what a trial began with is what was set.
     first = frame.drop_duplicates(["run", "trial"])
-    varied = [name for name in names if first.groupby("run")[name].nunique(dropna=False).gt(1).any()]
+    # Most columns hold one value, which is found out ten times as fast without groups.
+    several = [name for name in names if first[name].nunique(dropna=False) > 1]
+    varied = [name for name in several if first.groupby("run")[name].nunique(dropna=False).gt(1).any()]
     several_runs = first["run"].nunique() > 1
     first = first.sort_values([*(["run"] if several_runs else []), *varied], kind="stable", key=_comparable)
     labels = {}

@@ -153,6 +153,7 @@ def through_ray(folder: Path, num_trials: int = 4) -> list[dict[str, float]]:
     from ray import tune
 
     from dnad_ray.cluster import cluster
+    from dnad_ray.reporting import metrics_of
     from dnad_ray.watch import Watcher
 
     per_trial = MARKS[-1] // num_trials
@@ -160,7 +161,7 @@ def through_ray(folder: Path, num_trials: int = 4) -> list[dict[str, float]]:
     def report_all(config: dict[str, str]) -> None:
         name = config["trial"]
         for record in trial_records(name, int(name[1:]), per_trial):
-            metrics = {"epoch": record.epoch, "step": record.step, "record": json.dumps(record.to_dict())}
+            metrics = metrics_of([record], at_end=False)
             if isinstance(record, Snapshot):
                 with tempfile.TemporaryDirectory() as checkpoint:
                     (Path(checkpoint) / "state").write_text(str(record.step))

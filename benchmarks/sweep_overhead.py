@@ -11,12 +11,14 @@ that does nothing else.
 Compute is what the trials themselves measured: training, scoring, counting. Capacity is wall time times the trials that
 may run at once. What is left is broken down, in seconds of capacity:
 
-- before: from the start of the command until a trial begins (imports, images, Ray, the teacher, the estimate); the
-  teacher's own training, compute of another kind, is shown beside it,
+- before: from the start of the command until a trial begins (imports, images, Ray, the teacher beside the start of
+  the workers, the estimate); the teacher's own training, compute of another kind, is shown beside it,
 - between: from the end of a trial until the next one begins in its place (a slot that stays empty at the end is tail),
 - inside: trials that write, report and wait for Tune,
 - tail: places without a trial while the last ones run,
 - after: from the end of the last trial to the end of the command (results, report).
+
+What happens before and after is given in wall seconds, step by step, by the lines that the command prints.
 """
 
 from __future__ import annotations
@@ -79,6 +81,34 @@ class Sweep:
         times = [second for second, line in self.lines if "teacher:" in line]
         return times[-1] - times[0] if times else 0.0
 
+    def _at(self, text: str, last: bool = False) -> float | None:
+        """Second at which the first, or the last, line with a text came."""
+        times = [second for second, line in self.lines if text in line]
+        return times[-1 if last else 0] if times else None
+
+    def steps(self) -> dict[str, float]:
+        """Wall seconds of what happens before the first trial and after the last one, in order; one after the other."""
+        first, last = min(self.began.values()), max(self.ended.values())
+        before = [
+            ("imports, images", self._at("training and")),
+            ("Ray", self._at("teacher:")),
+            ("teacher, beside it workers", self._at("teacher:", last=True)),
+            ("estimate", self._at("sweep: about")),
+            ("rest until a trial begins", first),
+        ]
+        after = [
+            ("Ray ends, snapshots gathered", self._at(" snapshots in ")),
+            ("front, report", self._at("report: ")),
+            ("end of the command", self.wall),
+        ]
+        found: dict[str, float] = {}
+        for begin, marks in ((0.0, before), (last, after)):
+            now = begin
+            for name, second in marks:
+                if second is not None:
+                    found[name], now = round(second - now, 2), second
+        return found
+
     def parallel_seconds(self) -> float:
         """Wall seconds from the beginning of the first trial to the end of the last."""
         return max(self.ended.values()) - min(self.began.values())
@@ -110,6 +140,9 @@ class Sweep:
             "not_compute_seconds": {name: round(value, 1) for name, value in parts.items()},
             "share_not_trial_compute": round(1 - compute / capacity, 4),
             "share_by_part": {name: round(value / capacity, 4) for name, value in parts.items()},
+            "wall_seconds_by_step": self.steps(),
+            "seconds_per_trial": {name: round(parts[name] / len(self.compute), 3) for name in ("between", "inside")},
+            "share_teacher": round(self.teacher_seconds() / capacity, 4),
             "share_neither_trial_nor_teacher": round(1 - (compute + self.teacher_seconds()) / capacity, 4),
         }
 

@@ -42,6 +42,8 @@ LONGEST_GAP_SECONDS = 30.0
 """Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
 LEAST_GAP_FACTOR = 100.0
 """Least time between two checkpoints, in multiples of what the last one took: they cost at most one hundredth."""
+LEAST_GAP_SECONDS = 10.0
+"""Least time between two checkpoints: to start a worker anew takes about as long, so less is not worth saving."""
 
 
 @final
@@ -49,7 +51,7 @@ class CheckpointKeeper:
     """The checkpoints of a trial, no more often than they are worth.
 
     What a killed trial repeats gives the same snapshots again, so a checkpoint saves time and nothing else: where
-    snapshots come faster than a hundred times what it takes to write one, most of them do without.
+    snapshots come faster than a hundred times what it takes to write one, or within seconds, most of them do without.
 
     Args:
         checkpoints: The folder that :func:`checkpoints_of` names.
@@ -71,7 +73,9 @@ class CheckpointKeeper:
             wanted: Whether something happened that had better not be repeated, such as a snapshot.
         """
         passed = time.monotonic() - self._last
-        return passed > LONGEST_GAP_SECONDS or (wanted and passed >= LEAST_GAP_FACTOR * self._cost)
+        return passed > LONGEST_GAP_SECONDS or (
+            wanted and passed >= max(LEAST_GAP_SECONDS, LEAST_GAP_FACTOR * self._cost)
+        )
 
     def keep(self, state: Callable[[], dict[str, Any]], step: int) -> None:
         """Add a checkpoint and remove the ones before the two newest.

@@ -32,15 +32,17 @@ from dnad_ray.files import read_file
 from dnad_ray.parallel import Ranks, ranks_here, share_state
 from dnad_ray.places import Place, address, place
 from dnad_ray.records import Snapshot
+from dnad_ray.reporting import metrics_of
 from dnad_ray.resources import Allotment
+from dnad_ray.stop_board import references_from
 from dnad_ray.stopping import StopCheck, StopRequest
 from dnad_ray.store import write_json
 from dnad_ray.teacher import TeacherFile, load_teacher
-from dnad_ray.trainable import metrics_of, stop_check
+from dnad_ray.trainable import stop_check
 from dnad_ray.trial import TrialSpec, run_trial, spec_of
 from search_spaces.json_reader import parse_json
 
-__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "share", "trainer_of", "tune_shared_trial"]
+__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "trainer_of", "tune_shared_trial"]
 
 WAITING_ROOM = [{"memory": 1.0}]
 """What the trial itself is given, beside its processes: it does nothing but wait, and an empty request is refused."""
@@ -51,22 +53,17 @@ _PLACE = "place.json"
 _LARGEST_PLACE = 1_000
 
 Shared = list["ray.ObjectRef[Any]"]
-"""Images and teacher in the object store. In a list, or Ray would hand over what they stand for."""
-
-
-def share(data: ImageData, teacher_file: TeacherFile | None) -> Shared:
-    """Put what all processes of all trials read into the object store, once."""
-    return [ray.put(data), ray.put(teacher_file)]
+"""In the object store: images, a teacher. In a list, or Ray would hand over what they stand for."""
 
 
 def tune_shared_trial(
     config: Mapping[str, Any],
     *,
     base: RunConfig,
-    shared: Shared,
+    images: Shared,
     folder: str,
     allotment: Allotment,
-    stop: Any = None,
+    board: Any,
     deadline: float | None = None,
 ) -> None:
     """Run one trial of several processes inside a Tune actor.
@@ -74,18 +71,22 @@ def tune_shared_trial(
     Args:
         config: ``{"trial": name, "overrides": what it changes in the run's configuration}``.
         base: Configuration of the run.
-        shared: What :func:`share` returned.
+        images: Images.
         folder: The run folder, on storage that every node sees.
         allotment: What each process gets.
-        stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
+        board: What :func:`dnad_ray.stop_board.stop_board` returned; the teacher comes from there.
         deadline: When to pause, in seconds since the epoch; None for never.
     """
+    teacher = references_from(board)
+    if not teacher:
+        tune.report({"stopped": "asked before it began", "done": True})
+        return
     if (request := time_check(deadline)()) is not None:
-        tune.report({"stopped": request.reason})
+        tune.report({"stopped": request.reason, "done": True})
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _POLL_SECONDS)
     spec = spec_of(base, config["trial"], config["overrides"])
-    facts = {"spec": spec, "shared": shared, "stop": stop, "deadline": deadline}
+    facts = {"spec": spec, "shared": [*images, *teacher], "stop": board, "deadline": deadline}
     # What fails is tried again by Tune, which counts attempts for trials of one process too.
     trainer_of(
         _search_part, facts, place(folder), spec.name, allotment, callbacks=[cast(Any, TuneReportCallback())]
@@ -159,7 +160,7 @@ def _search_part(config: dict[str, Any]) -> None:
         if isinstance(event, StopRequest):
             ray.train.report({"step": state.step, "stopped": event.reason})
             continue
-        ray.train.report(metrics_of(event, state))  # waits for the other processes to report as well
+        ray.train.report(metrics_of([event], state.is_finished))  # waits for the other processes to report as well
 
 
 def _train_storage(folder: Place) -> dict[str, Any]:

@@ -141,9 +141,9 @@ class Trajectories:
         self._changed.add(setting)
 
     def take(self, trial: str, setting: str, report: Mapping[str, Any]) -> None:
-        """Add the snapshot that a trial reported, if the report is of one: it has an ``error`` then."""
-        if "error" in report:
-            self.add(trial, setting, report["step"], report["macs"], report["error"])
+        """Add the snapshots that a trial reported: their steps, MACs and errors, if there are ``points``."""
+        for step, macs, error in report.get("points", ()):
+            self.add(trial, setting, step, macs, error)
 
     def of(self, trial: str) -> tuple[Point, ...]:
         """Return the snapshots of a trial, smallest MACs first."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
@@ -18,18 +19,20 @@ from dnad_ray.budget import Budget
 from dnad_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel
 from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
-from dnad_ray.distributed import WAITING_ROOM, PlaceCleaner, share, tune_shared_trial
+from dnad_ray.distributed import WAITING_ROOM, PlaceCleaner, tune_shared_trial
 from dnad_ray.dominance import Trajectories
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.places import Place, address
+from dnad_ray.preparing import Preparing
 from dnad_ray.progress import Board
 from dnad_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.run import Prepared, estimate_in_words, unfinished
 from dnad_ray.scheduler import ParetoScheduler
 from dnad_ray.source import Sampler, TrialSource
-from dnad_ray.stop_board import SweepStop, stop_board
-from dnad_ray.stopping import StopCheck
+from dnad_ray.stop_board import SweepStop, hand_over, stop_board
+from dnad_ray.stopping import StopCheck, first_of
 from dnad_ray.store import read_run, read_status, write_bytes, write_status
+from dnad_ray.teacher import TeacherFile
 from dnad_ray.trainable import tune_trial
 from dnad_ray.trial import TrialSpec
 from dnad_ray.watch import Watcher
@@ -48,10 +51,11 @@ SamplerMaker = Callable[[RunConfig, Sequence[TrialSpec], Trajectories, ImageData
 def run_sweep(
     config: RunConfig,
     specs: Sequence[TrialSpec],
-    prepared: Prepared,
+    data: ImageData,
     folder: Place,
     board: Board,
     *,
+    make: Callable[[Callable[[], None]], Prepared],
     stop: StopCheck | None = None,
     budget: Budget | None = None,
     make_sampler: SamplerMaker | None = None,
@@ -63,9 +67,10 @@ def run_sweep(
     Args:
         config: The run; its ``sweep`` section says what each trial gets.
         specs: All trials.
-        prepared: What they share; goes into the object store once.
+        data: Images; they go into the object store once.
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
+        make: Makes what else they share, while workers start where it can; called as :class:`Preparing` says.
         stop: Asked ten times a second; trials then end after their step, with a checkpoint.
         budget: What it may spend; None for no limit.
         make_sampler: Makes who chooses trials from results, out of the trials at their end; None where all are chosen.
@@ -74,37 +79,48 @@ def run_sweep(
         ResourceError: If there is no space on the disk, or a node does not see the folder.
         ConfigError: If there are too few images for the processes of a trial.
         IncompleteRunError: If Ray gave up.
+        DnadRayError: If ``make`` raises it.
+        KeyboardInterrupt: If ``stop`` asked while that was at work.
     """
     budget = budget or Budget()
     left = unfinished(specs, folder)
     todo = left[: len(left) - len(budget.left_out(left))]
     check_storage(folder)
-    check_parts(config, len(prepared.data.train))
+    check_parts(config, len(data.train))
     allotment = allotment_of(config)
     parallel = num_parallel(config, allotment, len(todo))
-    board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
     hint = idle_in_words(config, allotment, nodes(), parallel)
-    if hint is not None:
-        board.say(f"sweep: {hint}")
-    trajectories = _trajectories(config, specs, prepared, folder)
+    trajectories = _trajectories(config, specs, data, folder)
     at_end = [spec for spec in specs if spec not in left]
-    watcher = Watcher(folder, board)
+    watcher, messages = Watcher(folder, board), stop_board()
+
+    def prepare(check: Callable[[], None]) -> TeacherFile | None:
+        prepared = make(check)
+        board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+        if hint is not None:
+            board.say(f"sweep: {hint}")
+        return prepared.teacher_file
+
+    def begin(teacher_file: TeacherFile | None) -> None:
+        watcher.open()
+        hand_over(messages, teacher_file)
+
+    preparing = Preparing(prepare, begin, stop)
     source = TrialSource(
         todo,
         config,
         folder,
         budget=budget,
-        sampler=None if make_sampler is None else make_sampler(config, at_end, trajectories, prepared.data),
+        sampler=None if make_sampler is None else make_sampler(config, at_end, trajectories, data),
         trajectories=trajectories,
         on_chosen=board.expect,
     )
-    ending = None if stop is None else SweepStop(stop, stop_board())
-    ends = [] if ending is None else [ending]
+    ending = SweepStop(first_of(stop, preparing.request), messages)
     limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
     attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
-    with _tune_storage(folder / "ray", attempt) as storage:
+    with preparing, _tune_storage(folder / "ray", attempt) as storage:
         tuner = tune.Tuner(
-            _trainable(config, prepared, folder, allotment, stop=ending and ending.board, deadline=budget.deadline),
+            _trainable(config, data, folder, allotment, board=messages, deadline=budget.deadline),
             tune_config=tune.TuneConfig(
                 search_alg=source,
                 scheduler=ParetoScheduler(trajectories, folder) if config.sweep.scheduler == "pareto" else None,
@@ -120,11 +136,14 @@ def run_sweep(
                 storage_path=storage,
                 name=attempt,
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[watcher, PlaceCleaner(folder), *ends],
-                stop=CombinedStopper(*ends, *limits),
+                callbacks=[watcher, PlaceCleaner(folder), ending],
+                stop=CombinedStopper(ending, *limits),
                 verbose=0,
             ),
         )
+        # What a sampler chooses is written down, and nothing may be before trials can run; most mistakes show at once.
+        if make_sampler is not None or preparing.request() is not None:
+            preparing.finish()
         try:
             results = tuner.fit()
         except Exception as error:
@@ -132,6 +151,7 @@ def run_sweep(
             if isinstance(error, TuneError | RayError | OSError | EOFError):
                 raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
             raise
+        preparing.finish()
         for index in range(len(results)):
             _note_failure(folder, results[index])
 
@@ -154,27 +174,25 @@ def _tune_storage(folder: Place, attempt: str) -> Iterator[str]:
                     write_bytes(folder / file.relative_to(storage).as_posix(), file.read_bytes())
 
 
-def _trainable(config: RunConfig, prepared: Prepared, folder: Place, allotment: Allotment, **ends: Any) -> Any:
+def _trainable(config: RunConfig, data: ImageData, folder: Place, allotment: Allotment, **ends: Any) -> Any:
     """Return what Tune runs for each trial, with what it needs, what it may use, and what ends it before its time."""
     given: dict[str, Any] = {"base": config, "folder": address(folder), **ends}
     if allotment.processes > 1:
-        shared = share(prepared.data, prepared.teacher_file)
-        trial = tune.with_parameters(tune_shared_trial, **given, shared=shared, allotment=allotment)
+        trial = tune.with_parameters(tune_shared_trial, **given, images=[ray.put(data)], allotment=allotment)
         return tune.with_resources(trial, tune.PlacementGroupFactory(WAITING_ROOM))
     trial = tune.with_parameters(
         tune_trial,
         **given,
-        data=prepared.data,
-        teacher_file=prepared.teacher_file,
+        data=data,
         num_threads=allotment.threads,
         gpu_share=allotment.gpus,
     )
     return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
 
 
-def _trajectories(config: RunConfig, specs: Sequence[TrialSpec], prepared: Prepared, folder: Place) -> Trajectories:
+def _trajectories(config: RunConfig, specs: Sequence[TrialSpec], data: ImageData, folder: Place) -> Trajectories:
     """Return what the trials recorded in earlier commands."""
-    known = Trajectories(len(prepared.data.validation), config.sweep.noise_factor, config.sweep.patience)
+    known = Trajectories(len(data.validation), config.sweep.noise_factor, config.sweep.patience)
     settings = {spec.name: spec.setting for spec in specs}
     for row in read_run(folder).snapshots:
         known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])

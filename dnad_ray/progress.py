@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -104,6 +105,8 @@ Display = Callable[[Moment], None]
 class Board:
     """Where a run writes what happens; what goes wrong in showing it never reaches the run.
 
+    Threads may write: the teacher of a sweep is made beside the start of its workers.
+
     Args:
         displays: Who shows it. One that fails is named in a warning, and left out after three failures.
     """
@@ -111,6 +114,7 @@ class Board:
     def __init__(self, displays: Sequence[Display]) -> None:
         self._errors = dict.fromkeys(displays, 0)
         self._run: Standing | None = None
+        self._lock = threading.RLock()
 
     def update(self, name: str, done: float, total: float, text: str = "") -> None:
         """Show that ``done`` of ``total`` of the activity ``name`` is done."""
@@ -134,20 +138,23 @@ class Board:
 
     def trial_began(self, name: str) -> None:
         """Show that a trial runs."""
-        if self._run is not None:
-            self._run.begin(name)
-            self._show(TrialBegan(self._run, self._run.trials[name]))
+        with self._lock:
+            if self._run is not None:
+                self._run.begin(name)
+                self._show(TrialBegan(self._run, self._run.trials[name]))
 
     def report(self, name: str, record: Record) -> None:
         """Show a record of a trial, unless it is reported again."""
-        if self._run is not None and self._run.report(name, record):
-            self._show(Reported(self._run, self._run.trials[name], record))
+        with self._lock:
+            if self._run is not None and self._run.report(name, record):
+                self._show(Reported(self._run, self._run.trials[name], record))
 
     def trial_ended(self, name: str, state: str, reason: str | None = None) -> None:
         """Show how a trial ended."""
-        if self._run is not None:
-            self._run.end(name, state, reason)
-            self._show(TrialEnded(self._run, self._run.trials[name]))
+        with self._lock:
+            if self._run is not None:
+                self._run.end(name, state, reason)
+                self._show(TrialEnded(self._run, self._run.trials[name]))
 
     def end(self, state: str, summary: dict[str, Any]) -> None:
         """Show how the run ended."""
@@ -155,6 +162,10 @@ class Board:
             self._show(RunEnded(self._run, state, summary))
 
     def _show(self, moment: Moment) -> None:
+        with self._lock:
+            self._show_all(moment)
+
+    def _show_all(self, moment: Moment) -> None:
         for display, errors in list(self._errors.items()):
             try:
                 display(moment)

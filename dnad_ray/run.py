@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,7 +162,15 @@ def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]
         raise
 
 
-def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], folder: Place, board: Board) -> Prepared:
+def prepare(
+    config: RunConfig,
+    data: ImageData,
+    specs: Sequence[TrialSpec],
+    folder: Place,
+    board: Board,
+    *,
+    check: Callable[[], None] | None = None,
+) -> Prepared:
     """Make the teacher, unless the run folder has it or nobody is imitated.
 
     Args:
@@ -171,19 +179,26 @@ def prepare(config: RunConfig, data: ImageData, specs: Sequence[TrialSpec], fold
         specs: The trials; a teacher is trained if one of them imitates.
         folder: The run folder, where the teacher is kept.
         board: Where to show progress.
+        check: Called after each step of its training; what it raises ends that.
 
     Raises:
         NonFiniteLossError: If the teacher's loss diverges.
         GenotypeError: If the configured teacher is not a genotype.
         ConfigError: If it cannot be made, or has not what the trials are to imitate.
     """
+
+    def progress(done: int, total: int) -> None:
+        if check is not None:
+            check()
+        board.update("teacher", done, total)
+
     clear_cache(folder)
     if not any(spec.config.distill.uses_teacher for spec in specs):
         return Prepared(data, None)
     settings, device = config.distill.teacher, device_for(config.train.device)
     file = read_teacher(folder / "teacher", settings.model if settings.source == "module" else None)
     if file is None:
-        teacher = make_teacher(config, data, device, lambda done, total: board.update("teacher", done, total))
+        teacher = make_teacher(config, data, device, progress)
         file = save_teacher(folder / "teacher", teacher)
         board.say(f"teacher: {teacher_in_words(teacher)}")
     else:

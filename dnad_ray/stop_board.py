@@ -1,4 +1,4 @@
-"""A request to stop on its way from the driver of a sweep to its trials, on whatever node (may import ray)."""
+"""What the driver of a sweep has for its trials, on whatever node: a teacher, a request to stop (may import ray)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,33 @@ from ray.exceptions import RayError
 
 from dnad_ray.stopping import StopCheck, StopRequest
 
-__all__ = ["RemoteStop", "SweepStop", "stop_board"]
+__all__ = ["RemoteStop", "SweepStop", "hand_over", "references_from", "stop_board", "taken_from"]
+
+
+_MOST_WAITING = 100_000
+"""Calls that a board answers later, two for each trial that runs; by itself Ray lets an actor have 1,000."""
 
 
 class _Board:
-    """Answers all who wait once somebody asks to stop."""
+    """Answers all who wait once somebody asks to stop, or gives what they wait for."""
 
     def __init__(self) -> None:
-        self._asked = asyncio.Event()
+        self._asked, self._given = asyncio.Event(), asyncio.Event()
         self._request: StopRequest | None = None
+        self._gift: list[Any] | None = None
 
     async def ask(self, request: StopRequest) -> None:
         self._request = self._request or request
         self._asked.set()
+        self._given.set()
+
+    async def give(self, gift: list[Any]) -> None:
+        self._gift = gift
+        self._given.set()
+
+    async def take(self) -> list[Any] | None:
+        await self._given.wait()
+        return self._gift
 
     async def wait(self) -> StopRequest | None:
         await self._asked.wait()
@@ -34,7 +48,23 @@ class _Board:
 def stop_board() -> Any:
     """Start the actor that passes a request on; it lives on this node, and as long as its handle does."""
     here = ray.get_runtime_context().get_node_id()
-    return ray.remote(num_cpus=0)(_Board).options(label_selector={"ray.io/node-id": here}).remote()
+    options = {"label_selector": {"ray.io/node-id": here}, "max_concurrency": _MOST_WAITING}
+    return ray.remote(num_cpus=0)(_Board).options(**options).remote()
+
+
+def hand_over(board: Any, gift: Any) -> None:
+    """Give all trials, those that wait and those that come, the same; it is put into the object store once."""
+    ray.get(board.give.remote([ray.put(gift)]))  # in a list, or Ray would hand over what it stands for
+
+
+def taken_from(board: Any) -> list[Any]:
+    """Wait for what the driver has for a trial; returns that in a list, or an empty one if it asks to stop instead."""
+    return list(ray.get(references_from(board)))
+
+
+def references_from(board: Any) -> list[ray.ObjectRef[Any]]:
+    """Wait as :func:`taken_from` does; what it is stays in the object store."""
+    return ray.get(board.take.remote()) or []
 
 
 @final

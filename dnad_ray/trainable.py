@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -15,14 +15,17 @@ from dnad_ray.config import RunConfig
 from dnad_ray.data import ImageData
 from dnad_ray.devices import device_for, limit_memory
 from dnad_ray.places import place
-from dnad_ray.records import EpochReport, Snapshot
-from dnad_ray.search import SearchState
-from dnad_ray.stop_board import RemoteStop
+from dnad_ray.records import Snapshot
+from dnad_ray.reporting import Reporter
+from dnad_ray.stop_board import RemoteStop, taken_from
 from dnad_ray.stopping import StopCheck, StopRequest, first_of
-from dnad_ray.teacher import TeacherFile, load_teacher
+from dnad_ray.teacher import Teacher, TeacherFile, load_teacher
 from dnad_ray.trial import run_trial, spec_of
 
-__all__ = ["metrics_of", "stop_check", "tune_trial"]
+__all__ = ["stop_check", "tune_trial"]
+
+_teachers: dict[tuple[str, str | None, torch.device], Teacher] = {}
+"""The teacher that this worker has loaded: nothing in a trial changes it, so the next trial imitates the same one."""
 
 
 def tune_trial(
@@ -30,11 +33,10 @@ def tune_trial(
     *,
     base: RunConfig,
     data: ImageData,
-    teacher_file: TeacherFile | None,
     folder: str,
     num_threads: int,
     gpu_share: float = 0.0,
-    stop: Any = None,
+    board: Any,
     deadline: float | None = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
@@ -43,15 +45,18 @@ def tune_trial(
         config: ``{"trial": name, "overrides": what it changes in the run's configuration}``.
         base: Configuration of the run.
         data: Images, from the object store (read-only, shared by the trials of a node).
-        teacher_file: The teacher, likewise.
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
         gpu_share: Share of its GPU that the trial was given, 1 for a whole one.
-        stop: What :func:`dnad_ray.stop_board.stop_board` returned; None where nobody asks to stop.
+        board: What :func:`dnad_ray.stop_board.stop_board` returned; the teacher comes from there.
         deadline: When to pause, in seconds since the epoch; None for never.
     """
+    gift = taken_from(board)  # torch is loaded by now, which takes as long as a small teacher
+    if not gift:
+        Reporter(tune.report).end(stopped="asked before it began")
+        return
     if (request := time_check(deadline)()) is not None:
-        tune.report({"stopped": request.reason})  # it waited for resources until there was no time left
+        Reporter(tune.report).end(stopped=request.reason)  # it waited for resources until there was no time left
         return
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
@@ -59,19 +64,22 @@ def tune_trial(
     seed_all(spec.config.seed)
     device = device_for(spec.config.train.device)
     limit_memory(device, gpu_share)
-    teacher = None if teacher_file is None else load_teacher(teacher_file, device)
+    teacher = None if gift[0] is None else _teacher_of(gift[0], device)
     # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
     checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
     saved = checkpoints.newest()
-    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(stop, deadline)):
-        if isinstance(event, StopRequest):
-            checkpoints.keep(state.state_dict, state.step)
-            tune.report({"step": state.step, "stopped": event.reason})
-            continue
-        metrics = metrics_of(event, state)
-        if checkpoints.is_due(wanted=isinstance(event, Snapshot)):
-            checkpoints.keep(state.state_dict, state.step)
-        tune.report(metrics)
+    reporter, ended = Reporter(tune.report), dict[str, Any]()
+    with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(board, deadline))) as events:
+        for event, state in events:
+            if isinstance(event, StopRequest):
+                checkpoints.keep(state.state_dict, state.step)
+                ended = {"step": state.step, "stopped": event.reason}
+                continue
+            reporter.add(event, state.is_finished)
+            if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+                reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
+                checkpoints.keep(state.state_dict, state.step)
+    reporter.end(**ended)  # only now does the status say how it ended
 
 
 def stop_check(board: Any, deadline: float | None) -> StopCheck:
@@ -79,17 +87,10 @@ def stop_check(board: Any, deadline: float | None) -> StopCheck:
     return first_of(None if board is None else RemoteStop(board), time_check(deadline))
 
 
-def metrics_of(event: EpochReport | Snapshot, state: SearchState) -> dict[str, Any]:
-    """Return what Tune and its callbacks are told about an event."""
-    metrics: dict[str, Any] = {
-        "epoch": event.epoch,
-        "step": event.step,
-        "num_operations": event.num_operations,
-        "device_seconds": event.device_seconds,
-        "at_end": state.is_finished,
-        # As text: Tune keeps running statistics of every number that it finds, for every trial.
-        "record": json.dumps(event.to_dict()),
-    }
-    if isinstance(event, Snapshot):
-        metrics |= {"kind": event.kind, "error": 1 - event.proxy_accuracy, "macs": event.macs}
-    return metrics
+def _teacher_of(file: TeacherFile, device: torch.device) -> Teacher:
+    key = (file.description, file.factory, device)  # a description has the digest of the weights
+    if key not in _teachers:
+        teacher = load_teacher(file, device)
+        _teachers.clear()
+        _teachers[key] = teacher
+    return _teachers[key]

@@ -1,14 +1,19 @@
-"""One trial on disk: a search whose snapshots, history and status are in the run folder before anyone hears of them."""
+"""One trial on disk: a search whose snapshots and status are in the run folder before anyone hears of them.
+
+Its history follows a few seconds later at most, and at once when the trial ends; a checkpoint has all of it too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 
@@ -31,6 +36,9 @@ __all__ = ["DONE", "TrialSpec", "run_trial", "setting_of", "spec_of", "trials_of
 
 DONE = frozenset({"finished", "stopped", "dominated"})
 """States that a resume leaves alone: at its end or limit, a loss that would diverge again, stopped by the scheduler."""
+
+HISTORY_SECONDS = 5.0
+"""Least time between two writes of a history: each writes all of it, and waits for the disk."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def run_trial(
     *,
     stop: StopCheck | None = None,
     ranks: Ranks = ALONE,
-) -> Iterator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
+) -> Generator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
     Args:
@@ -144,24 +152,51 @@ def run_trial(
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     write_status(folder, spec.name, "running", **facts)
-    num_written = -1  # what stands there may be an earlier attempt's, of another length
+    history = _History(folder, spec.name, state)
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.derived()[0])
                 if spec.config.evaluation.keep_weights:
                     keep_weights(folder, state, event.step)
-            if len(state.history) != num_written:  # within an epoch, snapshots add nothing to it
-                write_history(folder, spec.name, state.history)
-                num_written = len(state.history)
+            history.write(HISTORY_SECONDS)
             yield event, state
             if isinstance(event, StopRequest):
+                history.write()
                 facts |= {"step": state.step, "device_seconds": state.device_seconds}
                 write_status(folder, spec.name, event.state, reason=event.reason, **facts)
                 return
+    except GeneratorExit:  # the scheduler wants no more of it
+        history.write()
+        raise
     except NonFiniteLossError as error:
+        history.write()
         write_status(folder, spec.name, "stopped", reason=str(error), **facts)
         return
+    history.write()
     if state.limit:
         facts["reason"] = f"it reached {state.limit}"
     write_status(folder, spec.name, "finished", device_seconds=state.device_seconds, **facts)
+
+
+@final
+class _History:
+    """The history of a trial as it is on the disk.
+
+    Args:
+        folder: The run folder.
+        trial: Name of the trial.
+        state: Whose history it is.
+    """
+
+    def __init__(self, folder: Place, trial: str, state: SearchState) -> None:
+        self._folder, self._trial, self._state = folder, trial, state
+        self._num_written = -1  # what stands there may be an earlier attempt's, of another length
+        self._last = -math.inf
+
+    def write(self, least_seconds: float = 0.0) -> None:
+        """Write it, unless nothing came to it or it was written less than that ago."""
+        now = time.monotonic()
+        if len(self._state.history) != self._num_written and now - self._last >= least_seconds:
+            write_history(self._folder, self._trial, self._state.history)
+            self._num_written, self._last = len(self._state.history), now

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any, final
 
 from ray import tune
 
 from dnad_ray.places import Place
 from dnad_ray.progress import Board
-from dnad_ray.records import EpochReport, Snapshot
+from dnad_ray.reporting import records_in
 from dnad_ray.store import read_status
 from dnad_ray.trial import DONE
-from search_spaces.json_reader import parse_json
 
 __all__ = ["Watcher"]
 
@@ -28,6 +28,15 @@ class Watcher(tune.Callback):
 
     def __init__(self, folder: Place, board: Board) -> None:
         self._folder, self._board = folder, board
+        self._waiting: list[str] | None = []
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Show those trials that have waited, and from now on each that starts: they have all that they need."""
+        with self._lock:
+            waiting, self._waiting = self._waiting or [], None
+        for name in waiting:
+            self._board.trial_began(name)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
@@ -36,21 +45,27 @@ class Watcher(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial runs."""
         with contextlib.suppress(Exception):
-            self._board.trial_began(trial.config["trial"])
+            name = trial.config["trial"]
+            with self._lock:
+                if self._waiting is not None:
+                    self._waiting.append(name)
+                    return
+            self._board.trial_began(name)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Show what a trial reported."""
         with contextlib.suppress(Exception):
-            data = parse_json(result["record"].encode(), "record")
-            record = Snapshot.from_dict(data) if "kind" in data else EpochReport.from_dict(data)
-            self._board.report(trial.config["trial"], record)
+            for record in records_in(result):
+                self._board.report(trial.config["trial"], record)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show how a trial came to its end."""
         with contextlib.suppress(Exception):
             name = trial.config["trial"]
+            if self._waiting is not None:
+                return  # it never began
             status = read_status(self._folder, name)
             is_told = status["state"] in {*DONE, "interrupted", "paused"}
             # A trial that ends without saying how did not come to its end; so says `conclude`, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -71,13 +72,14 @@ def plot_paths(frame: pd.DataFrame) -> go.Figure:
 def _shrinking_info(history: pd.DataFrame, frame: pd.DataFrame) -> _TrajectoriesInfo:
     settings, colours = _settings(frame)
     trials: list[_Trial] = []
-    for key, part in history.groupby(["run", "trial"], sort=False):
+    records = history[["run", "trial", "epoch", "num_operations", "train_loss"]].to_dict("records")
+    for key, part, rows in _trials(history, records):
         setting = settings.get(key, _UNKNOWN)
         hovers = (
             f"{text_of(row['run'])} / {text_of(row['trial'])}<br>Epoch {row['epoch']}: "
             f"{shown('num_operations', row['num_operations'])} operations, "
             f"training loss {shown('train_loss', row['train_loss'])}"
-            for row in part.to_dict("records")
+            for row in rows
         )
         trials.append(
             _Trial(
@@ -104,10 +106,11 @@ def _shrinking_info(history: pd.DataFrame, frame: pd.DataFrame) -> _Trajectories
 def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
     settings, colours = _settings(frame)
     trials: list[_Trial] = []
-    for key, part in frame.groupby(["run", "trial"], sort=False):
+    has_markers = len(frame) <= MOST_MARKERS
+    for key, part, rows in _trials(frame, frame.to_dict("records") if has_markers else None):
         setting = settings[key]
-        if len(frame) <= MOST_MARKERS:
-            hovers = tuple(hover_of(row) for row in part.to_dict("records"))
+        if has_markers:
+            hovers = tuple(hover_of(row) for row in rows)
         else:  # lines without markers have no point to speak of
             hovers = (text_of(f"{part['run'].iloc[0]} / {part['trial'].iloc[0]}"),) * len(part)
         trials.append(
@@ -128,6 +131,15 @@ def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
         trials=tuple(trials),
         colours=colours,
     )
+
+
+def _trials(
+    frame: pd.DataFrame, records: Sequence[dict[Any, Any]] | None
+) -> Iterator[tuple[Any, pd.DataFrame, list[dict[Any, Any]]]]:
+    """Yield each trial with its rows, in order; to make records of a hundred trials one by one takes a second."""
+    groups = frame.groupby(["run", "trial"], sort=False).indices.items()
+    for key, positions in sorted(groups, key=lambda item: item[1][0]):
+        yield key, frame.iloc[positions], [] if records is None else [records[position] for position in positions]
 
 
 def _settings(frame: pd.DataFrame) -> tuple[dict[Any, str], dict[str, str]]:

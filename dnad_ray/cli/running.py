@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,9 +87,11 @@ def search(**options: Any) -> None:
         )
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
-    def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
+    def work(data: Any, make: Any, folder: Place, board: Any, signals: Any) -> None:
+        prepared = make()
+        signals.defer()  # until the results lie there too
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
-        run_search(spec, prepared, folder, board, stop=first_of(stop, budget.check))
+        run_search(spec, prepared, folder, board, stop=first_of(signals, budget.check))
 
     _carry_out(config, [spec], options, contextlib.nullcontext, work, budget=budget)
 
@@ -125,7 +128,7 @@ def sweep(address: str | None, **options: Any) -> None:
 
         return cluster(config, address)
 
-    def work(prepared: Any, folder: Place, board: Any, stop: Any) -> None:
+    def work(data: Any, make: Any, folder: Place, board: Any, signals: Any) -> None:
         from dnad_ray.launch import run_sweep
 
         make_sampler = None
@@ -133,7 +136,18 @@ def sweep(address: str | None, **options: Any) -> None:
             from dnad_ray.optuna_sampler import OptunaSampler
 
             make_sampler = OptunaSampler
-        run_sweep(config, specs, prepared, folder, board, stop=stop, budget=budget, make_sampler=make_sampler)
+        signals.defer()  # until the results lie there too
+        run_sweep(
+            config,
+            specs,
+            data,
+            folder,
+            board,
+            make=lambda check: make(check=check),
+            stop=signals,
+            budget=budget,
+            make_sampler=make_sampler,
+        )
 
     _carry_out(config, specs, options, session, work, budget=budget)
 
@@ -192,9 +206,8 @@ def _carry_out(
             with session(), run_folder(config, folder, resume):
                 board.begin(specs, folder, read_run(folder) if resume else None)
                 try:
-                    prepared = prepare(config, data, specs, folder, board)
-                    signals.defer()  # until the results lie there too
-                    work(prepared, folder, board, signals)
+                    make = partial(prepare, config, data, specs, folder, board)
+                    work(data, make, folder, board, signals)
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error
                     if not (folder / "trials").exists() and isinstance(error, DnadRayError):

@@ -201,13 +201,13 @@ def test_random_states_round_trip_through_a_file(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that the test moves; writing a checkpoint takes a tenth of a second of it."""
+    """A clock that the test moves; writing a checkpoint takes a fifth of a second of it."""
     now = [100.0]
     keep = checkpoint_module.keep_checkpoint
 
     def slow(*arguments):
         keep(*arguments)
-        now[0] += 0.1
+        now[0] += 0.2
 
     monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(checkpoint_module, "keep_checkpoint", slow)
@@ -217,14 +217,23 @@ def clock(monkeypatch):
 def test_checkpoint_keeper_spends_at_most_a_hundredth_on_snapshots(clock, tmp_path):
     keeper = CheckpointKeeper(tmp_path / "checkpoints")
     assert keeper.newest() is None
+    clock[0] += 10.1
     assert keeper.is_due(wanted=True)  # the first snapshot: nobody knows yet what one takes
     keeper.keep(lambda: {"value": 1}, 1)
-    clock[0] += 9.9
+    clock[0] += 19.9
     assert not keeper.is_due(wanted=True)
-    clock[0] += 0.2  # 10.1 seconds, and it took 0.1
+    clock[0] += 0.2  # 20.1 seconds, and it took 0.2
     assert keeper.is_due(wanted=True)
     assert not keeper.is_due(wanted=False)
     assert keeper.newest() == {"value": 1}
+
+
+def test_checkpoint_keeper_leaves_out_what_takes_no_longer_to_repeat_than_a_worker_to_start(clock, tmp_path):
+    keeper = CheckpointKeeper(tmp_path / "checkpoints")
+    clock[0] += 9.9  # of seconds: a small trial ends without one
+    assert not keeper.is_due(wanted=True)
+    clock[0] += 0.2
+    assert keeper.is_due(wanted=True)
 
 
 def test_checkpoint_keeper_is_due_after_half_a_minute_without_a_snapshot(clock, tmp_path):

@@ -376,3 +376,15 @@ def test_front_of_a_damaged_run_warns_in_one_line_and_prints_the_rest(finished, 
     assert "history.json cannot be read" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "Pareto front" in result.stdout
+
+
+def test_program_looks_for_garbage_seldom_and_not_when_it_ends():
+    program = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000))  # the first comes last
+sys.argv = ["dnad-ray", "recipes"]
+from dnad_ray.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "50000 True"

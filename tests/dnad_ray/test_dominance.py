@@ -125,7 +125,9 @@ def test_snapshot_that_is_replayed_changes_nothing():
 
 def test_reports_of_epochs_are_no_snapshots():
     trajectories = known()
-    trajectories.take("t00", "", {"step": 3, "epoch": 1})
+    trajectories.take("t00", "", {"step": 3, "epoch": 1, "points": []})
     assert trajectories.of("t00") == ()
-    trajectories.take("t00", "", {"step": 3, "macs": 100, "error": 0.5})
-    assert trajectories.of("t00") == ((100, 0.5),)
+    trajectories.take("t00", "", {"stopped": "the time budget was spent"})
+    assert trajectories.of("t00") == ()
+    trajectories.take("t00", "", {"step": 5, "points": [(3, 100, 0.5), (5, 90, 0.25)]})
+    assert trajectories.of("t00") == ((90, 0.25), (100, 0.5))

@@ -7,6 +7,8 @@ Sweeps that are killed, hang or are interrupted are in ``test_stop_board``, thos
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -95,6 +97,22 @@ def test_sweep_whose_time_is_spent_pauses_its_trials_and_is_no_failure(sweep, sw
     history = read_run(out).history["t00"]
     # It took no epoch more than it wrote down, and saved the step at which it paused.
     assert 0 <= max(steps) - (history[-1]["step"] if history else 0) < 3
+
+
+def test_sweep_starts_workers_while_its_teacher_is_trained_and_ends_with_it(sweep, sweep_file, tmp_path):
+    out = tmp_path / "demo"
+    running = sweep(sweep_file({"distill.kind": "logits", "distill.teacher.epochs": 100_000}), "--json", out=out)
+    running.wait_for(running.trial_process)
+    assert not (out / "teacher").exists()  # it would take an hour until there is one
+    os.killpg(running.driver.pid, signal.SIGINT)
+    code, said, err, _ = running.wait()
+    assert (code, "dnad-ray: stopping at the end of the step" in err) == (130, True), (said, err)
+    assert err.splitlines()[-1].startswith("dnad-ray: error: interrupted; to continue: ")
+    *events, last = [json.loads(line) for line in said.splitlines()]
+    # A trial that waits for its teacher has not begun, and it leaves nothing behind.
+    assert {event["event"] for event in events} == {"run_started", "activity"}
+    assert (last["event"], last["state"]) == ("run_ended", "interrupted")
+    assert not (out / "trials").exists()
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ def test_create_run_refuses_what_is_not_free(base):
 def all_checkpoints(monkeypatch):
     """A checkpoint at every snapshot, however long it takes to bring one to a server."""
     monkeypatch.setattr(checkpoint, "LEAST_GAP_FACTOR", 0.0)
+    monkeypatch.setattr(checkpoint, "LEAST_GAP_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("all_checkpoints")

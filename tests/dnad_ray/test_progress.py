@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 import warnings
 
 import pytest
@@ -151,3 +153,21 @@ def test_board_survives_where_warnings_are_errors():
 )
 def test_duration_in_words_at_its_borders(seconds, words):
     assert duration_in_words(seconds) == words
+
+
+def test_board_shows_one_moment_at_a_time_whichever_threads_write():
+    inside, shown = threading.Lock(), []
+
+    def display(moment):
+        assert inside.acquire(blocking=False)
+        time.sleep(0.001)  # lets the others come
+        shown.append(moment.text)
+        inside.release()
+
+    board = Board([display])
+    writers = [threading.Thread(target=lambda: [board.say("text") for _ in range(20)]) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert shown == ["text"] * 80

@@ -217,6 +217,7 @@ def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, mo
 
     spec = spec_of(tiny())
     monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)
+    monkeypatch.setattr(checkpoint_module, "LEAST_GAP_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint_module, "save_checkpoint", save_and_die)
     with pytest.raises(Killed):
         run_search(spec, Prepared(digits, None), folder, board)

@@ -32,11 +32,12 @@ def report(tiny, tmp_path):
     folder = create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
     scheduler = ParetoScheduler(Trajectories(100, patience=2), folder)
 
-    def tell(name, step, at_end=False, **metrics):
+    def tell(name, step, at_end=False, macs=None, error=None):
         if read_status(folder, name)["state"] == "unknown":
             write_status(folder, name, "running", **FACTS)
         trial = SimpleNamespace(config={"trial": name, "overrides": {"shrink.rate": float(name[1:]), "seed": 0}})
-        result = {"step": step, "epoch": 1, "at_end": at_end, "device_seconds": step / 10, **metrics}
+        result = {"step": step, "epoch": 1, "at_end": at_end, "device_seconds": step / 10}
+        result["points"] = [] if macs is None else [(step, macs, error)]
         return scheduler.on_trial_result(None, trial, result)
 
     tell.folder = folder

@@ -79,8 +79,8 @@ def test_source_writes_down_what_was_chosen_before_it_begins(tiny, source, folde
     made.suggest("b")
     assert [spec.config.shrink.rate for spec in chosen] == [0.125, 0.25]
     made.on_trial_result("a", {"step": 3, "epoch": 1})
-    made.on_trial_result("a", {"step": 3, "macs": 100, "error": 0.5})
-    made.on_trial_complete("a", {"step": 6, "macs": 90, "error": 0.25})
+    made.on_trial_result("a", {"step": 3, "points": [(3, 100, 0.5)]})
+    made.on_trial_complete("a", {"step": 6, "points": [(6, 90, 0.25)]})
     made.on_trial_complete("b", None, error=True)
     made.on_trial_complete("b", None, error=True)  # an end that is told again changes nothing
     assert trajectories.of("t00") == ((90, 0.25), (100, 0.5))

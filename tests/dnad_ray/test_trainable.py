@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import json
 import shutil
 
@@ -11,10 +13,12 @@ import torch
 
 pytest.importorskip("ray")
 
-from dnad_ray import budget, trainable
+from dnad_ray import budget, reporting, trainable
 from dnad_ray import checkpoint as checkpoint_module
+from dnad_ray import trial as trial_module
 from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_to_dict
+from dnad_ray.reporting import records_in
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import create_run, read_run, read_status
 from dnad_ray.teacher import save_teacher
@@ -27,6 +31,13 @@ class Killed(BaseException):
     """Stands for the end of the worker."""
 
 
+class NoCheckpoints:
+    """For a trial that is too short for one."""
+
+    def __init__(self, checkpoints):
+        self.newest, self.is_due = (lambda: None), lambda wanted: False
+
+
 @pytest.fixture
 def folder(tiny, tmp_path):
     return create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
@@ -37,25 +48,30 @@ keep = checkpoint_module.keep_checkpoint
 
 @pytest.fixture
 def worker(folder, digits, monkeypatch):
-    """Run a trial; returns what it reported, each with whether a checkpoint had been written since the last."""
+    """Run a trial; returns what it reported, each with whether a checkpoint was written before the next."""
 
-    def run(spec, die_after=None, teacher_file=None, deadline=None):
-        reports, kept = [], []
+    def run(spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0, board="board"):
+        reports = []
 
         def keep_checkpoint(checkpoints, state, step):
             keep(checkpoints, state, step)
-            kept.append(step)
+            if reports:
+                reports[-1] = (reports[-1][0], True)
 
         def report(metrics):
-            reports.append((metrics, bool(kept)))
-            kept.clear()
+            reports.append((metrics, False))
             if len(reports) == die_after:
                 raise Killed
 
         monkeypatch.setattr(trainable.tune, "report", report)
         monkeypatch.setattr(checkpoint_module, "keep_checkpoint", keep_checkpoint)
         monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)  # one at every snapshot, however fast they come
-        arguments = {"base": spec.config, "data": digits, "teacher_file": teacher_file, "deadline": deadline}
+        monkeypatch.setattr(checkpoint_module, "LEAST_GAP_SECONDS", 0.0)
+        monkeypatch.setattr(reporting, "REPORT_SECONDS", seconds)
+        monkeypatch.setattr(trainable, "taken_from", lambda board: gifts[board])
+        monkeypatch.setattr(trainable, "RemoteStop", lambda board: lambda: None)
+        gifts = {"board": [teacher_file], "stopped board": []}
+        arguments = {"base": spec.config, "data": digits, "board": board, "deadline": deadline}
         with contextlib.suppress(Killed):
             trainable.tune_trial(
                 {"trial": spec.name, "overrides": spec.overrides}, **arguments, folder=str(folder), num_threads=1
@@ -72,17 +88,44 @@ def spec(tiny):
 
 def test_tune_trial_reports_every_event_and_saves_every_snapshot(spec, worker, folder):
     reports = worker(spec)
-    snapshots = read_run(folder).snapshots
-    saved = [metrics for metrics, has_checkpoint in reports if has_checkpoint]
-    assert [metrics["step"] for metrics in saved] == [row["step"] for row in snapshots]
-    assert [(metrics["kind"], metrics["macs"]) for metrics in saved] == [
-        (row["kind"], row["macs"]) for row in snapshots
+    rows, history = read_run(folder).snapshots, read_run(folder).history["t00"]
+    saved = [metrics for metrics, has_checkpoint in reports[:-1] if has_checkpoint]
+    assert [metrics["points"] for metrics in saved] == [
+        [(row["step"], row["macs"], 1 - row["proxy_accuracy"])] for row in rows[:-1]
     ]
-    assert [metrics["error"] for metrics in saved] == [1 - row["proxy_accuracy"] for row in snapshots]
-    epochs = [metrics for metrics, has_checkpoint in reports if not has_checkpoint]
-    assert [metrics["epoch"] for metrics in epochs] == [entry["epoch"] for entry in read_run(folder).history["t00"]]
-    assert [metrics["at_end"] for metrics, _ in reports] == [False] * (len(reports) - 2) + [True, True]
-    assert read_status(folder, "t00")["state"] == "finished"
+    epochs = [metrics["epoch"] for metrics, has_checkpoint in reports[:-1] if not has_checkpoint]
+    assert epochs == [entry["epoch"] for entry in history[:-1]]
+    last, has_checkpoint = reports[-1]
+    assert [record.to_dict() for record in records_in(last)] == [rows[-1], history[-1]]
+    assert not has_checkpoint  # nothing is left to repeat
+    assert [(metrics["at_end"], "done" in metrics) for metrics, _ in reports] == [(False, False)] * (
+        len(reports) - 1
+    ) + [(True, True)]
+
+
+def test_tune_trial_reports_at_most_once_in_a_while_but_everything(spec, worker, folder, monkeypatch):
+    states = []
+    write_status = trial_module.write_status
+    monkeypatch.setattr(
+        trial_module, "write_status", lambda *args, **facts: states.append(args[2]) or write_status(*args, **facts)
+    )
+    monkeypatch.setattr(trainable, "CheckpointKeeper", NoCheckpoints)
+    reports = [metrics for metrics, _ in worker(spec, seconds=60.0)]
+    first, last = reports  # that it began to learn, and the rest
+    assert states == ["running", "finished"]
+    rows, history = read_run(folder).snapshots, read_run(folder).history["t00"]
+    told = [record.to_dict() for metrics in reports for record in records_in(metrics)]
+    assert [record for record in told if "kind" in record] == rows
+    assert [record for record in told if "kind" not in record] == history
+    assert [step for step, _, _ in first["points"] + last["points"]] == [row["step"] for row in rows]
+    assert len(list(records_in(first))) == 1
+    assert last["done"]
+
+
+def test_tune_trial_reports_before_a_checkpoint_after_which_it_would_not_be_told(spec, worker, folder):
+    reports = [metrics for metrics, has_checkpoint in worker(spec, seconds=60.0) if has_checkpoint]
+    snapshots = [row["step"] for row in read_run(folder).snapshots]
+    assert [metrics["points"][-1][0] for metrics in reports] == snapshots[:-1]
 
 
 @pytest.mark.parametrize("damage", ["none", "torn", "all"])
@@ -133,6 +176,33 @@ def test_tune_trial_imitates_the_teacher_that_comes_as_bytes(tiny, small_teacher
     assert all(entry["kd_loss"] > 0 for entry in read_run(folder).history["t00"])
 
 
+def test_tune_trial_loads_a_teacher_once_for_all_trials_of_a_worker(
+    tiny, small_teacher, worker, folder, tmp_path, monkeypatch
+):
+    loaded = []
+    load = trainable.load_teacher
+    monkeypatch.setattr(trainable, "_teachers", {})
+    monkeypatch.setattr(trainable, "load_teacher", lambda *args: loaded.append(load(*args)) or loaded[-1])
+    config = tiny({"distill.kind": "logits", "train.epochs": 2})
+    file = save_teacher(tmp_path / "teacher", small_teacher)
+    for name in ("t00", "t01"):
+        worker(TrialSpec(name, {"seed": 0}, config), teacher_file=copy.deepcopy(file))
+    assert len(loaded) == 1
+    first, second = ([entry["kd_loss"] for entry in read_run(folder).history[name]] for name in ("t00", "t01"))
+    assert first == second
+    other = dataclasses.replace(small_teacher, network=copy.deepcopy(small_teacher.network))
+    with torch.no_grad():
+        next(other.network.parameters()).mul_(2)
+    worker(TrialSpec("t02", {"seed": 0}, config), teacher_file=save_teacher(tmp_path / "another", other))
+    assert len(loaded) == 2
+    assert [entry["kd_loss"] for entry in read_run(folder).history["t02"]] != first
+
+
+def test_tune_trial_that_waits_for_a_teacher_in_vain_does_not_begin(spec, worker, folder):
+    assert worker(spec, board="stopped board") == [({"stopped": "asked before it began", "done": True}, False)]
+    assert read_status(folder, "t00") == {"state": "unknown"}
+
+
 def test_tune_trial_that_diverges_ends_without_an_error(tiny, worker, folder):
     # An exception would make Ray try again, and diverge again.
     assert worker(TrialSpec("t00", {"seed": 0}, tiny({"train.learning_rate": 1e30}))) == []
@@ -144,7 +214,7 @@ def test_tune_trial_saves_by_time_where_nothing_is_deleted(tiny, worker, monkeyp
     spec = TrialSpec("t00", {"seed": 0}, config)
     assert [saved for _, saved in worker(spec, die_after=2)] == [False, False]
     monkeypatch.setattr(checkpoint_module, "LONGEST_GAP_SECONDS", 0.0)
-    assert [saved for _, saved in worker(spec, die_after=2)] == [True, True]
+    assert [saved for _, saved in worker(spec, die_after=3)] == [True, True, False]
 
 
 def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, request):
@@ -153,7 +223,8 @@ def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget.time, "time", lambda: next(clock))
         reports = worker(spec, deadline=5.0)
-    assert reports[-1] == ({"step": 4, "stopped": "the time budget was spent"}, True)
+    assert reports[-1][0] == {"step": 4, "stopped": "the time budget was spent", "done": True}
+    assert reports[-2][1]
     assert not any(metrics["at_end"] for metrics, _ in reports[:-1])
     assert read_status(folder, "t00")["state"] == "paused"
     worker(spec)
@@ -162,7 +233,7 @@ def test_tune_trial_pauses_at_the_deadline_and_saves_that(spec, worker, folder, 
 
 
 def test_tune_trial_that_gets_its_turn_too_late_does_not_begin(spec, worker, folder):
-    assert worker(spec, deadline=1.0) == [({"stopped": "the time budget was spent"}, False)]
+    assert worker(spec, deadline=1.0) == [({"stopped": "the time budget was spent", "done": True}, False)]
     assert read_status(folder, "t00") == {"state": "unknown"}
 
 

@@ -40,7 +40,8 @@ def expected(tiny, digits, timeless):
     return timeless(search(SearchState.start(tiny(), digits, run="demo", trial="t00")))
 
 
-def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless):
+def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless, monkeypatch):
+    monkeypatch.setattr(trial_module, "HISTORY_SECONDS", 0.0)
     for event, state in run_trial(spec, digits, None, folder, None):
         contents = read_run(folder)
         assert contents.problems == ()
@@ -64,6 +65,23 @@ def test_trial_writes_before_it_speaks(spec, folder, digits, expected, timeless)
         "pid": os.getpid(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
+
+
+@pytest.mark.parametrize("end", ["finished", "interrupted", "closed"])
+def test_trial_writes_its_history_seldom_and_at_its_end(end, spec, folder, digits, monkeypatch):
+    written = []
+    write = trial_module.write_history
+    monkeypatch.setattr(trial_module, "write_history", lambda *args: written.append(len(args[2])) or write(*args))
+    asked = iter([None] * 7)
+    stop = (lambda: next(asked, StopRequest("enough"))) if end == "interrupted" else None
+    events = run_trial(spec, digits, None, folder, None, stop=stop)
+    for number, (_, state) in enumerate(events):  # noqa: B007 - asked after the loop
+        assert len(written) == 1  # it begins with the first event; the others come within seconds
+        if end == "closed" and number == 3:
+            events.close()
+    assert len(written) == 2
+    assert 1 < written[-1] == len(state.history)
+    assert read_run(folder).history["t00"] == state.history
 
 
 @pytest.mark.parametrize("has_checkpoint", [True, False], ids=["from a checkpoint", "from the start"])
