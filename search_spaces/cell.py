@@ -12,7 +12,7 @@ from search_spaces.bank import Sliced
 from search_spaces.genotype import NUM_INPUTS, CellGenotype
 from search_spaces.node import PlainNode, WeightedNode, compute_ahead, drop
 from search_spaces.ops import FactorizedReduce, PointwiseNorm
-from search_spaces.small_cell import Parts, compute_small, is_small, parts_of
+from search_spaces.small_images import Parts, compute_small, has_small_inputs, parts_of
 from search_spaces.states import States, edge_key
 
 __all__ = ["Cell"]
@@ -52,7 +52,7 @@ class Cell(nn.Module):
                 preprocess = FactorizedReduce if source == 0 and older_is_larger else PointwiseNorm
                 self.preprocess[str(source)] = preprocess(width, channels, searching)
         self.shared = nn.ModuleDict()
-        self._channels, self._searching = channels, searching
+        self._channels = channels
         self._parts: Parts | None = None
         self._is_listed = False
         node = WeightedNode if searching else PlainNode
@@ -72,7 +72,7 @@ class Cell(nn.Module):
         """
         if self.training and weights is not None:
             parts = self._listed()
-            if parts is not None and is_small(parts, (older, newer)):
+            if parts is not None and has_small_inputs(parts, (older, newer)):
                 return compute_small(parts, (older, newer), weights)
         states = States(self.shared)
         if self.reads_raw:
@@ -110,4 +110,4 @@ class Cell(nn.Module):
 
     def _apply(self, *arguments: Any, **options: Any) -> Any:
         self._is_listed = False  # it may replace parameters
-        return super()._apply(*arguments, **options)
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ and, innermost, the images (C, H * W * N). In it
   time all the same.
 
 A :class:`Tape` notes for each step how gradients go back through it; one autograd function then stands for a whole cell
-(:mod:`search_spaces.small_cell`). Exact, as the float64 tests against a plain supernet hold.
+(:mod:`search_spaces.small_images`). Exact, as the float64 tests against a plain supernet hold.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_spaces.ops import BatchNorm
 
-__all__ = ["Geometry", "Rows", "Tape", "Weighing", "as_images", "as_rows"]
+__all__ = ["Geometry", "Rows", "Tape", "Weighing", "as_images", "as_rows", "windows"]
 
 
 class Rows:
@@ -34,12 +34,13 @@ class Rows:
 
     Args:
         data: The matrix.
+        is_fixed: Whether nobody asks for its gradient.
     """
 
-    __slots__ = ("data", "gradient")
+    __slots__ = ("data", "gradient", "is_fixed")
 
-    def __init__(self, data: Tensor) -> None:
-        self.data = data
+    def __init__(self, data: Tensor, is_fixed: bool = False) -> None:
+        self.data, self.is_fixed = data, is_fixed
         self.gradient: Tensor | None = None
 
     def add(self, gradient: Tensor) -> None:
@@ -52,6 +53,8 @@ class Rows:
 
     def add_product(self, matrices: Tensor, gradients: Tensor) -> None:
         """Add a product of batches of matrices, of as many numbers as the gradient."""
+        if self.is_fixed:
+            return
         if self.gradient is None:
             self.gradient = torch.bmm(matrices, gradients).view(self.data.shape)
         else:
@@ -94,7 +97,9 @@ class Tape:
     """
 
     def __init__(self) -> None:
+        # Steps must not refer to the tape: it would live until Python looks for cycles.
         self.gradients: dict[Tensor, Tensor] = {}
+        self._is_played = False
         self._steps: list[tuple[Rows, Callable[[Tensor], None]]] = []
         self._running: list[Tensor] = []
         self._of_batch: list[Tensor] = []
@@ -110,7 +115,14 @@ class Tape:
         self._steps.append((result, back))
 
     def play_back(self) -> None:
-        """Take gradients back through all steps; each is forgotten at once, with the memory that it holds."""
+        """Take gradients back through all steps; each is forgotten at once, with the memory that it holds.
+
+        Raises:
+            RuntimeError: The second time.
+        """
+        if self._is_played:
+            raise RuntimeError("gradients of small images can be computed only once: what they need is overwritten")
+        self._is_played = True
         while self._steps:
             result, back = self._steps.pop()
             if result.gradient is not None:
@@ -177,10 +189,10 @@ class Tape:
 
     def depthwise(self, x: Rows, weight: Tensor, geometry: Geometry) -> Rows:
         """Convolve each channel with its own kernel, of ``weight`` (C, 1, k, k)."""
-        taps = _taps(geometry, weight.dtype)
+        gradients, taps = self.gradients, _taps(geometry, weight.dtype)
         kernels = F.pad(weight.flatten(1), (0, 1))
         # A row for each pixel of the output, a column for each of the input.
-        matrices = kernels.index_select(1, taps.index).view(len(kernels), -1, geometry.sides[0] * geometry.sides[1])
+        matrices = kernels.index_select(1, taps.of_pairs).view(len(kernels), -1, geometry.sides[0] * geometry.sides[1])
         images = x.data.view(len(kernels), matrices.shape[2], -1)
         result = Rows(torch.bmm(matrices, images).view(len(kernels), -1))
 
@@ -188,7 +200,7 @@ class Tape:
             of_result = gradient.view(len(kernels), -1, images.shape[2])
             of_matrices = torch.bmm(of_result, images.transpose(1, 2)).view(len(kernels), -1)
             seen = of_matrices.index_select(1, taps.places).view(len(kernels), *taps.is_inside.shape)
-            self.gradients[weight] = (seen * taps.is_inside).sum(2).view(weight.shape)
+            gradients[weight] = (seen * taps.is_inside).sum(2).view(weight.shape)
             x.add_product(matrices.transpose(1, 2), of_result)
 
         self.note(result, back)
@@ -202,7 +214,7 @@ class Tape:
             weights: Matrices (C_out, C_in) under each other, here (size * C_out, C_in), perhaps in parts.
             into: Where the result is to stand (size * C_out, L).
         """
-        flat = [weight.flatten(1) for weight in weights]
+        gradients, flat = self.gradients, [weight.flatten(1) for weight in weights]
         width = flat[0].shape[1]
         matrices = (flat[0] if len(flat) == 1 else torch.cat(flat)).view(len(x.data) // width, -1, width)
         values = x.data.view(len(matrices), width, -1)
@@ -215,7 +227,7 @@ class Tape:
             of_result = gradient.view(len(matrices), -1, values.shape[2])
             of_matrices = torch.bmm(of_result, values.transpose(1, 2)).view(-1, width)
             for weight, own in zip(weights, of_matrices.split([len(weight) for weight in weights]), strict=True):
-                self.gradients[weight] = own.view(weight.shape)
+                gradients[weight] = own.view(weight.shape)
             x.add_product(matrices.transpose(1, 2), of_result)
 
         self.note(result, back)
@@ -260,8 +272,26 @@ class Tape:
         self.note(result, back)
         return result
 
+    def scaled(self, x: Rows, scale: Tensor, offset: Tensor) -> Rows:
+        """Return ``x`` times the scale of a channel plus its offset (C,)."""
+        gradients = self.gradients
+        result = Rows((x.data * scale[:, None]).add_(offset[:, None]))
+
+        def back(gradient: Tensor) -> None:
+            gradients[scale] = torch.linalg.vecdot(gradient, x.data)
+            gradients[offset] = gradient.sum(1)
+            x.add(gradient.mul_(scale[:, None]))
+
+        self.note(result, back)
+        return result
+
     def weighted_sum(
-        self, result: Rows, terms: Sequence[Rows], candidates: Rows | None, norms: Sequence[BatchNorm], weighing: Weighing
+        self,
+        result: Rows,
+        terms: Sequence[Rows],
+        candidates: Rows | None,
+        norms: Sequence[BatchNorm],
+        weighing: Weighing,
     ) -> None:
         """Compute the sum of ``weight * term`` and of ``weight * norm(candidate)``.
 
@@ -272,7 +302,7 @@ class Tape:
             norms: Those of the candidates.
             weighing: Architecture weights; those of terms come first.
         """
-        weights = weighing.weights.index_select(0, weighing.order)
+        gradients, weights = self.gradients, weighing.weights.index_select(0, weighing.order)
         total, each = result.data, weights[: len(terms)].unbind()
         if candidates is None:
             torch.mul(terms[0].data, each[0], out=total)
@@ -281,7 +311,10 @@ class Tape:
             data = candidates.data.view(len(own), *total.shape)
             rate = self._centre(candidates.data, norms).view(data.shape[:2])
             scale = own * rate
-            torch.bmm(scale.t()[:, None], data.transpose(0, 1), out=total[:, None])
+            if len(own) == 1:
+                torch.mul(data[0], scale[0, :, None], out=total)
+            else:
+                torch.bmm(scale.t()[:, None], data.transpose(0, 1), out=total[:, None])
         for term, weight in list(zip(terms, each, strict=True))[candidates is None :]:
             total.addcmul_(term.data, weight)
 
@@ -300,7 +333,7 @@ class Tape:
                     data.mul_(pull[:, :, None]).addcmul_(scale[:, :, None], gradient).view(candidates.data.shape)
                 )
             of_own = parts[0] if len(parts) == 1 else torch.cat(parts)
-            self.gradients[weighing.weights] = torch.zeros_like(weighing.weights).index_copy_(0, weighing.order, of_own)
+            gradients[weighing.weights] = torch.zeros_like(weighing.weights).index_copy_(0, weighing.order, of_own)
 
         self.note(result, back)
 
@@ -331,12 +364,12 @@ class _Taps(NamedTuple):
     """How kernels become matrices, and the gradients of matrices those of kernels.
 
     Attributes:
-        index: For each pair of an output's and an input's pixel the tap that joins them, k^2 for none (P' * P,).
+        of_pairs: For each pair of an output's and an input's pixel the tap that joins them, k^2 for none (P' * P,).
         places: For each pair of a tap and an output's pixel the place in the matrix (k^2 * P',).
         is_inside: Whether that is one, or the tap falls outside of the image (k^2, P'), as 1 and 0.
     """
 
-    index: Tensor
+    of_pairs: Tensor
     places: Tensor
     is_inside: Tensor
 
@@ -366,3 +399,16 @@ def as_rows(images: Tensor) -> Tensor:
 def as_images(rows: Tensor, sides: tuple[int, int]) -> Tensor:
     """Return the view of a matrix with a row per channel as images (N, C, H, W)."""
     return rows.view(len(rows), *sides, -1).permute(3, 0, 1, 2)
+
+
+def windows(images: Tensor, kernel: int) -> Tensor:
+    """Return what a convolution that keeps the size sees of images (N, C, H, W), zeros around them.
+
+    Returns:
+        (C * k * k, H * W * N), in the order of its weights.
+    """
+    reach = kernel // 2
+    padded = F.pad(images.permute(1, 2, 3, 0), (0, 0, reach, reach, reach, reach))
+    seen = padded.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (C, H, W, N, k, k)
+    result: Tensor = seen.permute(0, 4, 5, 1, 2, 3).reshape(images.shape[1] * kernel**2, -1)
+    return result

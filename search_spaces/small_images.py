@@ -1,4 +1,4 @@
-"""Cells of the supernet on small images: one autograd function for a whole cell, see :mod:`search_spaces.tape`."""
+"""The supernet on small images: one autograd function for a whole cell or stem, see :mod:`search_spaces.tape`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from search_spaces.genotype import NUM_INPUTS, Edge
 from search_spaces.node import WeightedNode
 from search_spaces.ops import BatchNorm, FactorizedReduce, Identity, PointwiseNorm, Pool
 from search_spaces.states import edge_key
-from search_spaces.tape import Geometry, Rows, Tape, Weighing, as_images, as_rows
+from search_spaces.tape import Geometry, Rows, Tape, Weighing, as_images, as_rows, windows
 
-__all__ = ["Parts", "compute_small", "is_small", "parts_of"]
+__all__ = ["Parts", "compute_small", "has_small_inputs", "is_small", "parts_of", "small_stem"]
 
 # Numbers in a state (N x C x H x W) up to which a cell is computed here: above, arithmetic counts for more than calls.
 # Measured on CPU with benchmarks/search_step.py.
@@ -65,20 +65,58 @@ def parts_of(cell: nn.Module, outputs: tuple[int, ...], channels: int, has_strid
     )
 
 
-def is_small(parts: Parts, inputs: Sequence[Tensor | None]) -> bool:
-    """Whether a cell whose inputs are so large is better computed here; only on CPUs."""
+def is_small(x: Tensor, channels: int, is_halved: bool = False) -> bool:
+    """Whether a state of some channels, made of ``x`` (N, _, H, W), is better computed here; only on CPUs.
+
+    Args:
+        x: What it is made of.
+        channels: Of the state.
+        is_halved: Whether the state has half the sides.
+    """
+    num_pixels = x.shape[2] * x.shape[3] // (4 if is_halved else 1)
+    return (
+        x.is_cpu
+        and num_pixels <= _PIXELS_UP_TO
+        and len(x) * channels * num_pixels <= SMALL_UP_TO
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def has_small_inputs(parts: Parts, inputs: Sequence[Tensor | None]) -> bool:
+    """Whether a cell is better computed here."""
     for source, module in parts.preprocess.items():
-        x = cast(Tensor, inputs[source])
-        num_pixels = x.shape[2] * x.shape[3] // (4 if isinstance(module, FactorizedReduce) else 1)
-        if not x.is_cpu or num_pixels > _PIXELS_UP_TO or len(x) * parts.channels * num_pixels > SMALL_UP_TO:
+        if not is_small(cast(Tensor, inputs[source]), parts.channels, isinstance(module, FactorizedReduce)):
             return False
-    return not torch.is_autocast_enabled("cpu")
+    return True
 
 
 def compute_small(parts: Parts, inputs: Sequence[Tensor | None], weights: Sequence[Tensor]) -> Tensor:
     """Compute a cell while training, see :meth:`search_spaces.cell.Cell.forward`."""
     result: Tensor = _SmallCell.apply(parts, *inputs, *weights, *parts.trained)  # type: ignore[no-untyped-call]
     return result
+
+
+def small_stem(conv: nn.Conv2d, norm: BatchNorm, images: Tensor) -> Tensor:
+    """Compute a convolution that keeps the size, and its norm, while training; images have no gradient."""
+    result: Tensor = _SmallStem.apply(conv, norm, images, conv.weight, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SmallStem(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, conv: nn.Conv2d, norm: BatchNorm, images: Tensor, *trained: Tensor) -> Tensor:
+        weight, scale, offset = trained
+        ctx.tape, ctx.trained = Tape(), trained
+        x = Rows(windows(images, weight.shape[2]), is_fixed=True)
+        ctx.output = ctx.tape.scaled(ctx.tape.normalised(ctx.tape.pointwise(x, [weight]), [norm]), scale, offset)
+        ctx.tape.update_statistics()
+        return as_images(ctx.output.data, (images.shape[2], images.shape[3]))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.output.add(as_rows(gradients[0]).clone(memory_format=torch.contiguous_format))
+        ctx.tape.play_back()
+        return None, None, None, *(ctx.tape.gradients[tensor] for tensor in ctx.trained)
 
 
 class _SmallCell(torch.autograd.Function):
