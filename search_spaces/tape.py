@@ -357,7 +357,8 @@ class Tape:
         self._momentum = cast(float, norms[0].momentum)
         for norm in norms:
             self._running += [cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)]
-        return squares.div_(num).add_(norms[0].eps).rsqrt_()[:, None]
+        rate: Tensor = squares.div_(num).add_(norms[0].eps).rsqrt_()
+        return rate[:, None]
 
 
 class _Taps(NamedTuple):
