@@ -58,7 +58,7 @@ class Rows:
         if self.gradient is None:
             self.gradient = torch.bmm(matrices, gradients).view(self.data.shape)
         else:
-            self.gradient.view(len(matrices), matrices.shape[1], -1).baddbmm_(matrices, gradients)
+            self.gradient.view(*matrices.shape[:2], -1).baddbmm_(matrices, gradients)
 
 
 class Geometry(NamedTuple):
@@ -149,7 +149,7 @@ class Tape:
     def joined(self, data: Tensor, parts: Sequence[Rows]) -> Rows:
         """Return the matrix whose rows some values are, in their order."""
         result = Rows(data)
-        sizes = [len(part.data) for part in parts]
+        sizes = [part.data.shape[0] for part in parts]
 
         def back(gradient: Tensor) -> None:
             for part, own in zip(parts, gradient.split(sizes), strict=True):
@@ -168,14 +168,14 @@ class Tape:
         Returns:
             (2C, ceil(H / 2) * ceil(W / 2) * N), as :func:`search_spaces.pixels.halves` has it.
         """
-        images = x.data.view(len(x.data), *sides, -1)
+        images = x.data.view(x.data.shape[0], *sides, -1)
         height, width = sides[0] // 2, sides[1] // 2
-        size = (2, len(images), -(-sides[0] // 2), -(-sides[1] // 2), images.shape[3])
+        size = (2, images.shape[0], -(-sides[0] // 2), -(-sides[1] // 2), images.shape[3])
         both = images.new_empty(size) if size[2:4] == (height, width) else images.new_zeros(size)
         even, odd = both
         even.copy_(images[:, ::2, ::2])
         odd[:, :height, :width].copy_(images[:, 1::2, 1::2])
-        result = Rows(both.view(2 * len(images), -1))
+        result = Rows(both.view(2 * images.shape[0], -1))
 
         def back(gradient: Tensor) -> None:
             of_even, of_odd = gradient.view(size)
@@ -189,18 +189,19 @@ class Tape:
 
     def depthwise(self, x: Rows, weight: Tensor, geometry: Geometry) -> Rows:
         """Convolve each channel with its own kernel, of ``weight`` (C, 1, k, k)."""
-        gradients, taps = self.gradients, _taps(geometry, weight.dtype)
-        kernels = F.pad(weight.flatten(1), (0, 1))
+        gradients, taps, channels = self.gradients, _taps(geometry, weight.dtype), weight.shape[0]
+        kernels = weight.new_zeros(channels, taps.is_inside.shape[0] + 1)
+        kernels[:, :-1].copy_(weight.flatten(1))
         # A row for each pixel of the output, a column for each of the input.
-        matrices = kernels.index_select(1, taps.of_pairs).view(len(kernels), -1, geometry.sides[0] * geometry.sides[1])
-        images = x.data.view(len(kernels), matrices.shape[2], -1)
-        result = Rows(torch.bmm(matrices, images).view(len(kernels), -1))
+        matrices = kernels.index_select(1, taps.of_pairs).view(channels, taps.is_inside.shape[1], -1)
+        images = x.data.view(channels, matrices.shape[2], -1)
+        result = Rows(torch.bmm(matrices, images).view(channels, -1))
 
         def back(gradient: Tensor) -> None:
-            of_result = gradient.view(len(kernels), -1, images.shape[2])
-            of_matrices = torch.bmm(of_result, images.transpose(1, 2)).view(len(kernels), -1)
-            seen = of_matrices.index_select(1, taps.places).view(len(kernels), *taps.is_inside.shape)
-            gradients[weight] = (seen * taps.is_inside).sum(2).view(weight.shape)
+            of_result = gradient.view(channels, matrices.shape[1], -1)
+            of_matrices = torch.bmm(of_result, images.transpose(1, 2)).view(channels, -1)
+            seen = of_matrices.index_select(1, taps.places).view(channels, *taps.is_inside.shape)
+            gradients[weight] = seen.mul_(taps.is_inside).sum(2).view(weight.shape)
             x.add_product(matrices.transpose(1, 2), of_result)
 
         self.note(result, back)
@@ -214,20 +215,23 @@ class Tape:
             weights: Matrices (C_out, C_in) under each other, here (size * C_out, C_in), perhaps in parts.
             into: Where the result is to stand (size * C_out, L).
         """
-        gradients, flat = self.gradients, [weight.flatten(1) for weight in weights]
-        width = flat[0].shape[1]
-        matrices = (flat[0] if len(flat) == 1 else torch.cat(flat)).view(len(x.data) // width, -1, width)
-        values = x.data.view(len(matrices), width, -1)
+        gradients, width = self.gradients, weights[0].numel() // weights[0].shape[0]
+        weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+        (rows, length), size = x.data.shape, weight.shape[0]
+        num = rows // width
+        matrices, values = weight.reshape(num, size // num, width), x.data.view(num, width, length)
         if into is None:
-            into = values.new_empty(matrices.shape[0] * matrices.shape[1], values.shape[2])
-        torch.bmm(matrices, values, out=into.view(len(matrices), -1, values.shape[2]))
+            into = values.new_empty(size, length)
+        torch.bmm(matrices, values, out=into.view(num, size // num, length))
         result = Rows(into)
 
         def back(gradient: Tensor) -> None:
-            of_result = gradient.view(len(matrices), -1, values.shape[2])
-            of_matrices = torch.bmm(of_result, values.transpose(1, 2)).view(-1, width)
-            for weight, own in zip(weights, of_matrices.split([len(weight) for weight in weights]), strict=True):
-                gradients[weight] = own.view(weight.shape)
+            of_result = gradient.view(num, size // num, length)
+            of_matrices = torch.bmm(of_result, values.transpose(1, 2)).view(weight.shape)
+            if len(weights) == 1:
+                gradients[weight] = of_matrices
+            else:
+                gradients.update(zip(weights, of_matrices.split([part.shape[0] for part in weights]), strict=True))
             x.add_product(matrices.transpose(1, 2), of_result)
 
         self.note(result, back)
@@ -236,14 +240,14 @@ class Tape:
     def pooled(self, x: Rows, sides: tuple[int, int], stride: int, is_average: bool) -> Rows:
         """Return max or average pooling 3x3."""
         # For torch, the channels are a batch and the images are channels, in the layout channels last.
-        images = x.data.view(len(x.data), *sides, -1).permute(0, 3, 1, 2)
+        images = x.data.view(x.data.shape[0], *sides, -1).permute(0, 3, 1, 2)
         window = ([3, 3], [stride, stride], [1, 1])
         pixels: Tensor | None = None
         if is_average:
             output = F.avg_pool2d(images, 3, stride, 1, count_include_pad=False)
         else:
             output, pixels = torch.ops.aten.max_pool2d_with_indices(images, *window)
-        result = Rows(output.permute(0, 2, 3, 1).reshape(len(images), -1))
+        result = Rows(output.permute(0, 2, 3, 1).reshape(x.data.shape[0], -1))
 
         def back(gradient: Tensor) -> None:
             size = (output.shape[0], *output.shape[2:], output.shape[1])
@@ -308,10 +312,10 @@ class Tape:
             torch.mul(terms[0].data, each[0], out=total)
         else:
             own = weights[len(terms) :, None]
-            data = candidates.data.view(len(own), *total.shape)
+            data = candidates.data.view(-1, *total.shape)
             rate = self._centre(candidates.data, norms).view(data.shape[:2])
             scale = own * rate
-            if len(own) == 1:
+            if data.shape[0] == 1:
                 torch.mul(data[0], scale[0, :, None], out=total)
             else:
                 torch.bmm(scale.t()[:, None], data.transpose(0, 1), out=total[:, None])
@@ -399,7 +403,7 @@ def as_rows(images: Tensor) -> Tensor:
 
 def as_images(rows: Tensor, sides: tuple[int, int]) -> Tensor:
     """Return the view of a matrix with a row per channel as images (N, C, H, W)."""
-    return rows.view(len(rows), *sides, -1).permute(3, 0, 1, 2)
+    return rows.view(rows.shape[0], *sides, -1).permute(3, 0, 1, 2)
 
 
 def windows(images: Tensor, kernel: int) -> Tensor:
