@@ -116,7 +116,7 @@ class _SmallStem(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         ctx.output.add(as_rows(gradients[0]).clone(memory_format=torch.contiguous_format))
         ctx.tape.play_back()
-        return None, None, None, *(ctx.tape.gradients[tensor] for tensor in ctx.trained)
+        return None, None, None, *(ctx.tape.gradients.pop(tensor) for tensor in ctx.trained)
 
 
 class _SmallCell(torch.autograd.Function):
@@ -142,7 +142,8 @@ class _SmallCell(torch.autograd.Function):
             None if x is None or x.gradient is None else as_images(x.gradient, sides)
             for x, sides in zip(ctx.inputs, ctx.sides, strict=True)
         )
-        return None, *of_inputs, *(ctx.tape.gradients.get(tensor) for tensor in ctx.others)
+        # Taken out of the tape: autograd copies a gradient that somebody else holds.
+        return None, *of_inputs, *(ctx.tape.gradients.pop(tensor, None) for tensor in ctx.others)
 
 
 class _Run:
