@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from search_spaces.bank import Sliced
 from search_spaces.genotype import NUM_INPUTS, CellGenotype
 from search_spaces.node import PlainNode, WeightedNode, compute_ahead, drop
 from search_spaces.ops import FactorizedReduce, PointwiseNorm
+from search_spaces.small_images import Parts, compute_small, has_small_inputs, parts_of
 from search_spaces.states import States, edge_key
 
 __all__ = ["Cell"]
@@ -51,6 +52,9 @@ class Cell(nn.Module):
                 preprocess = FactorizedReduce if source == 0 and older_is_larger else PointwiseNorm
                 self.preprocess[str(source)] = preprocess(width, channels, searching)
         self.shared = nn.ModuleDict()
+        self._channels = channels
+        self._parts: Parts | None = None
+        self._is_listed = False
         node = WeightedNode if searching else PlainNode
         self.nodes = nn.ModuleList(node(edges, channels, self.has_strides, self.shared) for edges in genotype.nodes)
 
@@ -66,6 +70,10 @@ class Cell(nn.Module):
         Returns:
             (N, num_outputs * C, H', W') with H' = ceil(H / 2) in a reduction cell of two inputs and H otherwise.
         """
+        if self.training and weights is not None:
+            parts = self._listed()
+            if parts is not None and has_small_inputs(parts, (older, newer)):
+                return compute_small(parts, (older, newer), weights)
         states = States(self.shared)
         if self.reads_raw:
             states.append(newer)
@@ -87,8 +95,19 @@ class Cell(nn.Module):
 
         Modules that nothing uses any more are dropped.
         """
-        self.genotype = genotype
+        self.genotype, self._is_listed = genotype, False
         drop(self.shared, {edge_key(edge) for edges in genotype.nodes for edge in edges})
         drop(self.preprocess, {str(source) for source in range(NUM_INPUTS) if genotype.reads(source)})
         nodes = cast("Iterable[WeightedNode]", self.nodes)
         return [sliced for node, edges in zip(nodes, genotype.nodes, strict=True) for sliced in node.keep(edges)]
+
+    def _listed(self) -> Parts | None:
+        # To walk through all modules takes a while.
+        if not self._is_listed:
+            self._parts = parts_of(self, self.genotype.outputs, self._channels, self.has_strides)
+            self._is_listed = True
+        return self._parts
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        self._is_listed = False  # it may replace parameters
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]

@@ -12,8 +12,9 @@ from search_spaces.cell import Cell
 from search_spaces.genotype import Genotype
 from search_spaces.residual import ResidualNetwork
 from search_spaces.skeleton import Network, NetworkOutput
+from search_spaces.small_images import is_small, small_stem
 from search_spaces.space import NetworkShape
-from search_spaces.stem_head import STEMS, Classifier
+from search_spaces.stem_head import STEMS, CifarStem, Classifier
 
 __all__ = ["CellNetwork", "Network", "NetworkOutput", "network_from"]
 
@@ -30,7 +31,7 @@ class CellNetwork(Network):
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__(genotype, shape, searching)
         stem = STEMS[shape.stem](shape.in_channels, shape.init_channels)
-        self.stem = stem
+        self.stem, self._width = stem, shape.init_channels
         older, newer = stem.out_channels
         older_is_larger = stem.older_is_larger
         live = self.genotype.live_cells()
@@ -45,7 +46,7 @@ class CellNetwork(Network):
     def forward(self, images: Tensor, weights: Sequence[Sequence[Tensor]] | None = None) -> NetworkOutput:
         """Classify images, see :meth:`search_spaces.skeleton.Network.forward`."""
         # Whatever reads the output of a cell or of the stem reads its ReLU first: it is computed once, here.
-        stems = self.stem(images)
+        stems = self._stems(images, weights is not None)
         older: Tensor | None = F.relu(stems[0])
         newer = older if stems[1] is stems[0] else F.relu(stems[1])
         taps: list[Tensor | None] = [None] * (self.stages[-1] + 1)
@@ -58,6 +59,14 @@ class CellNetwork(Network):
             is_last = index + 1 == len(self.stages)  # read by the classifier, as it is
             older, newer = newer, None if output is None or is_last else F.relu(output)
         return NetworkOutput(self.classifier(cast(Tensor, output)), tuple(taps))
+
+    def _stems(self, images: Tensor, searching: bool) -> tuple[Tensor, Tensor]:
+        stem = self.stem
+        if searching and self.training and isinstance(stem, CifarStem) and is_small(images, self._width):
+            state = small_stem(stem.conv, stem.norm, images)
+            return state, state
+        stems: tuple[Tensor, Tensor] = stem(images)
+        return stems
 
 
 def network_from(genotype: Genotype, shape: NetworkShape, searching: bool = False) -> Network:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import search_spaces.bank
+import search_spaces.small_images
 from benchmarks.plain_supernet import PlainSupernet, copy_weights, twins
 from dnad_ray.config import RunConfig, TrainConfig
 from dnad_ray.learner import Learner
@@ -108,8 +109,13 @@ def _batches():
 
 
 @pytest.mark.usefixtures("_exactly")
-@pytest.mark.parametrize("limits", [(10**9, 10**9), (10**9, 0), (0, 0)], ids=["unfolded", "grouped", "one by one"])
-def test_trajectory_is_that_of_a_plain_loop(limits, monkeypatch):
+@pytest.mark.parametrize(
+    ("small", "limits"),
+    [(0, (10**9, 10**9)), (0, (10**9, 0)), (0, (0, 0)), (10**9, (0, 0))],
+    ids=["unfolded", "grouped", "one by one", "small images"],
+)
+def test_trajectory_is_that_of_a_plain_loop(small, limits, monkeypatch):
+    monkeypatch.setattr(search_spaces.small_images, "SMALL_UP_TO", small)
     for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), limits, strict=True):
         monkeypatch.setattr(search_spaces.bank, name, limit)
     torch.manual_seed(0)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import search_spaces.bank
+import search_spaces.small_images
 from benchmarks.plain_supernet import PlainSupernet, copy_weights, twins
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
-from search_spaces.ops import OPERATIONS
+from search_spaces.ops import CHAINS, OPERATIONS
 from search_spaces.space import NetworkShape, SearchSpace
 from search_spaces.supernet import Candidate, Supernet
 
@@ -20,10 +21,15 @@ SHAPE = NetworkShape(in_channels=1, image_size=8, num_classes=3, init_channels=2
 SPACE = SearchSpace(operations=(CONV, SKIP, POOL, NONE), num_cells=3, num_nodes=2)
 
 
-@pytest.fixture(params=[(10**9, 10**9), (10**9, 0), (0, 0)], ids=["unfolded", "grouped", "one by one"])
+@pytest.fixture(
+    params=[(0, 10**9, 10**9), (0, 10**9, 0), (0, 0, 0), (10**9, 0, 0)],
+    ids=["unfolded", "grouped", "one by one", "small images"],
+)
 def grouped(request, monkeypatch):
-    """Computes the candidates of a bank unfolded, or folded together, or folded each alone, whatever their size."""
-    for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), request.param, strict=True):
+    """Computes the candidates of a bank unfolded, folded together, folded each alone, or whole cells by hand."""
+    small, *limits = request.param
+    monkeypatch.setattr(search_spaces.small_images, "SMALL_UP_TO", small)
+    for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), limits, strict=True):
         monkeypatch.setattr(search_spaces.bank, name, limit)
 
 
@@ -116,6 +122,30 @@ def test_dense_agrees_with_plain(image_size, memory_format):
     _check_against_plain(supernet, plain, images)
     supernet.eval()  # with the running statistics that the step above left
     _check_against_plain(supernet, plain, images)
+
+
+@pytest.mark.parametrize(("image_size", "num_images"), [(8, 3), (7, 2), (6, 1)])
+def test_small_images_agree_with_plain(image_size, num_images):
+    """Every candidate of small images, in cells of all three kinds: before, in and behind a reduction."""
+    space = SearchSpace(operations=(*CHAINS, POOL, "avg_pool_3x3", SKIP, NONE), num_cells=4, num_nodes=2)
+    shape = NetworkShape(in_channels=3, image_size=image_size, num_classes=3, init_channels=4)
+    supernet = _supernet(space, shape)
+    images = _images(shape, num_images)
+    names = {type(node).__name__ for node in _graph_of(supernet(images, _weights(supernet)).logits)}
+    assert names >= {"_SmallStemBackward", "_SmallCellBackward"}
+    assert not names & {"ConvolutionBackward0", "NativeBatchNormBackward0"}
+    supernet = _supernet(space, shape)
+    _check_against_plain(supernet, _plain(space, shape), images)
+
+
+def _graph_of(output):
+    found, todo = set(), [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            todo += [parent for parent, _ in node.next_functions]
+    return found
 
 
 @pytest.mark.slow
