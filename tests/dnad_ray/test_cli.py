@@ -185,7 +185,7 @@ def test_search_interrupted_says_how_to_continue_and_does(signum, exit_code, com
         # A shell starts what runs in the background, perhaps these tests, deaf to interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
-    wait_for(lambda: list(out.glob("trials/t00/checkpoints/*/manifest.json")), process)
+    wait_for(lambda: list(out.glob("trials/t00/snapshots/*.json")), process)
     process.send_signal(signum)
     said, err = process.communicate(timeout=120)
     assert process.returncode == exit_code, (said, err)
