@@ -42,7 +42,7 @@ LONGEST_GAP_SECONDS = 30.0
 """Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
 LEAST_GAP_FACTOR = 100.0
 """Least time between two checkpoints, in multiples of what the last one took: they cost at most one hundredth."""
-LEAST_GAP_SECONDS = 10.0
+LEAST_GAP_SECONDS = 5.0
 """Least time between two checkpoints: to start a worker anew takes about as long, so less is not worth saving."""
 
 

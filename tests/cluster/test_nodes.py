@@ -26,8 +26,8 @@ CHUNK = 32 * 1024
 LONGER = {
     "data.image_size": 16,
     "train.batch_size": 384,
-    "train.epochs": 10,
-    "shrink.rate": 0.1,
+    "train.epochs": 16,
+    "shrink.rate": 0.07,
     "shrink.floor.operations": 4,
     "distill.teacher.epochs": 2,
     "sweep.num_trials": 5,
