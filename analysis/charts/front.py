@@ -45,6 +45,8 @@ class _Points(NamedTuple):
     symbols: tuple[str, ...]
     rows: tuple[int, ...]
     hovers: tuple[str, ...]
+    spreads: tuple[float, ...] = ()
+    """Standard deviation of ``y`` over seeds; empty where none is known."""
 
 
 class _FrontInfo(NamedTuple):
@@ -149,6 +151,7 @@ def _front_info(
                         symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in _kinds(part)),
                         rows=tuple(int(label) for label in part.index),
                         hovers=tuple(hover_of(row) for row in part.to_dict("records")),
+                        spreads=_spreads(part, y),
                     )
                 )
     present = set(_kinds(frame))
@@ -186,6 +189,13 @@ def _on_top(places: npt.NDArray[np.float64], rows: npt.NDArray[np.bool_], most: 
     kept[:] = False
     kept[chosen[np.sort(first)]] = True
     return kept
+
+
+def _spreads(part: pd.DataFrame, y: str) -> tuple[float, ...]:
+    """Return the deviations over seeds of retrained networks; an error has that of its accuracy."""
+    if y not in ("accuracy", "test_error") or "accuracy_std" not in part or part["accuracy_std"].isna().all():
+        return ()
+    return tuple(part["accuracy_std"].fillna(0.0).tolist())
 
 
 def _kinds(frame: pd.DataFrame) -> list[str]:
@@ -239,6 +249,7 @@ def _figure(info: _FrontInfo) -> go.Figure:
             customdata=part.rows,
             hovertext=part.hovers,
             hoverinfo="text",
+            error_y={"array": part.spreads, "thickness": 1} if part.spreads else None,
         )
     if info.line:
         figure.add_scatter(
