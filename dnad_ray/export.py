@@ -124,7 +124,9 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
                     target.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise RunFolderError("--out", str(out), f"a file that can be written ({one_line(error)})") from error
+        raise RunFolderError(
+            "--out", str(out), f"a file that can be written ({error.strerror or one_line(error)})"
+        ) from error
     return Exported(tuple(reversed(moved)), difference)
 
 

@@ -146,6 +146,8 @@ def test_export_to_what_cannot_be_written_is_refused(tmp_path):
     for target in (tmp_path / "no" / "net.safetensors", Path("/proc/net.safetensors")):
         with pytest.raises(RunFolderError, match="--out"):
             export_network(trained(), "safetensors", target)
+    with pytest.raises(RunFolderError, match=r"can be written \(No such file or directory\)"):
+        export_network(trained(), "safetensors", tmp_path / "no" / "net.safetensors")
     (tmp_path / "net.safetensors").mkdir()
     with pytest.raises(RunFolderError, match="not a folder"):
         export_network(trained(), "safetensors", tmp_path / "net.safetensors")
@@ -246,7 +248,9 @@ def test_predict_agrees_over_all_formats_that_it_reads(command, job, picture, tm
         ("net.pt2", b"", ["pickles"]),
         ("net.py", b"", ["program"]),
         ("net.txt", b"", [".onnx"]),
-        ("none.onnx", None, ["none.onnx"]),
+        ("none.onnx", None, ["none.onnx", "a file that exists"]),
+        ("none.safetensors", None, ["none.safetensors", "a file that exists"]),
+        (".", None, ["MODEL", "retrained/<job>"]),
     ],
 )
 def test_predict_by_what_is_no_model_is_refused(command, picture, tmp_path, name, content, words):
