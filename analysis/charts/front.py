@@ -233,6 +233,9 @@ def _figure(info: _FrontInfo) -> go.Figure:
     figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, **axes})
     add_legend(figure, info.colours)
     for part in info.points:
+        size, opacity = (
+            (7, 0.3) if not part.spreads else (9, 0.8)
+        )  # bars would hide what is faint; retrained ones are few
         figure.add_scatter(
             x=part.x,
             y=part.y,
@@ -242,8 +245,8 @@ def _figure(info: _FrontInfo) -> go.Figure:
             marker={
                 "color": part.colour,
                 "symbol": part.symbols,
-                "size": 11 if part.on_front else 7,
-                "opacity": 1.0 if part.on_front else 0.3,
+                "size": 11 if part.on_front else size,
+                "opacity": 1.0 if part.on_front else opacity,
                 "line": {"width": 1, "color": "white"},
             },
             customdata=part.rows,
