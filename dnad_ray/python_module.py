@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from dnad_ray import __version__
+from dnad_ray.errors import ConfigError
 from dnad_ray.network_file import TrainedNetwork
 from dnad_ray.standalone import blocks, darts, nas_bench_201
 from search_spaces.genotype import Genotype
@@ -70,11 +71,19 @@ def module_source(trained: TrainedNetwork, genotype: Genotype) -> str:
     Args:
         trained: What is rebuilt; its weights are a file of their own.
         genotype: Its topology.
+
+    Raises:
+        ConfigError: If it has an operation that :mod:`dnad_ray.standalone.blocks` has no twin of.
     """
+    pruned = genotype.pruned()
+    for operation in {edge.operation for cell in pruned.cells for node in cell.nodes for edge in node}:
+        if operation not in blocks.OPERATIONS:
+            allowed = f"a network of {', '.join(blocks.OPERATIONS)}"
+            raise ConfigError("--format python, operation", operation, allowed)
     end = _END.format(
         classes=_literal(list(trained.classes)),
         image_size=trained.images.image_size,
-        cells=_literal([_cell_data(cell) for cell in genotype.pruned().cells]),
+        cells=_literal([_cell_data(cell) for cell in pruned.cells]),
         in_channels=trained.images.in_channels,
         channels=trained.subject.init_channels,
         stem=trained.subject.stem,

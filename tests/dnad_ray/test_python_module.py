@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from dnad_ray.errors import ConfigError
 from dnad_ray.export import Deployed, export_network
 from dnad_ray.network_file import TrainedNetwork
 from dnad_ray.standalone import blocks
@@ -139,6 +140,14 @@ def test_python_module_knows_every_operation():
     assert set(blocks.OPERATIONS) == set(OPERATIONS) - {NONE}
     every = {edge.operation for case in CASES.values() for c in case.genotype.cells for n in c.nodes for edge in n}
     assert every == set(OPERATIONS)
+
+
+def test_python_module_of_an_operation_that_only_the_package_has_is_refused(tmp_path, monkeypatch):
+    network = trained(CASES["s4 cifar"])
+    monkeypatch.delitem(blocks.OPERATIONS, "noise")
+    with pytest.raises(ConfigError, match="--format python, operation: got 'noise'; allowed: a network of sep_conv"):
+        export_network(network, "python", tmp_path / "net.py")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_python_module_holds_no_skeleton_but_its_own(tmp_path):
