@@ -26,6 +26,7 @@ from analysis.report_charts import Found, charts_of
 from analysis.report_data import column_of, numbers_of, packed, words_of
 from analysis.summary import Summary, summarise
 from analysis.whole_file import write_whole
+from dnad_ray.comparison import summary as in_all
 from dnad_ray.comparison import verdict
 from dnad_ray.errors import UserError
 from dnad_ray.places import Place, address, place
@@ -183,13 +184,17 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _verdicts(retrained: pd.DataFrame) -> list[str]:
+def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:
     """Return what retrained networks of the front win or lose against baselines, protocol by protocol."""
-    lines = []
+    verdicts = []
     for protocol, part in retrained.groupby("protocol", sort=True):
         records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
-        lines += [f"Protocol {protocol}: {line}" for line in verdict(records)]
-    return lines
+        lines = verdict(records)
+        if lines:
+            first = records[0]
+            words = f"{first['recipe']}, {first['epochs']} epochs on {first['dataset']} (protocol {protocol})"
+            verdicts.append({"protocol": words, "summary": in_all(records), "lines": lines})
+    return verdicts
 
 
 def _pick_cards(summary: Summary, frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -173,14 +173,15 @@ def _retrained(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Fi
     known = _PUBLISHED.get(str(kept["dataset"][0]))
     overlay = published_figures(known) if known else None
     marked = " Stars are published figures: other training, mostly the best of many runs." if known else ""
+    # Networks of the front and each kind of baseline in colours of their own; baselines are as wide as MACs allow.
+    kinds = kept["origin"].where(kept["origin"] != "torchvision", kept["model"])
+    cost, other = ("macs", "params") if (kept["origin"] != "search").any() else ("params", "macs")
+    against = "multiply-adds" if cost == "macs" else "parameters"
     yield (
         "retrained", "Trained from scratch",
-        f"Error on {split} against parameters, the mean over seeds ({words}). These numbers are never mixed with proxy "
-        f"errors.{marked}",
-        # Networks of the front and baselines in colours of their own.
-        lambda: plot_front(
-            kept.assign(run=kept["origin"]), ("test_error", "params", "macs"), colour="run", overlay=overlay
-        ),
+        f"Error on {split} against {against}, the mean over seeds, bars the standard deviation "
+        f"({words}). These numbers are never mixed with proxy errors.{marked}",
+        lambda: plot_front(kept.assign(run=kinds), ("test_error", cost, other), colour="run", overlay=overlay),
     )  # fmt: skip
     if kept["proxy_accuracy"].notna().sum() > 2:
         yield (

@@ -58,7 +58,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     try:
         _knock(options["address"])
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a bare one where its processes start too slowly
         raise ResourceError(
             "--address", options["address"], f"a Ray cluster that answers ({one_line(error)})"
         ) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import json
 import logging
 import shutil
@@ -26,10 +25,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dnad_ray import __version__, standalone
+from dnad_ray import __version__
 from dnad_ray.errors import ConfigError, DnadRayError, RunFolderError, one_line
 from dnad_ray.model_card import model_card
 from dnad_ray.network_file import TrainedNetwork, weights_of, with_weights
+from dnad_ray.python_module import module_source
 from dnad_ray.trainee import logits_of
 
 __all__ = ["FORMATS", "Deployed", "ExportError", "Exported", "export_network"]
@@ -124,7 +124,9 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
                     target.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise RunFolderError("--out", str(out), f"a file that can be written ({one_line(error)})") from error
+        raise RunFolderError(
+            "--out", str(out), f"a file that can be written ({error.strerror or one_line(error)})"
+        ) from error
     return Exported(tuple(reversed(moved)), difference)
 
 
@@ -257,40 +259,6 @@ def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
 
 # -- a Python module --------------------------------------------------------------------------------------------
 
-_MODULE_END = '''
-
-CLASSES = {classes}
-"""Names of the outputs."""
-
-IMAGE_SIZE = {image_size}
-"""Side of the images in pixels that the network was trained on."""
-
-CELLS = {cells}
-"""For each cell whether it reduces, and for each node its edges (operation, state read)."""
-
-
-def build() -> CellNetwork:
-    """Return the network with random weights."""
-    return CellNetwork(
-        CELLS,
-        in_channels={in_channels},
-        channels={channels},
-        num_classes=len(CLASSES),
-        stem={stem},
-        mean={mean},
-        std={std},
-    )
-
-
-def load(weights: str) -> CellNetwork:
-    """Return the trained network in evaluation mode; ``weights`` is the safetensors file beside this one."""
-    from safetensors.torch import load_file
-
-    network = build()
-    network.load_state_dict(load_file(weights))
-    return network.eval()
-'''
-
 
 def _write_module(trained: TrainedNetwork, file: Path) -> list[Path]:
     genotype = trained.subject.genotype
@@ -298,24 +266,7 @@ def _write_module(trained: TrainedNetwork, file: Path) -> list[Path]:
         raise ConfigError("--format", "python", f"a network of cells; {trained.subject.model} is built by torchvision")
     if not file.stem.isidentifier():
         raise ConfigError("--out", file.name, "a name that Python can import, such as network.py")
-    cells = [
-        (cell.reduction, [[(edge.operation, edge.source) for edge in node] for node in cell.nodes])
-        for cell in genotype.pruned().cells
-    ]
-    source = inspect.getsource(standalone).replace('__all__ = ["CellNetwork"]', '__all__ = ["build", "load"]')
-    heading = f'"""Network {genotype.digest}, written by dnad-ray {__version__}; needs torch and safetensors only."""'
-    source = heading + source[source.index('"""', 3) + 3 :]
-    source += _MODULE_END.format(
-        classes=repr(list(trained.classes)),
-        image_size=trained.images.image_size,
-        cells="[\n" + "".join(f"    {cell!r},\n" for cell in cells) + "]",
-        in_channels=trained.images.in_channels,
-        channels=trained.subject.init_channels,
-        stem=repr(trained.subject.stem),
-        mean=repr(list(trained.mean)),
-        std=repr(list(trained.std)),
-    )
-    file.write_text(source, encoding="utf-8")
+    file.write_text(module_source(trained, genotype), encoding="utf-8")
     weights = file.with_suffix(".safetensors")
     weights.write_bytes(weights_of(trained.network))
     return [file, weights]

@@ -69,7 +69,11 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[Found]:
     try:
         content = read_file(path, MAX_JSON_BYTES, follow_links=True)
     except FileNotFoundError:
-        return [Found(genotype_from_file(path, num_cells), "genotype")]  # it may be the name of a shipped one
+        try:
+            return [Found(genotype_from_file(path, num_cells), "genotype")]  # it may be the name of a shipped one
+        except RunFolderError:
+            allowed = "a run folder, a front.json, a genotype file, or a name that `dnad-ray published` lists"
+            raise RunFolderError("SOURCE", address(path), allowed) from None
     except OSError as error:
         raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype file") from error
     if content.lstrip()[:1] == b"[":
@@ -92,9 +96,8 @@ def found_in_front(records: list[Any], folder: Place, origin: str) -> list[Found
     for number, record in enumerate(records, 1):
         digest = record.get("digest") if isinstance(record, dict) else None
         if not isinstance(digest, str):
-            raise RunFolderError(
-                f"{origin}, record {number}", record, "a record of a front, with the digest of a genotype"
-            )
+            given = f"{type(record).__name__} without a digest"
+            raise RunFolderError(f"{origin}, record {number}", given, "a record of a front, with a genotype's digest")
         score = record.get("proxy_accuracy")
         if digest not in best or _number(score) > _number(best[digest].get("proxy_accuracy")):
             best[digest] = record

@@ -27,6 +27,7 @@ Array = npt.NDArray[np.float32]
 _MAX_MODEL = 2 * 2**30  # the most that an ONNX file can have
 _MAX_METADATA = 4 * 2**20
 _BATCH = 64
+_SUFFIXES = (".onnx", ".safetensors")
 _ALLOWED = "an .onnx file, a .safetensors file with its .json, or a folder retrained/<job> of a run"
 
 
@@ -67,6 +68,10 @@ def open_model(path: Path) -> Model:
         RunFolderError: If it is none of ours, or damaged.
         ConfigError: If the reader of ONNX is not installed.
     """
+    if path.is_dir() and not (path / DESCRIPTION).is_file():
+        raise RunFolderError("MODEL", str(path), _ALLOWED)
+    if path.suffix in _SUFFIXES and not path.is_file():
+        raise RunFolderError("MODEL", str(path), "a file that exists")
     if path.is_dir() or path.name == DESCRIPTION:
         return _of_network(path if path.is_dir() else path.parent, None)
     if path.suffix == ".safetensors":

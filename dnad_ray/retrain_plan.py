@@ -50,6 +50,8 @@ class Request:
         for name, value in (("--max-macs", self.max_macs), ("--max-params", self.max_params)):
             if value is not None and value < 1:
                 raise ConfigError(name, value, "at least 1")
+        if not 0 <= self.first_seed < 2**31 - self.seeds:
+            raise ConfigError("--seed", self.first_seed, f"0 to {2**31 - self.seeds - 1}")
 
 
 def chosen(found: Sequence[Found], request: Request) -> list[Found]:

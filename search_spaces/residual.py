@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.cell import Cell
-from search_spaces.errors import SpaceError
+from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.genotype import Genotype
 from search_spaces.ops import BatchNorm
 from search_spaces.skeleton import Network, NetworkOutput
@@ -79,12 +79,17 @@ class ResidualNetwork(Network):
 
     Raises:
         SpaceError: If another stem than the one of this skeleton is asked for.
+        GenotypeError: If the output of a cell is not one node.
     """
 
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__(genotype, shape, searching)
         if shape.stem != "cifar":
             raise SpaceError("stem", shape.stem, STEM_OF_RESIDUAL)
+        for index, cell in enumerate(self.genotype.cells):
+            if len(cell.outputs) != 1:
+                allowed = "one node: the next cell of this skeleton reads as many channels as a node has"
+                raise GenotypeError(f"cells[{index}].concat", list(cell.outputs), allowed)
         channels = shape.init_channels
         self.stem = ResidualStem(shape.in_channels, channels)
         self.blocks = nn.ModuleDict()

@@ -45,6 +45,8 @@ class _Points(NamedTuple):
     symbols: tuple[str, ...]
     rows: tuple[int, ...]
     hovers: tuple[str, ...]
+    spreads: tuple[float, ...] = ()
+    """Standard deviation of ``y`` over seeds; empty where none is known."""
 
 
 class _FrontInfo(NamedTuple):
@@ -149,6 +151,7 @@ def _front_info(
                         symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in _kinds(part)),
                         rows=tuple(int(label) for label in part.index),
                         hovers=tuple(hover_of(row) for row in part.to_dict("records")),
+                        spreads=_spreads(part, y),
                     )
                 )
     present = set(_kinds(frame))
@@ -188,6 +191,13 @@ def _on_top(places: npt.NDArray[np.float64], rows: npt.NDArray[np.bool_], most: 
     return kept
 
 
+def _spreads(part: pd.DataFrame, y: str) -> tuple[float, ...]:
+    """Return the deviations over seeds of retrained networks; an error has that of its accuracy."""
+    if y not in ("accuracy", "test_error") or "accuracy_std" not in part or part["accuracy_std"].isna().all():
+        return ()
+    return tuple(part["accuracy_std"].fillna(0.0).tolist())
+
+
 def _kinds(frame: pd.DataFrame) -> list[str]:
     return [str(kind) for kind in frame["kind"]] if "kind" in frame else [""] * len(frame)
 
@@ -223,6 +233,9 @@ def _figure(info: _FrontInfo) -> go.Figure:
     figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, **axes})
     add_legend(figure, info.colours)
     for part in info.points:
+        size, opacity = (
+            (7, 0.3) if not part.spreads else (9, 0.8)
+        )  # bars would hide what is faint; retrained ones are few
         figure.add_scatter(
             x=part.x,
             y=part.y,
@@ -232,13 +245,14 @@ def _figure(info: _FrontInfo) -> go.Figure:
             marker={
                 "color": part.colour,
                 "symbol": part.symbols,
-                "size": 11 if part.on_front else 7,
-                "opacity": 1.0 if part.on_front else 0.3,
+                "size": 11 if part.on_front else size,
+                "opacity": 1.0 if part.on_front else opacity,
                 "line": {"width": 1, "color": "white"},
             },
             customdata=part.rows,
             hovertext=part.hovers,
             hoverinfo="text",
+            error_y={"array": part.spreads, "thickness": 1} if part.spreads else None,
         )
     if info.line:
         figure.add_scatter(

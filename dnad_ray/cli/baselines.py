@@ -38,7 +38,7 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
     Results stand beside those of `dnad-ray retrain`; what was trained already is not trained again.
     """
     from dnad_ray.baselines import checked_kinds
-    from dnad_ray.comparison import verdict
+    from dnad_ray.comparison import summary, verdict
     from dnad_ray.genotype_source import found_in_front
     from dnad_ray.retrain_plan import chosen, jobs_for, subjects_for
     from dnad_ray.retrained import read_retrained
@@ -68,7 +68,8 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
 
     carry_out(plan, request, config, run, options)
     found, _ = read_retrained(run)
-    for line in verdict([record for record in found if record["job"] in names]):
+    compared = [record for record in found if record["job"] in names]
+    for line in [*verdict(compared), *summary(compared)]:
         click.echo(line)
 
 

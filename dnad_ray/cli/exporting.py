@@ -117,7 +117,7 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
         subjects[trained.subject, trained.images] = None
     wanted = [pair for pair in subjects if not digests or any(pair[0].digest.startswith(digest) for digest in digests)]
     if not wanted:
-        raise RunFolderError("--digest", digests, ", ".join(sorted({pair[0].digest for pair in subjects})))
+        raise RunFolderError("--digest", ", ".join(digests), ", ".join(sorted({pair[0].digest for pair in subjects})))
     for subject, images in wanted:
         result = measured(subject, images, device_for(device), run=run.name, **numbers)
         write_measurement(run, result)
@@ -172,7 +172,7 @@ def _record(run: Place, digest: str | None, job: str | None) -> dict[str, Any]:
     if not records:
         raise RunFolderError("SOURCE", address(run), "a run with retrained networks: `dnad-ray retrain` comes first")
     if not wanted:
-        known = sorted({record["digest"] for record in records})
-        option, given = ("--job", job) if job is not None else ("--digest", digest)
+        option, given, name = ("--digest", digest, "digest") if job is None else ("--job", job, "job")
+        known = sorted({record[name] for record in records})
         raise RunFolderError(option, given, f"one of the retrained networks: {', '.join(known)}")
     return max(wanted, key=lambda record: float(record["accuracy"]))

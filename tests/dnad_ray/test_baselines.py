@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dnad_ray.baselines import checked_kinds, darts_genotype, derived, random_like
-from dnad_ray.comparison import verdict
+from dnad_ray.comparison import summary, verdict
 from dnad_ray.errors import ConfigError
 from dnad_ray.subject import Images, Subject, cost_of, scaled_to
 from dnad_ray.vision_networks import VISION_FAMILIES, vision_network
@@ -143,16 +143,36 @@ def test_verdict_says_who_wins_by_how_much_and_where_nothing_can_be_said():
     ]
     (line,) = verdict(rows)
     assert "network aa (1,000 MACs, 91.00 % +- 1.41, 2 seeds)" in line
-    assert "random (0.90x MACs, 85.50 % +- 0.71): wins by +5.50 points" in line
-    assert "darts (1.10x MACs, 91.00 % +- 0.71): no clear difference: +0.00 points" in line
-    assert "resnet18 (1.00x MACs, 96.50 % +- 0.71): loses by -5.50 points" in line
+    assert "random (0.90x MACs, 85.50 % +- 0.71): wins by 5.50 +- 2.24 points" in line
+    assert "darts (1.10x MACs, 91.00 % +- 0.71): no clear difference (+0.00 +- 2.24 points)" in line
+    assert "resnet18 (1.00x MACs, 96.50 % +- 0.71): loses by 5.50 +- 2.24 points" in line
+
+
+def test_summary_says_whether_where_and_by_how_much_the_front_wins():
+    rows = [
+        *records("search", "aa", 1000, 0.90, 0.90),
+        *records("search", "bb", 2000, 0.93, 0.93),
+        *records("search", "cc", 3000, 0.94, 0.94),
+        *records("random", "dd", 1000, 0.88, 0.88),
+        *records("random", "ee", 2000, 0.90, 0.90),
+        *records("random", "ff", 3000, 0.94, 0.94),
+        *records("resnet18", "gg", 1000, 0.95, 0.95),
+    ]
+    assert summary(rows) == [
+        "against random, the front wins at 2 of 3 sizes (1,000 to 2,000 MACs, +2.00 to +3.00 points); "
+        "shows no clear difference at 1 of 3 sizes (3,000 MACs, +0.00 points)",
+        "against resnet18, the front loses at 3 of 3 sizes (1,000 to 3,000 MACs, -5.00 to -1.00 points)",
+    ]
+    one_seed = [row for row in rows if row["digest"] != "gg"] + records("resnet18", "gg", 1000, 0.95)
+    assert "only that of the images" in summary(one_seed)[-1]
+    assert summary(rows[:2]) == []
 
 
 def test_verdict_of_one_seed_knows_the_noise_of_the_images_only():
     # Standard error of 0.9 of 10,000 images is 0.3 points, of a difference 0.42: 0.8 points are no clear one.
     (line,) = verdict([*records("search", "aa", 1000, 0.908), *records("random", "bb", 1000, 0.9)])
-    assert "no clear difference: +0.80 points" in line
+    assert "no clear difference (+0.80 +- 0.83 points)" in line
     (line,) = verdict([*records("search", "aa", 1000, 0.909), *records("random", "bb", 1000, 0.9)])
-    assert "wins by +0.90 points" in line
+    assert "wins by 0.90 +- 0.83 points" in line
     assert "1 seed)" in line
     assert verdict(records("search", "aa", 1000, 0.9)) == []

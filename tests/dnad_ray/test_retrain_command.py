@@ -307,8 +307,28 @@ def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command,
 
 
 def test_retrain_of_something_else_is_refused(command, tmp_path):
-    refused(command("retrain", tmp_path / "none.json", *QUICK), "none.json", "readable genotype file")
+    refused(command("retrain", tmp_path / "none.json", *QUICK), "SOURCE", "none.json", "a run folder, a front.json")
     refused(command("retrain", tmp_path, *QUICK), "SOURCE", "a run folder")
+    stray = tmp_path / "front.json"
+    stray.write_text(json.dumps([{"run": "r", "macs": 5}]))
+    refused(command("retrain", stray, *QUICK, "--out", tmp_path / "r"), "record 1: got 'dict without a digest'")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31 - 1])
+def test_retrain_under_a_seed_that_is_none_is_refused(command, tmp_path, seed):
+    refused(command("retrain", "darts-v2", *QUICK, "--seeds", 1, "--seed", seed), "--seed", "0 to 2147483646")
+
+
+def test_retrain_of_benchmark_cells_with_several_outputs_is_refused(command, tmp_path):
+    nodes = [[["nor_conv_3x3", 0]], [["skip_connect", 0]]]
+    cells = [{"reduction": False, "nodes": nodes}] * 2
+    (tmp_path / "wide.json").write_text(
+        json.dumps({"kind": "dnad-ray genotype", "schema": 1, "skeleton": "nas_bench_201", "cells": cells})
+    )
+    options = (*QUICK, "--data", "digits", "--no-ray", "--out", tmp_path / "r")
+    refused(command("retrain", tmp_path / "wide.json", *options), "cells[0].concat: got [0, 1]", "one node")
+    assert not (tmp_path / "r").exists()
 
 
 STRING = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|skip_connect~2|"

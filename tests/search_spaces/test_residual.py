@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.formats import from_nas_bench_201
+from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.residual import ResidualBlock, ResidualNetwork
 from search_spaces.space import NetworkShape, space_named
@@ -84,6 +85,12 @@ def test_network_without_a_way_through_is_refused_and_so_is_another_stem():
         network_from(dead, _shape())
     with pytest.raises(SpaceError, match="stem: got 'imagenet'"):
         network_from(from_nas_bench_201(TEXT, 3), _shape(stem="imagenet", image_size=32))
+
+
+def test_network_whose_cells_have_several_outputs_is_refused():
+    cell = CellGenotype(False, ((Edge("nor_conv_3x3", 0),), (Edge("nor_conv_3x3", 0),)))
+    with pytest.raises(GenotypeError, match=r"cells\[0\]\.concat: got \[0, 1\]; allowed: one node"):
+        network_from(Genotype((cell, cell), "nas_bench_201"), _shape())
 
 
 def test_supernet_is_the_weighted_sum_and_shrinks_to_the_derived_topology():

@@ -76,6 +76,18 @@ def test_front_info_more_is_better_and_no_logarithm_of_zero(frame):
     assert not _front_info(frame.assign(macs=[0, 1, 2, 3]), ("error", "macs"), "run").log_x
 
 
+def test_front_info_of_retrained_networks_has_their_spread_over_seeds(frame):
+    networks = frame.assign(test_error=frame["error"], accuracy_std=0.01, run="search")
+    networks.loc[networks.index[0], "accuracy_std"] = float("nan")  # one seed
+    info = _front_info(networks, ("test_error", "macs", "params"), "run")
+    assert sorted(spread for points in info.points for spread in points.spreads) == [0.0] + [0.01] * (len(frame) - 1)
+    bars = [
+        trace.error_y.array for trace in plot_front(networks, ("test_error", "macs"), "run").data if trace.customdata
+    ]
+    assert sum(len(bar) for bar in bars) == len(frame)
+    assert all(points.spreads == () for points in _front_info(networks, ("error", "macs"), "run").points)
+
+
 def test_front_info_refuses_one_objective_and_unknown_colours(frame):
     with pytest.raises(UserError, match="at least two"):
         _front_info(frame, ["error"], "run")
