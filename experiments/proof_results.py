@@ -231,13 +231,18 @@ def gap_table(gaps: pd.DataFrame) -> str:
     """Training minus validation accuracy: over the search and at its end."""
     if not len(gaps):
         return ""
-    rows = []
+    rows, means = [], gaps.groupby(["arm", "seed"])["gap"].mean()
     for arm in arms_of(gaps):
         mine = gaps[gaps["arm"] == arm].sort_values("epoch")
         last = mine.groupby("seed").tail(1)
-        cells = (mine.groupby("seed")["gap"].mean(), last["gap"], last["train"], last["validation"])
-        rows.append([arm, *(words(list(values)) for values in cells)])
-    header = ["Points", "gap, mean", "gap at the end", "training accuracy", "validation accuracy"]
+        more = ""
+        if arm != "snps" and "snps" in means:
+            differences = (means[arm] - means["snps"]).dropna()
+            if len(differences) > 1:
+                more = f"{words(differences, sign='+')} (p {stats.ttest_1samp(differences, 0).pvalue:.3f})"
+        ends = (words(list(values)) for values in (last["gap"], last["train"], last["validation"]))
+        rows.append([arm, words(list(means[arm])), more, *ends])
+    header = ["Points", "gap, mean", "more than snps", "gap at the end", "training accuracy", "validation accuracy"]
     return table(header, rows)
 
 
@@ -313,8 +318,10 @@ def figure_of(title: str, x: str, y: str) -> go.Figure:
 def error_figure(frame: pd.DataFrame) -> go.Figure:
     """Test error against cost, one line per arm, with 95 % intervals."""
     figure = figure_of("Retrained networks", "MACs (multiply-adds per image)", "Test error (share of test images)")
-    figure.update_xaxes(type="log")
-    figure.update_yaxes(tickformat=".0%", rangemode="normal")
+    targets = sorted(frame["target"].unique())
+    figure.update_xaxes(type="log", tickvals=targets, ticktext=[f"{target / 1e6:g} M" for target in targets])
+    shares = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.9)
+    figure.update_yaxes(type="log", tickvals=shares, ticktext=[f"{share:.1%}" for share in shares])
     for index, arm in enumerate(arms_of(frame)):
         groups = frame[frame["arm"] == arm].groupby("target")
         found = [(float(rows["macs"].mean()), *mean_and_margin(list(rows["error"]))) for _, rows in groups]
@@ -334,7 +341,8 @@ def gap_figure(gaps: pd.DataFrame) -> go.Figure | None:
     if not len(gaps):
         return None
     figure = figure_of("Over-fitting during the search", "Epoch", "Training minus validation accuracy")
-    figure.update_yaxes(tickformat=".0%", rangemode="normal")
+    # In its first epochs a network is better at the end, when it is scored, than on the way: cut off.
+    figure.update_yaxes(tickformat=".0%", range=[-0.05, 1.1 * max(0.1, float(gaps["gap"].quantile(0.99)))])
     for index, arm in enumerate(arms_of(gaps)):
         means = gaps[gaps["arm"] == arm].groupby("epoch")["gap"].mean()
         figure.add_scatter(
