@@ -233,9 +233,8 @@ def _figure(info: _FrontInfo) -> go.Figure:
     figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, **axes})
     add_legend(figure, info.colours)
     for part in info.points:
-        size, opacity = (
-            (7, 0.3) if not part.spreads else (9, 0.8)
-        )  # bars would hide what is faint; retrained ones are few
+        # Bars would hide what is faint, and retrained networks are few.
+        size, opacity = (9, 0.8) if part.spreads else (7, 0.3)
         figure.add_scatter(
             x=part.x,
             y=part.y,
