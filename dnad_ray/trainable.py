@@ -68,7 +68,9 @@ def tune_trial(
     # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
     checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
     saved = checkpoints.newest()
-    reporter, ended = Reporter(tune.report), dict[str, Any]()
+    # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
+    reporter = Reporter(tune.report, 0.0 if base.sweep.scheduler == "pareto" else None)
+    ended: dict[str, Any] = {}
     with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(board, deadline))) as events:
         for event, state in events:
             if isinstance(event, StopRequest):

@@ -230,7 +230,7 @@ def test_checkpoint_keeper_spends_at_most_a_hundredth_on_snapshots(clock, tmp_pa
 
 def test_checkpoint_keeper_leaves_out_what_takes_no_longer_to_repeat_than_a_worker_to_start(clock, tmp_path):
     keeper = CheckpointKeeper(tmp_path / "checkpoints")
-    clock[0] += 9.9  # of seconds: a small trial ends without one
+    clock[0] += 4.9  # of seconds: a small trial ends without one
     assert not keeper.is_due(wanted=True)
     clock[0] += 0.2
     assert keeper.is_due(wanted=True)
