@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import plotly.graph_objects as go
 from proof_settings import ARMS
 from scipy import stats
 
-from analysis import hypervolume_share, load_runs, save_figure
+from analysis import hypervolume_share, load_runs, rank_correlation, save_figure
 from analysis.charts.template import COLOURS, TEMPLATE
 from dnad_ray.places import place
 from dnad_ray.retrained import read_retrained
@@ -247,33 +247,23 @@ def gap_table(gaps: pd.DataFrame) -> str:
 
 
 def rank_table(frame: pd.DataFrame) -> str:
-    """Spearman and Kendall of proxy and retrained accuracy, within each target, over arms and seeds."""
+    """Kendall and Spearman of proxy and retrained accuracy, within each target, over arms and seeds."""
     scored = frame[frame["proxy_accuracy"].notna() & frame["arm"].isin(ORDER) & (frame["arm"] != "random-best")]
     if len(scored) < 4:
         return ""
     rows = []
     groups = [(f"{target / 1e6:g} M", rows) for target, rows in scored.groupby("target")]
     for name, group in [*groups, ("all, means of targets taken away", centred(scored))]:
-        x, y = group["proxy_accuracy"].to_numpy(), group["accuracy"].to_numpy()
-        rows.append([name, str(len(group)), interval(stats.spearmanr, x, y), interval(stats.kendalltau, x, y)])
-    return table(["Proxy against retrained", "networks", "Spearman (90 %)", "Kendall (90 %)"], rows)
+        found = rank_correlation(list(group["proxy_accuracy"]), list(group["accuracy"]))
+        low, high = found.kendall_interval
+        kendall = f"{found.kendall:+.2f} ({low:+.2f} .. {high:+.2f})"
+        rows.append([name, str(found.num_networks), kendall, f"{found.spearman:+.2f}"])
+    return table(["Proxy against retrained", "networks", "Kendall (95 %)", "Spearman"], rows)
 
 
 def centred(frame: pd.DataFrame) -> pd.DataFrame:
     columns = ["proxy_accuracy", "accuracy"]
     return frame[columns] - frame.groupby("target")[columns].transform("mean")
-
-
-def interval(measure: Callable[..., Any], x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], draws: int = 2000) -> str:
-    """Return a correlation with 90 % of a bootstrap over networks."""
-    generator = np.random.default_rng(0)
-    samples = []
-    for _ in range(draws):
-        chosen = generator.integers(len(x), size=len(x))
-        if len(set(x[chosen])) > 1 and len(set(y[chosen])) > 1:
-            samples.append(float(measure(x[chosen], y[chosen]).statistic))
-    low, high = np.percentile(samples, (5, 95))
-    return f"{float(measure(x, y).statistic):+.2f} ({low:+.2f} .. {high:+.2f})"
 
 
 def compute_table(frame: pd.DataFrame, out: Path) -> str:
