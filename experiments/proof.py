@@ -49,8 +49,8 @@ BY_NAME = {arm.name: arm for arm in ARMS}
 def main() -> None:
     options = parsed()
     setting = SETTINGS[f"{options.setting}-full" if options.full else options.setting]
-    if setting.needs_folder and options.folder is None:
-        raise SystemExit(f"--folder: got none; allowed: an image folder with the images of {options.setting}")
+    if setting.needs_folder and not (options.folder and all((options.folder / n).is_dir() for n in ("train", "test"))):
+        raise SystemExit(f"--folder: got {options.folder}; allowed: an image folder with train/ and test/")
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     data = prepared_images(setting, options.folder, out)
@@ -136,22 +136,22 @@ def config_of(folder: Path) -> RunConfig:
     return config_from_dict(read_run(folder).config, str(folder))
 
 
-def compute_of(folder: Path, config: RunConfig, steps_per_epoch: int) -> dict[int, tuple[float, int]]:
-    """Return for each seed the multiply-adds that its search spent on training, and its steps.
+def compute_of(folder: Path, config: RunConfig) -> dict[int, float]:
+    """Return for each seed the multiply-adds that its search spent on training.
 
-    Between two snapshots the earlier network counts: what was deleted after it still ran for a part of that time.
+    Snapshots are counted at the supernet's own width (see the settings). Between two of them the earlier network
+    counts: what was deleted after it still ran for a part of that time.
     """
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for row in read_run(folder).snapshots:
-        rows.setdefault(row["seed"], []).append(row)
+    num_images = len(search_images(config.data).train)
+    images_per_step = num_images / -(-num_images // config.train.batch_size)
     found = {}
-    for seed, trial in rows.items():
-        macs, step, spent = dense_macs(config, trial[0]), 0, 0.0
-        for row in sorted(trial, key=lambda row: row["step"]):
+    rows = sorted(read_run(folder).snapshots, key=lambda row: row["step"])
+    for seed in {row["seed"] for row in rows}:
+        macs, step, spent = dense_macs(config), 0, 0.0
+        for row in (row for row in rows if row["seed"] == seed):
             spent += macs * (row["step"] - step)
             macs, step = row["macs"], row["step"]
-        images = len_of_train(config) / steps_per_epoch
-        found[seed] = PASSES_PER_STEP * images * spent, step
+        found[seed] = PASSES_PER_STEP * images_per_step * spent
     return found
 
 
@@ -160,14 +160,10 @@ def search_images(data: Any) -> Any:
     return load_data(data)
 
 
-def len_of_train(config: RunConfig) -> int:
-    return len(search_images(config.data).train)
-
-
-def dense_macs(config: RunConfig, row: dict[str, Any]) -> int:
-    images = images_of(search_images(config.data))
-    dense = Subject(origin="genotype", genotype=space_of(config).dense(), init_channels=row["init_channels"])
-    return costs_of(space_of(config).dense(), dense.shape(images)).macs
+def dense_macs(config: RunConfig) -> int:
+    genotype = space_of(config).dense()
+    dense = Subject(origin="genotype", genotype=genotype, init_channels=config.space.init_channels)
+    return costs_of(genotype, dense.shape(images_of(search_images(config.data)))).macs
 
 
 def picked(
@@ -178,12 +174,11 @@ def picked(
     old = parse_json(file.read_bytes(), file.name) if file.exists() else []
     done = {(pick["arm"], pick["seed"]) for pick in old}
     picks = list(old)
-    steps_per_epoch = -(-len_of_train(config) // config.train.batch_size)
     for arm in searched:
         if any((arm, seed) not in done for seed in range(options.seeds)):
-            spent = compute_of(out / arm, config_of(out / arm), steps_per_epoch)
+            spent = compute_of(out / arm, config_of(out / arm))
             missing = [seed for seed in range(options.seeds) if (arm, seed) not in done]
-            picks += [pick for seed in missing for pick in of_front(out / arm, arm, seed, setting, spent[seed][0])]
+            picks += [pick for seed in missing for pick in of_front(out / arm, arm, seed, setting, spent[seed])]
     of_snps = {(pick["seed"], pick["target"]): pick for pick in picks if pick["arm"] == "snps"}
     jobs = []
     for seed in range(options.seeds):
@@ -239,7 +234,7 @@ def other_arm(job: tuple[str, int, Setting, RunConfig, list[dict[str, Any]]]) ->
     compute, data = like[0]["search_macs"], search_images(config.data)
     models = [Subject.from_dict(pick["subject"]) for pick in like]
     if arm == "darts":
-        dense = dense_macs(config, {"init_channels": config.space.init_channels})
+        dense = dense_macs(config)
         epochs = max(1, round(compute / (PASSES_PER_STEP * len(data.train) * dense)))
         history: list[list[float]] = []
         genotype = darts_genotype(
@@ -341,16 +336,15 @@ def responses(
     """Search one setting away from dnad, and retrain at the middle target."""
     dnad, target = BY_NAME["dnad"], setting.targets[len(setting.targets) // 2]
     rate = config.shrink.rate
-    steps_per_epoch = -(-len_of_train(config) // config.train.batch_size)
     found = [pick for pick in picks if pick["arm"] in ("dnad", "snps") and pick["target"] == target]
     for name, change in RESPONSES.items():
         factor = change.get("shrink.rate")
         overrides = change if factor is None else {"shrink.rate": rate * factor}
         folder = out / "responses" / name.replace(" ", "-")
         sweep(setting, settings, dnad, folder, out, options.responses, **overrides)
-        spent = compute_of(folder, config_of(folder), steps_per_epoch)
+        spent = compute_of(folder, config_of(folder))
         for seed in range(options.responses):
-            found += [p for p in of_front(folder, name, seed, setting, spent[seed][0]) if p["target"] == target]
+            found += [p for p in of_front(folder, name, seed, setting, spent[seed]) if p["target"] == target]
     mine = argparse.Namespace(**{**vars(options), "seeds": options.responses})
     retrained(setting, config, found, out, mine, "responses-networks")
 

@@ -130,7 +130,13 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             name="cifar10-full",
             recipe="cifar10",
-            overrides={"data.name": "imagefolder", "data.image_size": 32, "sweep.grid": {}},
+            overrides={
+                "data.name": "imagefolder",
+                "data.image_size": 32,
+                "space.init_channels": 16,
+                "evaluation.init_channels": 16,
+                "sweep.grid": {},
+            },
             targets=(100_000_000, 250_000_000, 500_000_000),
             retrain={},
             retrain_recipe="cifar",

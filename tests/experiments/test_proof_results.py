@@ -81,4 +81,7 @@ def test_every_setting_is_a_search_that_can_be_built(name):
             changes = {**setting.overrides, **arm.overrides}
             if setting.needs_folder:
                 changes["data.root"] = "images"
-            check_buildable(with_overrides(recipe_named(setting.recipe), changes))
+            config = with_overrides(recipe_named(setting.recipe), changes)
+            check_buildable(config)
+            # The compute of a search is the sum over its snapshots: they have to be counted as wide as the supernet is.
+            assert config.evaluation.init_channels == config.space.init_channels
