@@ -55,10 +55,11 @@ class CheckpointKeeper:
 
     Args:
         checkpoints: The folder that :func:`checkpoints_of` names.
+        settle: Called before each checkpoint; returns when all that an attempt from there will not write again stands.
     """
 
-    def __init__(self, checkpoints: Place) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, checkpoints: Place, settle: Callable[[], None] | None = None) -> None:
+        self._checkpoints, self._settle = checkpoints, settle
         self._last = time.monotonic()
         self._cost = 0.0
 
@@ -84,6 +85,8 @@ class CheckpointKeeper:
             state: Returns plain data and tensors, as :meth:`dnad_ray.search.SearchState.state_dict` does.
             step: Optimisation steps taken.
         """
+        if self._settle is not None:
+            self._settle()
         began = time.monotonic()
         keep_checkpoint(self._checkpoints, state(), step)
         self._last = time.monotonic()

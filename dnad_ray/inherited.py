@@ -7,24 +7,25 @@ from dnad_ray.files import read_file
 from dnad_ray.network_file import weights_of
 from dnad_ray.places import Place, address
 from dnad_ray.state import SearchState
-from dnad_ray.store import write_bytes
+from dnad_ray.store import Write, write_bytes
 from dnad_ray.weights import MAX_BYTES
 from search_spaces.inherit import inherited_network
 
 __all__ = ["inherited_weights", "keep_weights"]
 
 
-def keep_weights(folder: Place, state: SearchState, step: int) -> None:
+def keep_weights(folder: Place, state: SearchState, step: int, write: Write | None = None) -> None:
     """Write the weights of a snapshot; a step that is replayed writes the same again.
 
     Args:
         folder: The run folder.
         state: The search, as it was when the snapshot was recorded.
         step: The snapshot's step.
+        write: Writes the file; None for :func:`dnad_ray.store.write_bytes`.
     """
     shape = state.shape(state.config.space.init_channels)
     network = inherited_network(state.supernet, state.derived()[0], state.relaxation.weights().detach(), shape)
-    write_bytes(_file(folder, state.trial, step), weights_of(network))
+    (write or write_bytes)(_file(folder, state.trial, step), weights_of(network))
 
 
 def inherited_weights(folder: Place, trial: str, step: int) -> bytes:

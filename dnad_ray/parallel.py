@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -110,12 +110,12 @@ def digest_of(state: Any) -> bytes:
     return whole.digest()
 
 
-def check_same(ranks: Ranks, state: Any, device: torch.device) -> None:
+def check_same(ranks: Ranks, state: Callable[[], Any], device: torch.device) -> None:
     """Check that all processes hold the same bits; all of them must call it.
 
     Args:
         ranks: The processes.
-        state: What :func:`digest_of` takes.
+        state: Returns what :func:`digest_of` takes; not asked where one process is alone.
         device: Where the processes exchange tensors.
 
     Raises:
@@ -123,7 +123,7 @@ def check_same(ranks: Ranks, state: Any, device: torch.device) -> None:
     """
     if ranks.size == 1:
         return
-    (digest,) = struct.unpack("<q", digest_of(state)[:8])
+    (digest,) = struct.unpack("<q", digest_of(state())[:8])
     # The largest of d and the largest of "not d", which is "not" the smallest: equal if and only if all are.
     extremes = torch.tensor([digest, ~digest], device=device)
     torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX)

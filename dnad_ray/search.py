@@ -124,7 +124,7 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
             kind = "pruned"
         assert len(state.supernet.candidates) == before - deleted
         if is_epoch_end or state.is_finished:
-            check_same(state.ranks, state.shared_bits(), state.device)
+            check_same(state.ranks, state.shared_bits, state.device)
         state.device_seconds += time.perf_counter() - began
         # Both are made before either is handed out, so that a state saved at the first lacks nothing of the second.
         snapshot = None if kind is None else _snapshot(state, kind)

@@ -24,11 +24,11 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,6 +50,7 @@ from search_spaces.json_reader import parse_json
 
 __all__ = [
     "RunContents",
+    "Write",
     "append_bytes",
     "create_run",
     "free_folder",
@@ -68,6 +69,9 @@ __all__ = [
     "write_snapshot",
     "write_status",
 ]
+
+Write: TypeAlias = Callable[[Place, bytes], None]
+"""Writes a file, as :func:`write_bytes` does."""
 
 RUN_SCHEMA = 1
 _KIND = "dnad-ray run"
@@ -326,8 +330,14 @@ def write_config(folder: Place, config: Mapping[str, Any]) -> None:
     write_bytes(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
 
 
-def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype) -> bool:
+def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write: Write | None = None) -> bool:
     """Store a snapshot and its genotype; whole or not at all.
+
+    Args:
+        folder: The run folder.
+        snapshot: The record.
+        genotype: Its architecture.
+        write: Writes the files in this order; None for :func:`write_bytes`.
 
     Returns:
         False if the record stood there already (a step that was replayed after a resume), else True.
@@ -339,17 +349,20 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype) -> boo
         return False
     architecture = folder / "genotypes" / f"{snapshot.digest}.json"
     if not architecture.exists():
-        write_bytes(architecture, genotype.pruned().to_json().encode())
-    write_json(file, snapshot.to_dict())
+        (write or write_bytes)(architecture, genotype.pruned().to_json().encode())
+    write_json(file, snapshot.to_dict(), write)
     return True
 
 
-def write_history(folder: Place, trial: str, history: Iterable[Mapping[str, Any]]) -> None:
-    """Replace the epoch reports of a trial."""
-    write_json(folder / "trials" / _safe(trial, "trial name") / "history.json", [dict(entry) for entry in history])
+def write_history(
+    folder: Place, trial: str, history: Iterable[Mapping[str, Any]], write: Write | None = None
+) -> None:
+    """Replace the epoch reports of a trial, by :func:`write_bytes` unless something else is to write."""
+    file = folder / "trials" / _safe(trial, "trial name") / "history.json"
+    write_json(file, [dict(entry) for entry in history], write)
 
 
-def write_status(folder: Place, trial: str, state: str, **details: Any) -> None:
+def write_status(folder: Place, trial: str, state: str, *, write: Write | None = None, **details: Any) -> None:
     """Replace the status of a trial.
 
     Args:
@@ -358,9 +371,10 @@ def write_status(folder: Place, trial: str, state: str, **details: Any) -> None:
         state: ``pending`` (chosen, not begun), ``running``, ``interrupted`` (a signal), ``paused`` (a time budget was
             spent), ``failed``, or one that a resume leaves alone: ``finished``, ``stopped`` (the loss diverged),
             ``dominated`` (the scheduler).
+        write: Writes the file; None for :func:`write_bytes`.
         **details: ``overrides``, the ``reason`` of anything but a plain end, and facts about the attempt.
     """
-    write_json(folder / "trials" / _safe(trial, "trial name") / "status.json", {"state": state, **details})
+    write_json(folder / "trials" / _safe(trial, "trial name") / "status.json", {"state": state, **details}, write)
 
 
 def write_parquet(folder: Place) -> int:
@@ -372,9 +386,9 @@ def write_parquet(folder: Place) -> int:
     return int(table.num_rows)
 
 
-def write_json(file: Place, data: Any) -> None:
+def write_json(file: Place, data: Any, write: Write | None = None) -> None:
     """Write plain data as JSON, whole or not at all; NaN is refused because JSON has none."""
-    write_bytes(file, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+    (write or write_bytes)(file, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_bytes(file: Place, content: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from dnad_ray.background import BackgroundWriter
 from dnad_ray.budget import time_check
 from dnad_ray.checkpoint import CheckpointKeeper, checkpoints_of, seed_all
 from dnad_ray.config import RunConfig
@@ -66,22 +67,29 @@ def tune_trial(
     limit_memory(device, gpu_share)
     teacher = None if gift[0] is None else _teacher_of(gift[0], device)
     # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
-    checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
-    saved = checkpoints.newest()
-    # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
-    reporter = Reporter(tune.report, 0.0 if base.sweep.scheduler == "pareto" else None)
     ended: dict[str, Any] = {}
-    with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop_check(board, deadline))) as events:
-        for event, state in events:
-            if isinstance(event, StopRequest):
-                checkpoints.keep(state.state_dict, state.step)
-                ended = {"step": state.step, "stopped": event.reason}
-                continue
-            reporter.add(event, state.is_finished)
-            if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
-                reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
-                checkpoints.keep(state.state_dict, state.step)
-    reporter.end(**ended)  # only now does the status say how it ended
+    with BackgroundWriter() as writer:
+        checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name), writer.settle)
+
+        def report(metrics: dict[str, Any]) -> None:
+            writer.settle()  # nobody hears of what is not in the run folder
+            tune.report(metrics)
+
+        # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
+        reporter = Reporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
+        saved, stop = checkpoints.newest(), stop_check(board, deadline)
+        with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
+            for event, state in events:
+                if isinstance(event, StopRequest):
+                    checkpoints.keep(state.state_dict, state.step)
+                    ended = {"step": state.step, "stopped": event.reason}
+                    continue
+                reporter.add(event, state.is_finished)
+                if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+                    reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
+                    checkpoints.keep(state.state_dict, state.step)
+        writer.settle()  # only now does the status say how it ended
+        reporter.end(**ended)
 
 
 def stop_check(board: Any, deadline: float | None) -> StopCheck:

@@ -28,7 +28,7 @@ from dnad_ray.records import EpochReport, Snapshot
 from dnad_ray.sampling import corners, trial_configs
 from dnad_ray.search import SearchState, search
 from dnad_ray.stopping import StopCheck, StopRequest
-from dnad_ray.store import read_final_step, read_status, write_history, write_snapshot, write_status
+from dnad_ray.store import Write, read_final_step, read_status, write_history, write_snapshot, write_status
 from dnad_ray.teacher import Teacher
 from dnad_ray.teacher_cache import open_cache
 
@@ -110,6 +110,7 @@ def run_trial(
     *,
     stop: StopCheck | None = None,
     ranks: Ranks = ALONE,
+    write: Write | None = None,
 ) -> Generator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
     """Run or continue a trial, writing into the run folder.
 
@@ -121,9 +122,11 @@ def run_trial(
         saved: A state to continue from, None to begin.
         stop: Asked at the end of each step.
         ranks: The processes that share the trial; the first one writes.
+        write: Writes its files, in order. None for :func:`dnad_ray.store.write_bytes`; where it is something that
+            writes later, whoever speaks of an event or keeps a checkpoint waits for that first.
 
     Yields:
-        Every event with the state to checkpoint; a snapshot is stored already. Where the loss diverges the trial's
+        Every event with the state to checkpoint; a snapshot is stored already, or handed to ``write``. Where the loss diverges the trial's
         status says so and the generator ends; where it is stopped, the request is the last event, and the state that
         comes with it is to be saved.
     """
@@ -151,32 +154,32 @@ def run_trial(
         "pid": os.getpid(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
-    write_status(folder, spec.name, "running", **facts)
-    history = _History(folder, spec.name, state)
+    write_status(folder, spec.name, "running", write=write, **facts)
+    history = _History(folder, spec.name, state, write)
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
-                write_snapshot(folder, event, state.derived()[0])
+                write_snapshot(folder, event, state.derived()[0], write)
                 if spec.config.evaluation.keep_weights:
-                    keep_weights(folder, state, event.step)
+                    keep_weights(folder, state, event.step, write)
             history.write(HISTORY_SECONDS)
             yield event, state
             if isinstance(event, StopRequest):
                 history.write()
                 facts |= {"step": state.step, "device_seconds": state.device_seconds}
-                write_status(folder, spec.name, event.state, reason=event.reason, **facts)
+                write_status(folder, spec.name, event.state, write=write, reason=event.reason, **facts)
                 return
     except GeneratorExit:  # the scheduler wants no more of it
         history.write()
         raise
     except NonFiniteLossError as error:
         history.write()
-        write_status(folder, spec.name, "stopped", reason=str(error), **facts)
+        write_status(folder, spec.name, "stopped", write=write, reason=str(error), **facts)
         return
     history.write()
     if state.limit:
         facts["reason"] = f"it reached {state.limit}"
-    write_status(folder, spec.name, "finished", device_seconds=state.device_seconds, **facts)
+    write_status(folder, spec.name, "finished", write=write, device_seconds=state.device_seconds, **facts)
 
 
 @final
@@ -187,10 +190,11 @@ class _History:
         folder: The run folder.
         trial: Name of the trial.
         state: Whose history it is.
+        write: Writes it; None for :func:`dnad_ray.store.write_bytes`.
     """
 
-    def __init__(self, folder: Place, trial: str, state: SearchState) -> None:
-        self._folder, self._trial, self._state = folder, trial, state
+    def __init__(self, folder: Place, trial: str, state: SearchState, write: Write | None) -> None:
+        self._folder, self._trial, self._state, self._write = folder, trial, state, write
         self._num_written = -1  # what stands there may be an earlier attempt's, of another length
         self._last = -math.inf
 
@@ -198,5 +202,5 @@ class _History:
         """Write it, unless nothing came to it or it was written less than that ago."""
         now = time.monotonic()
         if len(self._state.history) != self._num_written and now - self._last >= least_seconds:
-            write_history(self._folder, self._trial, self._state.history)
+            write_history(self._folder, self._trial, self._state.history, self._write)
             self._num_written, self._last = len(self._state.history), now

@@ -7,17 +7,19 @@ import copy
 import dataclasses
 import json
 import shutil
+import time
 
 import pytest
 import torch
 
 pytest.importorskip("ray")
 
-from dnad_ray import budget, reporting, trainable
+from dnad_ray import background, budget, reporting, trainable
 from dnad_ray import checkpoint as checkpoint_module
 from dnad_ray import trial as trial_module
 from dnad_ray.checkpoint import load_newest
 from dnad_ray.config import config_to_dict
+from dnad_ray.errors import ResourceError
 from dnad_ray.reporting import records_in
 from dnad_ray.search import SearchState, search
 from dnad_ray.store import create_run, read_run, read_status
@@ -34,7 +36,7 @@ class Killed(BaseException):
 class NoCheckpoints:
     """For a trial that is too short for one."""
 
-    def __init__(self, checkpoints):
+    def __init__(self, checkpoints, settle):
         self.newest, self.is_due = (lambda: None), lambda wanted: False
 
 
@@ -48,17 +50,23 @@ keep = checkpoint_module.keep_checkpoint
 
 @pytest.fixture
 def worker(folder, digits, monkeypatch):
-    """Run a trial; returns what it reported, each with whether a checkpoint was written before the next."""
+    """Run a trial; returns what it reported, each with whether a checkpoint was written before the next.
 
-    def run(spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0, board="board"):
+    ``look`` is called with the step of each snapshot that is reported, and of each checkpoint.
+    """
+
+    def run(spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0, board="board", look=lambda step: None):
         reports = []
 
         def keep_checkpoint(checkpoints, state, step):
+            look(step)
             keep(checkpoints, state, step)
             if reports:
                 reports[-1] = (reports[-1][0], True)
 
         def report(metrics):
+            for step, *_ in metrics.get("points", ()):
+                look(step)
             reports.append((metrics, False))
             if len(reports) == die_after:
                 raise Killed
@@ -120,6 +128,40 @@ def test_tune_trial_reports_at_most_once_in_a_while_but_everything(spec, worker,
     assert [step for step, _, _ in first["points"] + last["points"]] == [row["step"] for row in rows]
     assert len(list(records_in(first))) == 1
     assert last["done"]
+
+
+def test_tune_trial_waits_for_the_disk_before_it_reports_or_keeps_a_checkpoint(spec, worker, folder, monkeypatch):
+    write = background.write_bytes
+    monkeypatch.setattr(background, "write_bytes", lambda *args: (time.sleep(0.05), write(*args)))
+    seen = []
+
+    def look(step):
+        seen.append(step == read_run(folder).snapshots[-1]["step"])
+
+    worker(spec, look=look)
+    assert len(seen) > 10
+    assert all(seen)
+    assert read_status(folder, "t00")["state"] == "finished"
+
+
+def test_tune_trial_that_finds_no_room_is_not_finished(spec, worker, folder, monkeypatch):
+    write, written = background.write_bytes, []
+
+    def fills(file, content):
+        if file.parent.name == "snapshots" and len(written) == 2:
+            raise ResourceError("space on the disk of", str(file.parent), "enough room")
+        write(file, content)
+        written.extend([file.name] if file.parent.name == "snapshots" else [])
+
+    monkeypatch.setattr(background, "write_bytes", fills)
+    with pytest.raises(ResourceError, match="space on the disk of"):
+        worker(spec)
+    contents = read_run(folder)
+    assert [row["step"] for row in contents.snapshots] == [int(name[:8]) for name in written]
+    assert len(written) == 2
+    assert contents.status["t00"]["state"] == "running"
+    newest = load_newest((folder / "trials" / "t00" / "checkpoints").iterdir())
+    assert newest["step"] == contents.snapshots[-1]["step"]  # the lost one is searched again
 
 
 def test_tune_trial_reports_before_a_checkpoint_after_which_it_would_not_be_told(spec, worker, folder):

@@ -194,12 +194,12 @@ def poisoned(folder, job, ranks):
 def drifted(folder, job, ranks):
     """Two processes that agree, and then one whose weights differ in the last bit of one number."""
     state = start(folder, job, ranks)
-    check_same(ranks, state.shared_bits(), CPU)
+    check_same(ranks, state.shared_bits, CPU)
     if ranks.rank == 1:
         first = next(state.supernet.parameters()).detach().view(-1)
         first[0] = torch.nextafter(first[0], torch.tensor(9.0))
     try:
-        check_same(ranks, state.shared_bits(), CPU)
+        check_same(ranks, state.shared_bits, CPU)
     except DnadRayError as error:
         return f"{type(error).__name__}: {error}"
     return ""
