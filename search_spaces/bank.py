@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from search_spaces.depthwise import depthwise_conv
 from search_spaces.ops import BatchNorm, DepthwiseChain
-from search_spaces.pixels import even_pixels
 from search_spaces.projection import Projection, Statistics, normalised
 from search_spaces.states import States
 
@@ -152,30 +151,27 @@ class ChainBank(Bank):
                 _Layer(*one_of[index], [self.statistics(layer, slice(index, index + 1))])
                 for layer, one_of in enumerate(split)
             ]
-            x = self.before_last(states.rectified(source), layers)
+            x = self.before_last(states, [source], layers)
             result.append(Projection(x, layers[-1].pointwise, *layers[-1].statistics))
         return result
 
     def summed(self, states: States, sources: Sequence[int], weights: Tensor) -> Tensor:
         """Compute the candidates as one group."""
         scale = weights.index_select(0, self.channel_order)
-        x = states.side_by_side(sources)
         skip, stride, dilation = self.chain.first_step(self.stride)
-        if skip > 1:
-            x = even_pixels(x)
+        x, arranged = states.for_chains(sources, skip > 1)
         for layer, (depthwise, pointwise) in enumerate(zip(self.depthwise, self.pointwise, strict=True)):
-            x = depthwise_conv(F.relu(x) if layer else x, depthwise, stride, dilation)
+            x = depthwise_conv(F.relu(x) if layer else x, depthwise, stride, dilation, None if layer else arranged)
             is_last = layer == self.chain.repeats - 1
             x = self.normalised(_products(x, pointwise), layer, scale if is_last else None, slice(0, len(sources)))
             stride, dilation = 1, self.chain.dilation
         return _sum_of_group(x, len(sources))
 
-    def before_last(self, x: Tensor, layers: Sequence[_Layer]) -> Tensor:
-        """Compute a group up to its last projection: from its rectified sources (N, size * C, H, W)."""
+    def before_last(self, states: States, sources: Sequence[int], layers: Sequence[_Layer]) -> Tensor:
+        """Compute a group up to its last projection (N, size * C, H', W')."""
         skip, stride, dilation = self.chain.first_step(self.stride)
-        if skip > 1:
-            x = even_pixels(x)
-        x = depthwise_conv(x, layers[0].depthwise, stride, dilation)
+        x, arranged = states.for_chains(sources, skip > 1)
+        x = depthwise_conv(x, layers[0].depthwise, stride, dilation, arranged)
         for before, layer in itertools.pairwise(layers):
             x = normalised(Projection(x, before.pointwise, before.statistics[0]), *before.statistics[1:])
             x = depthwise_conv(x, layer.depthwise, 1, self.chain.dilation)
@@ -213,7 +209,7 @@ def side_by_side(banks: Sequence[ChainBank], states: States, sources: Sequence[S
                 [bank.statistics(layer, slice(0, len(own))) for bank, own in zip(banks, sources, strict=True)],
             )
         )
-    x = first.before_last(states.side_by_side([source for own in sources for source in own]), layers)
+    x = first.before_last(states, [source for own in sources for source in own], layers)
     parts = [x] if len(banks) == 1 else x.split([len(own) * first.channels for own in sources], 1)
     return [
         Projection(part, bank.pointwise[-1], statistics)

@@ -7,20 +7,50 @@ gradient is therefore written as a convolution of the fast sort. On other device
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["depthwise_conv"]
+__all__ = ["Arranged", "depthwise_conv"]
 
 _FAST_WIDTH = 3
 _NATIVE_BELOW = 2**18  # numbers in an image below which calls from Python cost more than torch's gradients do
 _SMALL = 2**18  # numbers in a buffer below which it is cheaper to fill it with zeros than to look for the places
 
 
-def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+@final
+class Arranged:
+    """Images as the weight gradients of several convolutions read them: arranged once, kept until the last has read.
+
+    What convolutions of one kind on one state need for their weight gradients is the same copy of that state.
+    """
+
+    def __init__(self) -> None:
+        self._num_readers = 0
+        self._kept: dict[object, Tensor] = {}
+
+    def expect(self) -> None:
+        """Keep what is arranged for one more convolution."""
+        self._num_readers += 1
+
+    def classes(self, x: Tensor, *arrangement: Any) -> Tensor:
+        """Return :func:`_classes` of the images."""
+        if arrangement not in self._kept:
+            self._kept[arrangement] = _classes(x, *arrangement)
+        return self._kept[arrangement]
+
+    def done(self) -> None:
+        """Note that a convolution has its gradients; the last one frees the memory."""
+        self._num_readers -= 1
+        if self._num_readers <= 0:
+            self._kept.clear()
+
+
+def depthwise_conv(
+    x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1, arranged: Arranged | None = None
+) -> Tensor:
     """Convolve each channel with its own kernel, padded so that stride 1 keeps the size.
 
     Args:
@@ -28,6 +58,7 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1
         weight: (C, 1, k, k) with k odd.
         stride: 1 or 2.
         dilation: Step between the taps in pixels; 1 where the stride is 2.
+        arranged: Given with the same ``x`` to each convolution of it, in one forward pass.
 
     Returns:
         (N, C, ceil(H / stride), ceil(W / stride)).
@@ -39,20 +70,25 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1
     if x.numel() < _NATIVE_BELOW and _is_fast(x, weight.shape[2], dilation):
         x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
-    result: Tensor = _DepthwiseConv.apply(x, weight, stride, dilation)  # type: ignore[no-untyped-call]
+    arranged = arranged or Arranged()
+    result: Tensor = _DepthwiseConv.apply(x, weight, stride, dilation, arranged)  # type: ignore[no-untyped-call]
     return result
 
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    def forward(  # noqa: PLR0917 - autograd knows no keywords
+        ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int, arranged: Arranged
+    ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.dilation = stride, dilation
+        ctx.stride, ctx.dilation, ctx.arranged = stride, dilation, arranged
+        if ctx.needs_input_grad[1]:
+            arranged.expect()
         return F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         # Under autocast the convolution ran in half precision; its gradients are computed in that of the weight.
         full, kind = x.to(weight.dtype), x.dtype
@@ -61,8 +97,11 @@ class _DepthwiseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = _input_gradient(gradient, full, weight, ctx.stride, ctx.dilation).to(kind)
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(gradient, full, weight.shape[2], ctx.stride, ctx.dilation)
-        return of_input, of_weight, None, None
+            of_weight = _weight_gradient(
+                gradient, full, weight.shape[2], ctx.stride, ctx.dilation, arranged=ctx.arranged
+            )
+            ctx.arranged.done()
+        return of_input, of_weight, None, None, None
 
 
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
@@ -73,7 +112,9 @@ def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, di
     return _convolution_backward(gradient, x, weight, stride=stride, padding=(padding, padding), of_input=True)
 
 
-def _weight_gradient(gradient: Tensor, x: Tensor, kernel: int, stride: int, dilation: int) -> Tensor:
+def _weight_gradient(
+    gradient: Tensor, x: Tensor, kernel: int, stride: int, dilation: int, *, arranged: Arranged
+) -> Tensor:
     channels = x.shape[1]
     height, width = (-(-side // dilation) for side in x.shape[2:])
     padding = kernel // 2
@@ -88,7 +129,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, kernel: int, stride: int, dila
     # above and below it are real, too.
     above = padding if height < kernel else 0
     size = (height + 2 * above, width + 2 * padding)
-    seen = _classes(x, dilation, (above, padding), size, 2 * padding)
+    seen = arranged.classes(x, dilation, (above, padding), size, 2 * padding)
     of_output = _classes(gradient, dilation, (0, 0), (-(-height // stride), (size[1] - _FAST_WIDTH) // stride + 1), 0)
     columns = x.new_empty(channels, 1, kernel, _FAST_WIDTH)
     blocks = []

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.depthwise import Arranged
 from search_spaces.genotype import Edge
-from search_spaces.pixels import halves
+from search_spaces.pixels import even_pixels, halves
 from search_spaces.projection import Projection
 
 __all__ = ["States", "edge_key"]
+
+_Computed = TypeVar("_Computed")
 
 
 class States:
@@ -29,7 +32,7 @@ class States:
     def __init__(self, shared: nn.ModuleDict) -> None:
         self._shared = shared
         self._states: list[Tensor | None] = []
-        self._computed: dict[object, Tensor] = {}
+        self._computed: dict[object, object] = {}
         self.ahead: dict[nn.Module, list[Projection]] = {}
 
     def append(self, state: Tensor | None) -> None:
@@ -46,7 +49,18 @@ class States:
 
     def side_by_side(self, sources: Sequence[int]) -> Tensor:
         """Return the rectified states of some sources along the channels (N, num_sources * C, H, W)."""
+        if len(sources) == 1:
+            return self.rectified(sources[0])
         return self._once(tuple(sources), lambda: torch.cat([self.rectified(source) for source in sources], 1))
+
+    def for_chains(self, sources: Sequence[int], is_even: bool) -> tuple[Tensor, Arranged]:
+        """Return what depthwise chains read: rectified states side by side, or their even pixels alone."""
+
+        def compute() -> tuple[Tensor, Arranged]:
+            x = self.side_by_side(sources)
+            return (even_pixels(x) if is_even else x), Arranged()
+
+        return self._once(("chains", is_even, *sources), compute)
 
     def halves(self, source: int) -> Tensor:
         """Return even and odd pixels of a rectified state side by side, see :func:`search_spaces.pixels.halves`."""
@@ -57,10 +71,10 @@ class States:
         key = edge_key(edge)
         return self._once(key, lambda: cast(Tensor, self._shared[key](self.raw(edge.source))))
 
-    def _once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
+    def _once(self, key: object, compute: Callable[[], _Computed]) -> _Computed:
         if key not in self._computed:
             self._computed[key] = compute()
-        return self._computed[key]
+        return cast(_Computed, self._computed[key])
 
 
 def edge_key(edge: Edge, number: int = 0) -> str:

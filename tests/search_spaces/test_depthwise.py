@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from search_spaces import depthwise
-from search_spaces.depthwise import depthwise_conv
+from search_spaces.depthwise import Arranged, depthwise_conv
 
 CASES = [
     *((kernel, stride, 1) for kernel in (3, 5, 7) for stride in (1, 2)),
@@ -132,6 +132,29 @@ def test_one_input_read_twice_has_the_sum_of_gradients(kernel, stride, dilation)
         return image.grad
 
     torch.testing.assert_close(twice(depthwise_conv), twice(_plain), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(5, 1, 1), (5, 2, 1), (3, 1, 2), (5, 1, 2)])
+@pytest.mark.parametrize("num_backward", [1, 2])
+def test_convolutions_of_one_input_arrange_it_once(kernel, stride, dilation, num_backward, monkeypatch):
+    x, weight, upstream = _tensors(kernel, stride, (64, 68), 8, 16, torch.channels_last)
+    assert x.numel() >= depthwise._NATIVE_BELOW, "smaller ones are torch's"
+    weights = [weight, weight.flip(0), weight.flip(2)]
+    expected = [_results(_plain, x, one, upstream, stride, dilation)[2] for one in weights]
+    arranged, of_x, classes = Arranged(), [], depthwise._classes
+    monkeypatch.setattr(depthwise, "_classes", lambda *args: of_x.append(args[0] is x) or classes(*args))
+    parameters = [one.clone().requires_grad_() for one in weights]
+    outputs = [depthwise_conv(x, one, stride, dilation, arranged) for one in parameters]
+    for _ in range(num_backward):
+        for output in outputs[:-1]:
+            output.backward(upstream, retain_graph=True)
+        assert arranged._kept or num_backward == 2
+        outputs[-1].backward(upstream, retain_graph=True)
+        assert not arranged._kept, "what nobody reads any more is freed"
+    _close([one.grad / num_backward for one in parameters], expected)
+    if num_backward == 1:
+        assert len(of_x) == 4, "the input, and three gradients"
+        assert of_x.count(True) == 1
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (5, 2, 1), (7, 1, 1), (5, 1, 2)])
