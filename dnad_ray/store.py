@@ -354,9 +354,7 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write:
     return True
 
 
-def write_history(
-    folder: Place, trial: str, history: Iterable[Mapping[str, Any]], write: Write | None = None
-) -> None:
+def write_history(folder: Place, trial: str, history: Iterable[Mapping[str, Any]], write: Write | None = None) -> None:
     """Replace the epoch reports of a trial, by :func:`write_bytes` unless something else is to write."""
     file = folder / "trials" / _safe(trial, "trial name") / "history.json"
     write_json(file, [dict(entry) for entry in history], write)

@@ -126,9 +126,9 @@ def run_trial(
             writes later, whoever speaks of an event or keeps a checkpoint waits for that first.
 
     Yields:
-        Every event with the state to checkpoint; a snapshot is stored already, or handed to ``write``. Where the loss diverges the trial's
-        status says so and the generator ends; where it is stopped, the request is the last event, and the state that
-        comes with it is to be saved.
+        Every event with the state to checkpoint; a snapshot is stored already, or handed to ``write``. Where the loss
+        diverges the trial's status says so and the generator ends; where it is stopped, the request is the last event,
+        and the state that comes with it is to be saved.
     """
     keep_freed_memory()
     if saved is None:

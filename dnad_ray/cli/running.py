@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shlex
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -126,6 +128,8 @@ def sweep(address: str | None, **options: Any) -> None:
     def session() -> AbstractContextManager[None]:
         from dnad_ray.cluster import cluster
 
+        # To load Tune takes half a second; Ray's processes take some, in which this one would only wait for them.
+        threading.Thread(target=importlib.import_module, args=["dnad_ray.launch"], daemon=True).start()
         return cluster(config, address)
 
     def work(data: Any, make: Any, folder: Place, board: Any, signals: Any) -> None:

@@ -74,6 +74,10 @@ def test_writer_at_its_end_says_what_failed(full_for_b, tmp_path):
 
 
 def test_writer_does_not_hide_the_error_that_ended_the_work(full_for_b, tmp_path):
-    with pytest.raises(ZeroDivisionError), BackgroundWriter() as writer:
-        writer.write(tmp_path / "b", b"content")
-        raise ZeroDivisionError
+    def work():
+        with BackgroundWriter() as writer:
+            writer.write(tmp_path / "b", b"content")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
