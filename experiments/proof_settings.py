@@ -99,6 +99,15 @@ _SMALL: dict[str, Any] = {
 SETTINGS: dict[str, Setting] = {
     entry.name: entry
     for entry in (
+        Setting(  # says nothing about any arm: whether the script runs
+            name="smoke",
+            recipe="smoke",
+            overrides={"sweep.grid": {}},
+            targets=(100_000, 200_000),
+            retrain={"epochs": 1},
+            short_epochs=1,
+            arms=("dnad", "snps", "darts", "random", "random-best", "resnet18"),
+        ),
         Setting(
             name="digits",
             overrides={**_SMALL, "train.epochs": 30, "shrink.rate": 0.05, "distill.teacher.epochs": 40},
