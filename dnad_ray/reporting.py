@@ -18,8 +18,8 @@ from search_spaces.json_reader import parse_json
 
 __all__ = ["Reporter", "metrics_of", "records_in"]
 
-REPORT_SECONDS = 1.0
-"""Least time between two reports: a table is drawn once a second."""
+REPORT_SECONDS = 2.0
+"""Least time between two reports: each holds up its trial for some 10 ms, until the driver has dealt with it."""
 
 
 def metrics_of(records: Sequence[EpochReport | Snapshot], at_end: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -52,6 +53,7 @@ def tune_trial(
         board: What :func:`dnad_ray.stop_board.stop_board` returned; the teacher comes from there.
         deadline: When to pause, in seconds since the epoch; None for never.
     """
+    importlib.import_module("torch._dynamo")  # the first optimizer would load it, which takes a second
     gift = taken_from(board)  # torch is loaded by now, which takes as long as a small teacher
     if not gift:
         Reporter(tune.report).end(stopped="asked before it began")

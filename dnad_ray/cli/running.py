@@ -128,8 +128,9 @@ def sweep(address: str | None, **options: Any) -> None:
     def session() -> AbstractContextManager[None]:
         from dnad_ray.cluster import cluster
 
-        # To load Tune takes half a second; Ray's processes take some, in which this one would only wait for them.
-        threading.Thread(target=importlib.import_module, args=["dnad_ray.launch"], daemon=True).start()
+        # To load Tune takes half a second, and torch's optimizers take one when the first is made; Ray's processes take
+        # some to start, in which this one would only wait for them.
+        threading.Thread(target=_load, args=["dnad_ray.launch", "torch._dynamo"], daemon=True).start()
         return cluster(config, address)
 
     def work(data: Any, make: Any, folder: Place, board: Any, signals: Any) -> None:
@@ -154,6 +155,11 @@ def sweep(address: str | None, **options: Any) -> None:
         )
 
     _carry_out(config, specs, options, session, work, budget=budget)
+
+
+def _load(*modules: str) -> None:
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _budget(options: dict[str, Any]) -> Budget:

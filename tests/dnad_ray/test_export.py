@@ -82,7 +82,7 @@ def test_deployed_network_normalises_pixels_by_hand():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stem", "size", "channels", "genotype"),
-    [("cifar", 9, 1, DARTS), ("imagenet", 64, 3, DARTS), ("cifar", 9, 3, RESIDUAL)],
+    [("cifar", 9, 1, DARTS), ("imagenet", 64, 3, DARTS)],
 )
 def test_onnx_file_runs_in_its_runtime_with_any_batch(stem, size, channels, genotype, tmp_path):
     network = trained(stem, size, channels, genotype=genotype)

@@ -1,4 +1,4 @@
-"""The Python module of an export: every network that can be built from a genotype, rebuilt without our package."""
+"""Every network that can be built from a genotype, exported: the Python module, and the formats of other programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dnad_ray.errors import ConfigError
-from dnad_ray.export import Deployed, export_network
+from dnad_ray.export import FORMATS, Deployed, export_network
 from dnad_ray.network_file import TrainedNetwork
 from dnad_ray.standalone import blocks
 from dnad_ray.subject import Images, Subject, build
@@ -160,3 +160,26 @@ def test_python_module_holds_no_skeleton_but_its_own(tmp_path):
         assert present in text
         assert absent not in text
         assert "dnad_ray" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+@pytest.mark.parametrize(
+    "name",
+    # What differs: all operations; edges that differ and one output; three nodes; another skeleton; dead cells; states
+    # that nothing reads. The other cases are of the same kinds, and larger.
+    ["own imagenet", "s1 cifar", "s2 imagenet", "s3 cifar", "s4 imagenet", "nas-bench-201 cifar", "dead cells imagenet"]
+    + ["nasnet-a cifar", "amoebanet-a imagenet", "enas cifar"],
+)
+def test_files_for_other_programs_give_the_same_logits_with_any_batch(name, kind, tmp_path):
+    network = trained(CASES[name])
+    suffix = FORMATS[kind].suffix
+    assert export_network(network, kind, tmp_path / f"net{suffix}").difference < 1e-4
+    predict = FORMATS[kind].read(network, tmp_path / f"net{suffix}")
+    size = (5, network.images.in_channels, network.images.image_size, network.images.image_size)  # it verifies 1 and 3
+    pixels = np.random.default_rng(7).random(size, dtype=np.float32)
+    with torch.no_grad():
+        expected = Deployed(network).eval()(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(
+        predict(pixels), expected, rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(expected).max()))
+    )

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parents[2]
-sys.path.insert(0, str(HERE / "experiments"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from proof_settings import SETTINGS
 
 from dnad_ray.subject import Images, Subject, build
 
+HERE = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
