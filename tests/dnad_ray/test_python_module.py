@@ -168,8 +168,10 @@ def test_python_module_holds_no_skeleton_but_its_own(tmp_path):
     "name",
     # What differs: all operations; edges that differ and one output; three nodes; another skeleton; dead cells; states
     # that nothing reads. The other cases are of the same kinds, and larger.
-    ["own imagenet", "s1 cifar", "s2 imagenet", "s3 cifar", "s4 imagenet", "nas-bench-201 cifar", "dead cells imagenet"]
-    + ["nasnet-a cifar", "amoebanet-a imagenet", "enas cifar"],
+    [
+        *("own imagenet", "s1 cifar", "s2 imagenet", "s3 cifar", "s4 imagenet", "nas-bench-201 cifar"),
+        *("dead cells imagenet", "nasnet-a cifar", "amoebanet-a imagenet", "enas cifar"),
+    ],
 )
 def test_files_for_other_programs_give_the_same_logits_with_any_batch(name, kind, tmp_path):
     network = trained(CASES[name])
