@@ -102,7 +102,7 @@ SETTINGS: dict[str, Setting] = {
         Setting(  # says nothing about any arm: whether the script runs
             name="smoke",
             recipe="smoke",
-            overrides={"sweep.grid": {}},
+            overrides={"sweep.grid": {}, "evaluation.init_channels": 4},
             targets=(100_000, 200_000),
             retrain={"epochs": 1},
             short_epochs=1,

@@ -73,6 +73,24 @@ def test_gap_is_training_minus_validation_at_the_end():
     assert proof_results.gap_table(gaps).splitlines()[2].startswith("| snps | 12.50 +- 31.77 |  | 25.00 +- 63.53 |")
 
 
+def test_gaps_are_compared_at_the_same_epochs():
+    # darts is looked at from epoch 1 to 3, snps from 2 to 4. At epochs 2 and 3 darts is 10 and 20 points worse under seed
+    # 0, 10 and 10 under seed 1: 15 and 10, mean 12.5, times 12.706 / sqrt(2) for half the difference of two.
+    gaps = {
+        ("snps", 0): {2: 0.1, 3: 0.2, 4: 0.3},
+        ("snps", 1): {2: 0.1, 3: 0.2, 4: 0.3},
+        ("darts", 0): {1: -0.8, 2: 0.2, 3: 0.4},
+        ("darts", 1): {1: -0.8, 2: 0.2, 3: 0.3},
+    }
+    picks = [
+        {"arm": arm, "seed": seed, "history": [[epoch, gap, 0.0] for epoch, gap in history.items()]}
+        for (arm, seed), history in gaps.items()
+    ]
+    lines = proof_results.gap_table(proof_results.gap_frame(picks)).splitlines()
+    assert lines[2].startswith("| snps | 20.00 +- 0.00 |")
+    assert lines[3].startswith("| darts | 27.50 +- 31.77 | +12.50 +- 31.77 (p 0.126)")
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_is_a_search_that_can_be_built(name):
     setting = SETTINGS[name]
