@@ -358,7 +358,7 @@ def response_figure(out: Path) -> go.Figure | None:
     if not len(frame):
         return None
     figure = figure_of("One setting away from dnad", "", "Test error (share of test images)")
-    figure.update_yaxes(tickformat=".0%", rangemode="normal")
+    figure.update_yaxes(tickformat=".1%", rangemode="normal")
     names = list(dict.fromkeys(frame["arm"]))
     figure.add_scatter(x=list(frame["arm"]), y=list(frame["error"]), mode="markers", name="one seed", opacity=0.5)
     means = [float(frame[frame["arm"] == name]["error"].mean()) for name in names]
