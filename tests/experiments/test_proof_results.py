@@ -74,8 +74,8 @@ def test_gap_is_training_minus_validation_at_the_end():
 
 
 def test_gaps_are_compared_at_the_same_epochs():
-    # darts is looked at from epoch 1 to 3, snps from 2 to 4. At epochs 2 and 3 darts is 10 and 20 points worse under seed
-    # 0, 10 and 10 under seed 1: 15 and 10, mean 12.5, times 12.706 / sqrt(2) for half the difference of two.
+    # darts is looked at from epoch 1 to 3, snps from 2 to 4. At epochs 2 and 3 darts is 10 and 20 points worse under
+    # seed 0, 10 and 10 under seed 1: 15 and 10 on average, mean 12.5, and 12.706 times the standard error 2.5.
     gaps = {
         ("snps", 0): {2: 0.1, 3: 0.2, 4: 0.3},
         ("snps", 1): {2: 0.1, 3: 0.2, 4: 0.3},
