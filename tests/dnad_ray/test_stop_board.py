@@ -27,7 +27,7 @@ def test_sweep_killed_failing_hanging_terminated_and_interrupted_ends_with_the_s
     """One run in six commands, one trial at a time; the second one has all the trouble."""
     out = tmp_path / "demo"
     # The second trial shrinks slowly and has many snapshots: each command but the failing one gets some steps further.
-    many = {"train.epochs": 40, "sweep.grid": {"shrink.rate": [0.1, 0.03]}, "sweep.num_trials": 3}
+    many = {"train.epochs": 120, "sweep.grid": {"shrink.rate": [0.1, 0.01]}, "sweep.num_trials": 3}
     many["sweep.max_concurrent"] = 1
     config = sweep_file(many, is_longer=True)
 
@@ -85,7 +85,7 @@ def fail(sweep, config, out, home):
     assert str(obstacle) in err
     assert err.endswith(f"; to continue: dnad-ray sweep {config} --out {out} --resume\n")
     assert (said.count("Ray tries again"), said.count("failed too often")) == (2, 1)
-    assert "2 trials of up to 40 epochs" in said  # the first one is not run again
+    assert "2 trials of up to 120 epochs" in said  # the first one is not run again
     obstacle.unlink()
     if kept.exists():
         kept.rename(obstacle)
@@ -126,7 +126,7 @@ def stop(sweep, config, out, signum):
         os.killpg(running.driver.pid, signum)
     code, said, err, _ = running.wait()
     assert code == 128 + signum, (said, err)
-    assert "1 trial of up to 40 epochs" in said  # what is finished is not run again
+    assert "1 trial of up to 120 epochs" in said  # what is finished is not run again
     notice, *more, last = err.splitlines()
     assert notice.startswith("dnad-ray: stopping at the end of the step")
     assert not more or signum == signal.SIGINT  # Ray's own processes get that one too
