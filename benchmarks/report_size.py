@@ -1,7 +1,7 @@
 """How large the report of many snapshots is, how long it takes to write, and when a browser can use it.
 
     python benchmarks/report_size.py
-    python benchmarks/report_size.py --snapshots 10000 --keep /tmp/big --json report_size.json
+    python benchmarks/report_size.py --snapshots 10000 --keep big --json report_size.json
 
 A run of 200 trials (settings of KD temperature, weight and shrink rate, seeds) over networks of 14 cells of 4 nodes and
 7 operations is made up with the real store: every snapshot in ``snapshots.parquet``, the epochs of each trial, and the

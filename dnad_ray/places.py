@@ -40,8 +40,8 @@ def place(given: str | os.PathLike[str] | UPath, argument: str = "run folder") -
         RunFolderError: If no file system of that protocol is known or installed, if other processes could not see
             it, or if the URL holds a password.
 
-    >>> place("runs/demo").as_posix(), place("file:///tmp/demo").as_posix()
-    ('runs/demo', '/tmp/demo')
+    >>> place("runs/demo").as_posix(), place("file:///data/demo").as_posix()
+    ('runs/demo', '/data/demo')
     """
     if isinstance(given, UPath):
         return given

@@ -19,7 +19,7 @@ from search_spaces.json_reader import parse_json
 __all__ = ["Reporter", "metrics_of", "records_in"]
 
 REPORT_SECONDS = 2.0
-"""Least time between two reports: each holds up its trial for some 10 ms, until the driver has dealt with it."""
+"""Least time between two reports: each holds up its trial, until the driver has dealt with it, for some 10 ms."""
 
 
 def metrics_of(records: Sequence[EpochReport | Snapshot], at_end: bool) -> dict[str, Any]:
