@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dnad_ray.cli.words import fail, to_place
 from dnad_ray.durations import parse_duration
-from dnad_ray.errors import ConfigError, IncompleteRunError, RunFolderError
+from dnad_ray.errors import ConfigError, IncompleteRunError, RunFolderError, UserError
 from dnad_ray.places import Place, address
 from dnad_ray.records import metric
 
@@ -37,6 +37,9 @@ _LINE_SECONDS = 10.0
 _CELLS_ON_IMAGENET = 14
 _OF_RUN = ("data.", "space.stem")
 """Keys of the run's configuration that `--set` replaces here; all others are settings of the protocol."""
+
+_SHARES = {"cpus": "sweep.cpus_per_trial", "gpus": "sweep.gpus_per_trial"}
+"""Options that say what a job gets, and the key of the run's configuration that says it where they do not."""
 
 _COLUMNS = ("origin", "model", "digest", "seed", "accuracy", "proxy_accuracy", "macs", "params", "epochs", "job")
 
@@ -177,7 +180,7 @@ def run_config_of(folder: Place | None, options: dict[str, Any]) -> RunConfig:
     overrides |= {key: value for key, value in given.items() if key.startswith(_OF_RUN)}
     if options["recipe"] == "imagenet-mobile" and folder is None:
         overrides.setdefault("space.stem", "imagenet")
-    for name, key in (("cpus", "sweep.cpus_per_trial"), ("gpus", "sweep.gpus_per_trial")):
+    for name, key in _SHARES.items():
         if options[name] is not None:
             overrides[key] = options[name]
     return with_overrides(config, overrides, "--set")
@@ -190,6 +193,7 @@ def carry_out(
     from dnad_ray import __version__
     from dnad_ray.budget import Budget
     from dnad_ray.config import config_to_dict, with_overrides
+    from dnad_ray.resources import check_requests
     from dnad_ray.retrain_data import load_retrain_images
     from dnad_ray.retrain_jobs import unfinished_jobs
     from dnad_ray.retrained import read_job_status, read_retrained
@@ -202,6 +206,18 @@ def carry_out(
         warnings.simplefilter("ignore")
     seconds = None if options["time_budget"] is None else parse_duration(options["time_budget"])
     budget = Budget(seconds)
+    # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
+    placed = with_overrides(
+        run,
+        {
+            "train.num_processes": request.config.num_processes,
+            "train.batch_size": request.config.batch_size,
+            "train.device": request.config.device,
+        },
+    )
+    if not options["no_ray"]:
+        with _shares_by_their_options(options):
+            check_requests(placed)
     if not _is_run(folder):
         from dnad_ray.store import free_folder
 
@@ -234,15 +250,6 @@ def carry_out(
             for line in _standing(todo, folder):
                 console.print(line, markup=False, soft_wrap=True)
 
-    # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
-    placed = with_overrides(
-        run,
-        {
-            "train.num_processes": request.config.num_processes,
-            "train.batch_size": request.config.batch_size,
-            "train.device": request.config.device,
-        },
-    )
     with StopSignals() as signals:
         stop = first_of(signals, budget.check)
         if todo and options["no_ray"]:
@@ -252,7 +259,7 @@ def carry_out(
             from dnad_ray.cluster import allotment_of, cluster
             from dnad_ray.retrain_tasks import run_jobs
 
-            with cluster(placed, options["address"]):
+            with _shares_by_their_options(options), cluster(placed, options["address"]):
                 signals.defer()
                 run_jobs(
                     todo, images, teacher_file, folder, allotment_of(placed),
@@ -280,6 +287,18 @@ def carry_out(
         click.echo(f"the time budget is spent; {len(left)} of {len(jobs)} jobs are open; to continue: {again}")
     else:
         click.echo(f"retrained: {len(names)} networks in {address(folder / 'retrained')}")
+
+
+@contextlib.contextmanager
+def _shares_by_their_options(options: dict[str, Any]) -> Iterator[None]:
+    """Name the option, not the key, where an error is about a share that was given by option."""
+    try:
+        yield
+    except UserError as error:
+        for name, key in _SHARES.items():
+            if error.argument == key and options.get(name) is not None:
+                raise type(error)(f"--{name}", error.given, error.allowed) from error
+        raise
 
 
 def _one_by_one(

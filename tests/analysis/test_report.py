@@ -120,6 +120,7 @@ def test_write_report_has_every_chart_that_its_data_can_fill(make_run, tmp_path,
     text = "".join(read(write_report(folder, tmp_path / "report.html")).text)
     assert "Against the baselines" in text
     assert "random (1.00x MACs, 50.00 %): wins by 40.00 +- " in text
+    assert "Network by network (3)" in text
     assert "against random, the front wins at 3 of 3 sizes" in text
     assert "no chart mixes the two" in " ".join("".join(page.text).split())
 

@@ -22,12 +22,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SECONDS = 400
 CHUNK = 32 * 1024
-# Images large enough that sending them again would be seen; long enough that a trial is lost in its middle.
+# Images large enough that sending them again would be seen; long enough (some 12 s, checkpoints come after 5) that a
+# trial is lost in its middle.
 LONGER = {
     "data.image_size": 16,
     "train.batch_size": 384,
-    "train.epochs": 16,
-    "shrink.rate": 0.07,
+    "train.epochs": 48,
+    "shrink.rate": 0.025,
     "shrink.floor.operations": 4,
     "distill.teacher.epochs": 2,
     "sweep.num_trials": 5,

@@ -276,6 +276,19 @@ def test_retrain_mistake_is_one_line_and_leaves_nothing(command, run, arguments,
     assert sorted(run.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--cpus", 1, "--set", "num_processes=2"), ("--cpus: got 1.0", "whole multiple")),
+        (("--gpus", 1), ("--gpus: got 1.0", "'cpu'")),
+    ],
+)
+def test_retrain_says_by_option_what_a_job_cannot_get(command, run, tmp_path, arguments, words):
+    source, out = one_genotype(run), tmp_path / "new"
+    refused(command("retrain", source, *QUICK, "--data", "digits", "--out", out, *arguments), *words)
+    assert not out.exists()
+
+
 def test_retrain_of_a_front_without_genotypes_is_refused(command, run):
     shutil.rmtree(run / "genotypes")
     for source in (run, run / "front.json"):
