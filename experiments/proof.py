@@ -55,11 +55,11 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     data = prepared_images(setting, options.folder, out)
     settings = {**setting.overrides, **({} if data is None else {"data.root": str(data)})}
-    make_teachers(setting, settings, out)
-    searches = {name: BY_NAME[name] for name in setting.arms if name in SEARCHED}
+    searches = {name: BY_NAME[name] for name in options.arms or setting.arms if name in SEARCHED}
+    make_teachers(setting, settings, out, {arm.teacher for arm in searches.values()})
     for name, arm in searches.items():
-        sweep(setting, settings, arm, out / name, out, options.seeds)
-    config = config_of(out / "snps")
+        sweep(setting, settings, arm, out / name, out, options)
+    config = config_of(out / next(iter(searches)))
     picks = picked(setting, config, out, list(searches), options)
     retrained(setting, config, picks, out, options)
     if options.responses:
@@ -73,11 +73,19 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="image folder with train/<class>/ and test/<class>/")
     parser.add_argument("--full", action="store_true", help="all images, the paper's space and protocol")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="to ask once more what earlier seeds suggested")
+    parser.add_argument("--arms", nargs="+", choices=list(BY_NAME), help="instead of those of the setting")
     parser.add_argument("--responses", type=int, default=0, metavar="SEEDS", help="KD temperature, KD weight and rate")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="for DARTS and random candidates")
     options = parser.parse_args()
     if options.full and f"{options.setting}-full" not in SETTINGS:
         parser.error(f"--full: got it with {options.setting}; allowed: with cifar10")
+    if options.arms and "snps" not in options.arms and {"darts", "random", "random-best"} & {*options.arms}:
+        parser.error(
+            f"--arms: got {' '.join(options.arms)}; allowed: darts and random ones beside snps, like whose they are"
+        )
+    if options.arms and not {*SEARCHED} & {*options.arms}:
+        parser.error(f"--arms: got {' '.join(options.arms)}; allowed: one of {', '.join(SEARCHED)} at least")
     return options
 
 
@@ -111,9 +119,9 @@ def product(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "dnad_ray", *words], check=True)
 
 
-def make_teachers(setting: Setting, settings: dict[str, Any], out: Path) -> None:
+def make_teachers(setting: Setting, settings: dict[str, Any], out: Path, wanted: set[str]) -> None:
     teachers = {"own": settings}
-    if setting.strong:
+    if "strong" in wanted:
         teachers["strong"] = {**settings, "data.root": str(out / "data-teacher"), **setting.strong}
     for name, overrides in teachers.items():
         if not (out / "teachers" / name / "teacher.json").exists():
@@ -121,15 +129,26 @@ def make_teachers(setting: Setting, settings: dict[str, Any], out: Path) -> None
 
 
 def sweep(
-    setting: Setting, settings: dict[str, Any], arm: Arm, folder: Path, out: Path, seeds: int, **more: Any
+    setting: Setting,
+    settings: dict[str, Any],
+    arm: Arm,
+    folder: Path,
+    out: Path,
+    options: argparse.Namespace,
+    **more: Any,
 ) -> None:
     """Search one arm under all seeds, or go on with it."""
     overrides = {**settings, **(arm.overrides or {}), **more}
     if arm.teacher:
         saved = {"distill.teacher.source": "saved", "distill.teacher.weights": str(out / "teachers" / arm.teacher)}
         overrides = {k: v for k, v in overrides.items() if not k.startswith("distill.teacher.")} | saved
-    words = ["sweep", setting.recipe, *assignments(overrides), "--trials", str(seeds), "--out", str(folder), "--quiet"]
+    words = ["sweep", setting.recipe, *assignments(overrides), "--out", str(folder), "--quiet"]
+    words += ["--trials", str(options.seeds), "--seed", str(options.first_seed)]
     product(*words, *(["--resume"] if (folder / "run.json").exists() else []))
+
+
+def seeds_of(options: argparse.Namespace) -> range:
+    return range(options.first_seed, options.first_seed + options.seeds)
 
 
 def config_of(folder: Path) -> RunConfig:
@@ -175,18 +194,18 @@ def picked(
     done = {(pick["arm"], pick["seed"]) for pick in old}
     picks = list(old)
     for arm in searched:
-        if any((arm, seed) not in done for seed in range(options.seeds)):
+        if missing := [seed for seed in seeds_of(options) if (arm, seed) not in done]:
             spent = compute_of(out / arm, config_of(out / arm))
-            missing = [seed for seed in range(options.seeds) if (arm, seed) not in done]
             picks += [pick for seed in missing for pick in of_front(out / arm, arm, seed, setting, spent[seed])]
     of_snps = {(pick["seed"], pick["target"]): pick for pick in picks if pick["arm"] == "snps"}
     jobs = []
-    for seed in range(options.seeds):
+    wanted = options.arms or setting.arms
+    for seed in seeds_of(options):
         for arm in ("darts", "random", "random-best"):
-            if arm in setting.arms and (arm, seed) not in done:
+            if arm in wanted and (arm, seed) not in done:
                 jobs.append((arm, seed, setting, config, [of_snps[seed, target] for target in setting.targets]))
         for arm in ("resnet18", "mobilenet_v3_small", "efficientnet_b0"):
-            if arm in setting.arms and (arm, seed) not in done:
+            if arm in wanted and (arm, seed) not in done:
                 subject = Subject(origin="torchvision", model=arm)
                 picks += [pick_of(arm, seed, target, subject, None, 0.0, None) for target in setting.targets]
     write_json(place(file), picks)
@@ -301,7 +320,7 @@ def retrained(
     def plan(images: Any) -> list[Any]:
         jobs = {}
         for pick in sorted(picks, key=lambda pick: (pick["seed"], pick["target"])):
-            if pick["seed"] >= options.seeds:
+            if pick["seed"] not in seeds_of(options):
                 continue
             entry = {key: value for key, value in pick.items() if key not in ("subject", "history")}
             try:
@@ -334,6 +353,7 @@ def responses(
     options: argparse.Namespace,
 ) -> None:
     """Search one setting away from dnad, and retrain at the middle target."""
+    mine = argparse.Namespace(**{**vars(options), "seeds": options.responses})
     dnad, target = BY_NAME["dnad"], setting.targets[len(setting.targets) // 2]
     rate = config.shrink.rate
     found = [pick for pick in picks if pick["arm"] in ("dnad", "snps") and pick["target"] == target]
@@ -341,11 +361,10 @@ def responses(
         factor = change.get("shrink.rate")
         overrides = change if factor is None else {"shrink.rate": rate * factor}
         folder = out / "responses" / name.replace(" ", "-")
-        sweep(setting, settings, dnad, folder, out, options.responses, **overrides)
+        sweep(setting, settings, dnad, folder, out, mine, **overrides)
         spent = compute_of(folder, config_of(folder))
-        for seed in range(options.responses):
+        for seed in seeds_of(mine):
             found += [p for p in of_front(folder, name, seed, setting, spent[seed]) if p["target"] == target]
-    mine = argparse.Namespace(**{**vars(options), "seeds": options.responses})
     retrained(setting, config, found, out, mine, "responses-networks")
 
 

@@ -29,6 +29,12 @@ _ALONE: dict[str, Any] = {"distill.kind": "none", "distill.temperature": None}
 
 ARMS: tuple[Arm, ...] = (
     Arm(name="dnad", words="deleting + imitating a teacher trained on the same images", overrides={}, teacher="own"),
+    Arm(
+        name="dnad-heavy",
+        words="dnad with the KD weight 1 instead of 0.3",
+        overrides={"distill.weight": 1.0},
+        teacher="own",
+    ),
     Arm(name="dnad-strong", words="deleting + imitating a teacher of more images", overrides={}, teacher="strong"),
     Arm(name="snps", words="deleting without a teacher", overrides=_ALONE),
     Arm(name="shared", words="dnad, but all cells of a kind alike", overrides={"space.sharing": "kind"}, teacher="own"),
@@ -88,7 +94,8 @@ class Setting:
         return self.overrides.get("data.name") == "imagefolder"
 
 
-_WITHOUT_STRONG = tuple(arm.name for arm in ARMS if arm.name not in ("dnad-strong", "efficientnet_b0"))
+_ALL = tuple(arm.name for arm in ARMS if arm.name != "dnad-heavy")  # which is asked for by --arms
+_WITHOUT_STRONG = tuple(name for name in _ALL if name not in ("dnad-strong", "efficientnet_b0"))
 _SMALL: dict[str, Any] = {
     "space.init_channels": 8,
     "evaluation.init_channels": 8,
@@ -134,7 +141,7 @@ SETTINGS: dict[str, Setting] = {
             per_class=400,
             per_class_teacher=1600,
             strong={"distill.teacher.init_channels": 20, "distill.teacher.epochs": 10},
-            arms=tuple(arm.name for arm in ARMS if arm.name != "efficientnet_b0"),
+            arms=tuple(name for name in _ALL if name != "efficientnet_b0"),
         ),
         Setting(
             name="cifar10-full",
@@ -149,7 +156,7 @@ SETTINGS: dict[str, Setting] = {
             targets=(100_000_000, 250_000_000, 500_000_000),
             retrain={},
             retrain_recipe="cifar",
-            arms=tuple(arm.name for arm in ARMS if arm.name != "dnad-strong"),
+            arms=tuple(name for name in _ALL if name != "dnad-strong"),
         ),
     )
 }
