@@ -292,18 +292,25 @@ def response_frame(out: Path) -> pd.DataFrame:
 
 
 def response_table(out: Path) -> str:
-    """One setting away from dnad, at the middle target."""
+    """One setting away from dnad, at the middle target; p of paired t tests, corrected for all rows."""
     frame = response_frame(out)
     if not len(frame):
         return ""
     base = frame[frame["arm"] == "dnad"].set_index("seed")["error"]
-    rows = []
+    rows, values = {}, {}
     for arm in dict.fromkeys(frame["arm"]):
         mine = frame[frame["arm"] == arm].set_index("seed")
         differences = (mine["error"] - base).dropna()
         more = words(list(differences), sign="+") if arm != "dnad" and len(differences) else ""
-        rows.append([arm, words(list(mine["error"])), more, words(list(1 - mine["proxy_accuracy"])), str(len(mine))])
-    return table(["Test error, %", "error", "more than dnad, points", "proxy error", "seeds"], rows)
+        rows[arm] = [arm, words(list(mine["error"])), more, words(list(1 - mine["proxy_accuracy"])), str(len(mine))]
+        if arm != "dnad" and len(differences) > 1:
+            values[arm] = float(stats.ttest_1samp(differences, 0).pvalue)
+    corrected = dict(zip(values, holm(list(values.values())), strict=True))
+    cells = [
+        [*row, *(f"{found[arm]:.3f}" if arm in found else "" for found in (values, corrected))]
+        for arm, row in rows.items()
+    ]
+    return table(["Test error, %", "error", "more than dnad, points", "proxy error", "seeds", "p", "p, Holm"], cells)
 
 
 def figure_of(title: str, x: str, y: str) -> go.Figure:

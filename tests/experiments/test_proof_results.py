@@ -54,6 +54,16 @@ def test_arms_are_paired_by_seed():
     assert found.splitlines()[2:] == ["| snps | +2.00 +- 4.30 | 3 of 3 | 0.184 | 0.184 |"]
 
 
+def test_responses_are_paired_with_dnad_and_corrected(monkeypatch):
+    # As above for the temperature; the weight is 1, 1 and 1 points better but for one seed that is 4: the same t.
+    rows = frame({"dnad": [0.1, 0.2, 0.3], "temperature 1.0": [0.11, 0.21, 0.34], "weight 1.0": [0.06, 0.19, 0.29]})
+    monkeypatch.setattr(proof_results, "networks", lambda *_: rows.assign(proxy_accuracy=0.75))
+    lines = proof_results.response_table(Path()).splitlines()
+    assert lines[2] == "| dnad | 20.00 +- 24.84 |  | 25.00 +- 0.00 | 3 |  |  |"
+    assert lines[3].endswith("| +2.00 +- 4.30 | 25.00 +- 0.00 | 3 | 0.184 | 0.367 |")
+    assert lines[4].endswith("| -2.00 +- 4.30 | 25.00 +- 0.00 | 3 | 0.184 | 0.367 |")
+
+
 def test_seeds_that_one_arm_lacks_are_left_out_of_the_pairs():
     rows = frame({"dnad": [0.10, 0.20], "snps": [0.20, 0.40, 0.99]})
     assert "| snps | +15.00 +- 63.53 | 2 of 2 |" in proof_results.paired_table(rows, "dnad")
