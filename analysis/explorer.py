@@ -18,7 +18,7 @@ from analysis.charts.architecture import draw_architecture
 from analysis.charts.front import plot_front
 from analysis.charts.template import INK
 from analysis.charts.words import hover_of
-from analysis.objectives import OBJECTIVES, Objective, best_under, resolve, within
+from analysis.objectives import OBJECTIVES, Objective, best_under, parse_budget, resolve, within
 from analysis.pareto import front_of
 from dnad_ray.errors import UserError
 from dnad_ray.store import read_genotype
@@ -48,7 +48,7 @@ class FrontExplorer:
         self.brushed = frame
         self.chosen: dict[str, Any] = dict.fromkeys(_PLACES)
         self.figure = go.FigureWidget(plot_front(frame, objectives))
-        self.figure.update_layout(dragmode="select")
+        self.figure.update_layout(dragmode="select", autosize=True)
         # Rings are drawn last: one per place.
         for place, symbol in zip(_PLACES, ("circle-open", "square-open"), strict=True):
             marker = {"size": 20, "symbol": symbol, "color": INK, "line": {"width": 2.5}}
@@ -57,9 +57,18 @@ class FrontExplorer:
             if trace.customdata is not None:
                 trace.on_click(self._on_click)
                 trace.on_selection(self._on_selection)
-        self._target = ipywidgets.ToggleButtons(options=list(_PLACES), description="Click shows")
+        # Buttons have a width of their own, which puts them below one another, and words are cut off, unless told.
+        self._target = ipywidgets.ToggleButtons(
+            options=list(_PLACES), description="Click shows", style={"button_width": "5em"}
+        )
         self._budgets = {
-            entry.name: ipywidgets.FloatText(value=float("nan"), description=f"{entry.label} at most")
+            entry.name: ipywidgets.Text(
+                placeholder="5%" if entry.format.endswith("%") else "1.5M",
+                description=f"{entry.label} at most",
+                continuous_update=False,
+                style={"description_width": "initial"},
+                layout={"width": "16em"},
+            )
             for entry in self._objectives
             if entry.minimise
         }
@@ -76,7 +85,7 @@ class FrontExplorer:
     @property
     def widget(self) -> ipywidgets.Widget:
         """All controls and panes as one widget."""
-        controls = ipywidgets.HBox([self._target, *self._budgets.values()])
+        controls = ipywidgets.HBox([self._target, *self._budgets.values()], layout={"flex_flow": "row wrap"})
         panes = ipywidgets.HBox(list(self._panes.values()))
         return ipywidgets.VBox([controls, self._answer, self.figure, panes, self._table])
 
@@ -143,6 +152,13 @@ class FrontExplorer:
         self.brush(positions)
 
     def _on_budget(self, _: Any) -> None:
-        budgets = {name: field.value for name, field in self._budgets.items() if field.value == field.value}
+        try:
+            typed = {name: field.value.strip() for name, field in self._budgets.items()}
+            budgets = dict(parse_budget(f"{name}={text}") for name, text in typed.items() if text)
+        except UserError as error:
+            self._answer.value = escape(str(error))
+            return
         if budgets:
             self.limit(budgets)
+        else:
+            self._answer.value = ""

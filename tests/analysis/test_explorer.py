@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from html import escape
+
 import pytest
 
 pytest.importorskip("anywidget", reason="live figures need the extra notebook")
@@ -33,6 +36,9 @@ def test_explorer_shows_two_networks_side_by_side(frame):
     rings = explorer.figure.data[-2:]
     assert [ring.x[0] for ring in rings] == [front["macs"].iloc[0], front["macs"].iloc[-1]]
     assert explorer.widget.children
+    # Messages to the browser are JSON, which has no NaN.
+    states = [widget.get_state() for widget in explorer.widget.children[0].children]
+    assert not [v for state in states for v in state.values() if isinstance(v, float) and math.isnan(v)]
 
 
 def test_explorer_click_shows_the_row_under_the_pointer(frame):
@@ -55,8 +61,16 @@ def test_explorer_brush_lists_the_front_of_the_box(frame):
 def test_explorer_budget_chooses_the_best_that_keeps_it(frame):
     explorer = FrontExplorer(frame)
     limit = float(frame["macs"].median())
-    explorer._budgets["macs"].value = limit
+    explorer._budgets["macs"].value = f" {limit / 1000}k "
     assert explorer.chosen["left"] == best_under(frame, {"macs": limit})
+    explorer._budgets["macs"].value = ""
+    assert explorer._answer.value == ""
+    explorer._budgets["error"].value = "99%"
+    assert explorer.chosen["left"] == best_under(frame, {"error": 0.99})
+    explorer._budgets["macs"].value = "<few>"
+    assert explorer._answer.value == escape(
+        "budget: got 'macs=<few>'; allowed: NAME=NUMBER with k, M, G or % behind it, for example macs=30M"
+    )
     assert explorer.limit({"macs": 1.0}) is None
     assert explorer._answer.value.startswith("0 of")
 

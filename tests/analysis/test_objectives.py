@@ -9,7 +9,7 @@ import pytest
 from analysis.objectives import best_under, describe, minimised, parse_budget, resolve, within
 from analysis.pareto import front_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric
+from dnad_ray.records import Metric, metric
 
 NAN, INF = float("nan"), float("inf")
 ENERGY = Metric("energy", "Energy", "joules per image", True, ".3g")
@@ -78,6 +78,7 @@ def test_best_under_breaks_ties_by_the_budgets_then_by_order():
     assert best_under(frame, {"macs": 10, "params": 10}) == 2
     assert best_under(frame, {"macs": 10}) == 1
     assert best_under(frame, {}) == 3
+    assert best_under(frame, {"error": 0.5}, metric("error")) == 3
     assert best_under(frame, {"macs": 1}) is None
     assert best_under(frame.iloc[:0], {"macs": 1}) is None
     assert best_under(pd.DataFrame({"error": [NAN, 0.3], "macs": [1, 1]}), {"macs": 1}) == 1
