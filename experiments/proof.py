@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from proof_settings import ARMS, RESPONSES, SEARCHED, SETTINGS, Arm, Setting
+from proof_settings import ARMS, RESPONSES, SEARCHED, SETTINGS, Arm, Setting, changes_of
 
 from analysis import front_of, load_runs
 from dnad_ray.baselines import darts_genotype, random_like, space_of
@@ -75,7 +75,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0, help="to ask once more what earlier seeds suggested")
     parser.add_argument("--arms", nargs="+", choices=list(BY_NAME), help="instead of those of the setting")
-    parser.add_argument("--responses", type=int, default=0, metavar="SEEDS", help="KD temperature, KD weight and rate")
+    parser.add_argument(
+        "--responses", type=int, default=0, metavar="SEEDS", help="to KD temperature, weight and kind, rate and warm-up"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="for DARTS and random candidates")
     options = parser.parse_args()
     if options.full and f"{options.setting}-full" not in SETTINGS:
@@ -355,13 +357,10 @@ def responses(
     """Search one setting away from dnad, and retrain at the middle target."""
     mine = argparse.Namespace(**{**vars(options), "seeds": options.responses})
     dnad, target = BY_NAME["dnad"], setting.targets[len(setting.targets) // 2]
-    rate = config.shrink.rate
     found = [pick for pick in picks if pick["arm"] in ("dnad", "snps") and pick["target"] == target]
-    for name, change in RESPONSES.items():
-        factor = change.get("shrink.rate")
-        overrides = change if factor is None else {"shrink.rate": rate * factor}
+    for name in RESPONSES:
         folder = out / "responses" / name.replace(" ", "-")
-        sweep(setting, settings, dnad, folder, out, mine, **overrides)
+        sweep(setting, settings, dnad, folder, out, mine, **changes_of(name, config))
         spent = compute_of(folder, config_of(folder))
         for seed in seeds_of(mine):
             found += [p for p in of_front(folder, name, seed, setting, spent[seed]) if p["target"] == target]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ARMS", "RESPONSES", "SEARCHED", "SETTINGS", "Arm", "Setting"]
+__all__ = ["ARMS", "RESPONSES", "SEARCHED", "SETTINGS", "Arm", "Setting", "changes_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,22 @@ SEARCHED = tuple(arm.name for arm in ARMS if arm.overrides is not None)
 RESPONSES: dict[str, dict[str, Any]] = {
     **{f"temperature {value}": {"distill.temperature": value} for value in (1.0, 2.0, 8.0)},
     **{f"weight {value}": {"distill.weight": value} for value in (0.1, 1.0, 3.0)},
+    "logits alone": {"distill.kind": "logits"},
+    "features alone": {"distill.kind": "features", "distill.temperature": None},
     **{f"rate x {value}": {"shrink.rate": value} for value in (0.5, 2.0)},
+    **{f"warm-up x {value}": {"train.warmup_epochs": value} for value in (0.5, 2.0)},
 }
-"""One setting away from arm ``dnad``; a shrink rate is a factor."""
+"""One setting away from arm ``dnad``; the last four are factors."""
+
+
+def changes_of(response: str, config: Any) -> dict[str, Any]:
+    """Return what a response changes in the configuration of arm ``dnad``; warm-up remains whole epochs."""
+    changes = dict(RESPONSES[response])
+    if "shrink.rate" in changes:
+        changes["shrink.rate"] *= config.shrink.rate
+    if "train.warmup_epochs" in changes:
+        changes["train.warmup_epochs"] = round(changes["train.warmup_epochs"] * config.train.warmup_epochs)
+    return changes
 
 
 @dataclass(frozen=True, kw_only=True)
