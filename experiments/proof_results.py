@@ -1,7 +1,8 @@
 """Tables and charts of what :mod:`proof` measured; loads neither torch nor Ray.
 
     python experiments/proof_results.py runs/proof-cifar10              # Markdown on the terminal
-    python experiments/proof_results.py runs/proof-cifar10 --to docs/cifar10      # docs/cifar10-*.png, .md, .html
+    python experiments/proof_results.py runs/proof-cifar10 --to docs/cifar10      # docs/cifar10-*.png and .md
+    python experiments/proof_results.py runs/proof-cifar10 runs/proof-again       # other seeds of one setting, together
 
 Intervals are of Student's t over seeds. Arms are compared seed by seed: the mean difference, its 95 % interval and the
 p value of a paired t test, with Holm's correction over all comparisons of a table. Hypervolume is that of (error, log
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +38,32 @@ DASHES = ("solid", "dash", "dot")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="what proof.py wrote")
-    parser.add_argument("--to", type=Path, metavar="PREFIX", help="write PREFIX.md, .html and a picture of each chart")
+    parser.add_argument("folders", type=Path, nargs="+", help="what proof.py wrote; several of other seeds are one")
+    parser.add_argument("--to", type=Path, metavar="PREFIX", help="write PREFIX.md and a picture of each chart")
     options = parser.parse_args()
-    out: Path = options.folder
-    frame = networks(out, "networks")
+    folders: list[Path] = options.folders
+    frame = together(networks(folder, "networks") for folder in folders)
     if not len(frame):
-        raise SystemExit(f"folder: got {out}, where no network is trained yet; allowed: what proof.py wrote")
-    picks = parse_json((out / "picks.json").read_bytes(), "picks.json")
-    gaps = gap_frame(picks)
+        given = " ".join(map(str, folders))
+        raise SystemExit(f"folders: got {given}, where no network is trained yet; allowed: what proof.py wrote")
+    gaps = gap_frame([pick for folder in folders for pick in picks_of(folder)])
+    answers = response_frame(together(networks(folder, "responses-networks") for folder in folders))
     text = "\n\n".join(
         part
         for part in (
-            heading(frame, out),
+            heading(frame, folders),
             error_table(frame),
             paired_table(frame, "dnad"),
             paired_table(frame, "snps"),
-            volume_table(frame, out),
+            volume_table(frame, folders),
             gap_table(gaps),
             rank_table(frame),
-            compute_table(frame, out),
-            response_table(out),
+            compute_table(frame),
+            response_table(answers),
         )
         if part
     )
-    charts = {"errors": error_figure(frame), "gaps": gap_figure(gaps), "responses": response_figure(out)}
+    charts = {"errors": error_figure(frame), "gaps": gap_figure(gaps), "responses": response_figure(answers)}
     print(text)
     if options.to is not None:
         options.to.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
@@ -88,12 +90,34 @@ def networks(out: Path, name: str) -> pd.DataFrame:
     return frame
 
 
-def heading(frame: pd.DataFrame, out: Path) -> str:
+def picks_of(out: Path) -> list[dict[str, Any]]:
+    return list(parse_json((out / "picks.json").read_bytes(), "picks.json")) if (out / "picks.json").exists() else []
+
+
+def together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return the networks of several folders as one table.
+
+    Raises:
+        SystemExit: If two folders have an arm under the same seed, which then is no further evidence.
+    """
+    found = [frame for frame in frames if len(frame)]
+    if not found:
+        return pd.DataFrame()
+    frame = pd.concat(found, ignore_index=True)
+    twice = frame[frame.duplicated(["arm", "seed", "target"])]
+    if len(twice):
+        arm, seed = twice.iloc[0][["arm", "seed"]]
+        raise SystemExit(f"folders: got arm {arm} under seed {seed} twice; allowed: folders of other seeds or arms")
+    return frame
+
+
+def heading(frame: pd.DataFrame, folders: Sequence[Path]) -> str:
     row = frame.iloc[0]
-    teachers = [
+    teachers = dict.fromkeys(
         f"{file.parent.name} {parse_json(file.read_bytes(), file.name)['accuracy']:.1%}"
-        for file in sorted(out.glob("teachers/*/teacher.json"))
-    ]
+        for folder in folders
+        for file in sorted(folder.glob("teachers/*/teacher.json"))
+    )
     return (
         f"{len(frame)} networks trained from scratch for {row['epochs']} epochs, each measured once on "
         f"{row['num_images']:,} {row['split']} images; {frame['seed'].nunique()} seeds. "
@@ -180,7 +204,7 @@ def volume(points: Sequence[tuple[float, float]], targets: Sequence[int], chance
     return float(hypervolume_share(scaled, (chance, high - low + 1e-9))) if scaled else 0.0
 
 
-def volume_table(frame: pd.DataFrame, out: Path, chance: float = 0.9) -> str:
+def volume_table(frame: pd.DataFrame, folders: Sequence[Path], chance: float = 0.9) -> str:
     """Hypervolume of the retrained front, and of the search's own proxy front where there is one."""
     targets = sorted(int(target) for target in frame["target"].unique())
     retrained = {
@@ -189,8 +213,9 @@ def volume_table(frame: pd.DataFrame, out: Path, chance: float = 0.9) -> str:
     }
     proxies: dict[tuple[str, int], float] = {}
     for arm in arms_of(frame):
-        if (out / arm / "run.json").exists():
-            for seed, rows in load_runs(out / arm).groupby("seed"):
+        runs = [folder / arm for folder in folders if (folder / arm / "run.json").exists()]
+        if runs:
+            for seed, rows in load_runs(runs).groupby("seed"):
                 points = [*zip(rows["error"], rows["macs"], strict=True)]
                 proxies[arm, int(str(seed))] = volume(points, targets, chance)
     rows = []
@@ -273,7 +298,7 @@ def centred(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[columns] - frame.groupby("target")[columns].transform("mean")
 
 
-def compute_table(frame: pd.DataFrame, out: Path) -> str:
+def compute_table(frame: pd.DataFrame) -> str:
     """Multiply-adds of training in the search, and of the search and retraining for each network."""
     rows = []
     for arm in arms_of(frame):
@@ -283,17 +308,16 @@ def compute_table(frame: pd.DataFrame, out: Path) -> str:
     return table(["Compute of the search, 10^12 multiply-adds", "per seed", "per network of the front"], rows)
 
 
-def response_frame(out: Path) -> pd.DataFrame:
-    frame = networks(out, "responses-networks")
+def response_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out seeds that only the arms have."""
     if not len(frame):
         return frame
     seeds = set(frame[~frame["arm"].isin(ORDER)]["seed"])
     return frame[frame["seed"].isin(seeds)]
 
 
-def response_table(out: Path) -> str:
+def response_table(frame: pd.DataFrame) -> str:
     """One setting away from dnad, at the middle target; p of paired t tests, corrected for all rows."""
-    frame = response_frame(out)
     if not len(frame):
         return ""
     base = frame[frame["arm"] == "dnad"].set_index("seed")["error"]
@@ -359,9 +383,8 @@ def gap_figure(gaps: pd.DataFrame) -> go.Figure | None:
     return figure
 
 
-def response_figure(out: Path) -> go.Figure | None:
+def response_figure(frame: pd.DataFrame) -> go.Figure | None:
     """Test error of each setting, a dot per seed and the mean."""
-    frame = response_frame(out)
     if not len(frame):
         return None
     figure = figure_of("One setting away from dnad", "", "Test error (share of test images)")

@@ -54,11 +54,10 @@ def test_arms_are_paired_by_seed():
     assert found.splitlines()[2:] == ["| snps | +2.00 +- 4.30 | 3 of 3 | 0.184 | 0.184 |"]
 
 
-def test_responses_are_paired_with_dnad_and_corrected(monkeypatch):
-    # As above for the temperature; the weight is 1, 1 and 1 points better but for one seed that is 4: the same t.
+def test_responses_are_paired_with_dnad_and_corrected():
+    # As above for the temperature; the weight's differences are the mirrored ones: the same t.
     rows = frame({"dnad": [0.1, 0.2, 0.3], "temperature 1.0": [0.11, 0.21, 0.34], "weight 1.0": [0.06, 0.19, 0.29]})
-    monkeypatch.setattr(proof_results, "networks", lambda *_: rows.assign(proxy_accuracy=0.75))
-    lines = proof_results.response_table(Path()).splitlines()
+    lines = proof_results.response_table(rows.assign(proxy_accuracy=0.75)).splitlines()
     assert lines[2] == "| dnad | 20.00 +- 24.84 |  | 25.00 +- 0.00 | 3 |  |  |"
     assert lines[3].endswith("| +2.00 +- 4.30 | 25.00 +- 0.00 | 3 | 0.184 | 0.367 |")
     assert lines[4].endswith("| -2.00 +- 4.30 | 25.00 +- 0.00 | 3 | 0.184 | 0.367 |")
@@ -69,8 +68,18 @@ def test_seeds_that_one_arm_lacks_are_left_out_of_the_pairs():
     assert "| snps | +15.00 +- 63.53 | 2 of 2 |" in proof_results.paired_table(rows, "dnad")
 
 
+def test_folders_of_other_seeds_are_one_table_and_seeds_count_once():
+    first = frame({"dnad": [0.10, 0.20], "snps": [0.11, 0.21]})
+    third = frame({"dnad": [0.30], "snps": [0.34]}).assign(seed=2)
+    found = proof_results.paired_table(proof_results.together([first, pd.DataFrame(), third]), "dnad")
+    assert found.splitlines()[2:] == ["| snps | +2.00 +- 4.30 | 3 of 3 | 0.184 | 0.184 |"]
+    assert not len(proof_results.together([pd.DataFrame()]))
+    with pytest.raises(SystemExit, match="got arm dnad under seed 1 twice"):
+        proof_results.together([first, first[first["seed"] == 1]])
+
+
 def test_compute_is_said_per_seed_and_per_network():
-    found = proof_results.compute_table(frame({"snps": [0.1, 0.2]}), Path("nowhere"))
+    found = proof_results.compute_table(frame({"snps": [0.1, 0.2]}))
     assert found.splitlines()[2] == "| snps | 6.000 +- 0.000 | 6.000 +- 0.000 |"
 
 
