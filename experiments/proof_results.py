@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from analysis import hypervolume_share, load_runs, rank_correlation, save_figure
 from analysis.charts.template import COLOURS, TEMPLATE
 from dnad_ray.places import place
 from dnad_ray.retrained import read_retrained
+from search_spaces.genotype import Genotype
 from search_spaces.json_reader import parse_json
 
 ORDER = [arm.name for arm in ARMS]
@@ -46,7 +48,8 @@ def main() -> None:
     if not len(frame):
         given = " ".join(map(str, folders))
         raise SystemExit(f"folders: got {given}, where no network is trained yet; allowed: what proof.py wrote")
-    gaps = gap_frame([pick for folder in folders for pick in picks_of(folder)])
+    picks = [pick for folder in folders for pick in picks_of(folder)]
+    gaps = gap_frame(picks)
     answers = response_frame(together(networks(folder, "responses-networks") for folder in folders))
     text = "\n\n".join(
         part
@@ -58,6 +61,7 @@ def main() -> None:
             volume_table(frame, folders),
             gap_table(gaps),
             rank_table(frame),
+            operation_table(picks),
             compute_table(frame),
             response_table(answers),
         )
@@ -296,6 +300,26 @@ def rank_table(frame: pd.DataFrame) -> str:
 def centred(frame: pd.DataFrame) -> pd.DataFrame:
     columns = ["proxy_accuracy", "accuracy"]
     return frame[columns] - frame.groupby("target")[columns].transform("mean")
+
+
+def operation_table(picks: Sequence[dict[str, Any]]) -> str:
+    """Share of each operation among those of a network, mean over networks: seeds and targets."""
+    shares: dict[str, list[dict[str, float]]] = {}
+    for pick in picks:
+        if data := pick["subject"].get("genotype"):
+            network = Genotype.from_dict(data)
+            kinds = Counter(edge.operation for cell in network.cells for node in cell.nodes for edge in node)
+            shares.setdefault(pick["arm"], []).append({k: n / kinds.total() for k, n in kinds.items()})
+    if not shares:
+        return ""
+    means = {arm: pd.DataFrame(found).fillna(0).mean() for arm, found in shares.items()}
+    names = sorted(set().union(*(mean.index for mean in means.values())))
+    rows = [
+        [arm, *(f"{means[arm].get(name, 0.0):.0%}" for name in names), str(len(shares[arm]))]
+        for arm in ORDER
+        if arm in means
+    ]
+    return table(["What networks are made of", *names, "networks"], rows)
 
 
 def compute_table(frame: pd.DataFrame) -> str:

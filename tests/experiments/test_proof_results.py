@@ -16,6 +16,7 @@ from proof_settings import ARMS, SETTINGS
 from dnad_ray.config import with_overrides
 from dnad_ray.recipes import recipe_named
 from dnad_ray.search import check_buildable
+from search_spaces.genotype import CellGenotype, Edge, Genotype
 
 
 def test_interval_of_the_mean_is_students():
@@ -122,3 +123,17 @@ def test_every_setting_is_a_search_that_can_be_built(name):
             check_buildable(config)
             # The compute of a search is the sum over its snapshots: they have to be counted as wide as the supernet is.
             assert config.evaluation.init_channels == config.space.init_channels
+
+
+def test_networks_are_described_by_the_shares_of_their_operations():
+    def pick(*nodes):
+        cell = CellGenotype(reduction=False, nodes=tuple(tuple(Edge(*edge) for edge in node) for node in nodes))
+        return {"arm": "snps", "subject": {"genotype": Genotype(cells=(cell,)).to_dict()}}
+
+    one = pick([("sep_conv_3x3", 0), ("skip_connect", 1)])
+    other = pick([("sep_conv_3x3", 0)], [("sep_conv_3x3", 1), ("sep_conv_3x3", 2), ("max_pool_3x3", 1)])
+    lines = proof_results.operation_table([one, other, {"arm": "resnet18", "subject": {"model": "resnet18"}}])
+    assert (
+        lines.splitlines()[0] == "| What networks are made of | max_pool_3x3 | sep_conv_3x3 | skip_connect | networks |"
+    )
+    assert lines.splitlines()[2:] == ["| snps | 12% | 62% | 25% | 2 |"]
