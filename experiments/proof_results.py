@@ -61,7 +61,7 @@ def main() -> None:
             volume_table(frame, folders),
             gap_table(gaps),
             rank_table(frame),
-            operation_table(picks),
+            operation_table(picks, frame),
             compute_table(frame),
             response_table(answers),
         )
@@ -302,23 +302,32 @@ def centred(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[columns] - frame.groupby("target")[columns].transform("mean")
 
 
-def operation_table(picks: Sequence[dict[str, Any]]) -> str:
-    """Share of each operation among those of a network, mean over networks: seeds and targets."""
-    shares: dict[str, list[dict[str, float]]] = {}
+def operation_table(picks: Sequence[dict[str, Any]], frame: pd.DataFrame) -> str:
+    """Share of each operation among those of a network, and their number: means over the seeds and targets of an arm.
+
+    The last row is Spearman's rank correlation of each column with the test error, within each target.
+    """
+    found = []
     for pick in picks:
         if data := pick["subject"].get("genotype"):
             network = Genotype.from_dict(data)
             kinds = Counter(edge.operation for cell in network.cells for node in cell.nodes for edge in node)
-            shares.setdefault(pick["arm"], []).append({k: n / kinds.total() for k, n in kinds.items()})
-    if not shares:
+            shares = {kind: count / network.num_operations for kind, count in kinds.items()}
+            key = {name: pick[name] for name in ("arm", "seed", "target")}
+            found.append({**key, **shares, "operations": network.num_operations})
+    if not found:
         return ""
-    means = {arm: pd.DataFrame(found).fillna(0).mean() for arm, found in shares.items()}
-    names = sorted(set().union(*(mean.index for mean in means.values())))
-    rows = [
-        [arm, *(f"{means[arm].get(name, 0.0):.0%}" for name in names), str(len(shares[arm]))]
-        for arm in ORDER
-        if arm in means
-    ]
+    made = pd.DataFrame(found).fillna(0)
+    names = [*sorted(set(made) - {"arm", "seed", "target", "operations"}), "operations"]
+    rows = []
+    for arm in arms_of(made):
+        mine = made[made["arm"] == arm]
+        cells = [f"{mine[name].mean():.1f}" if name == "operations" else f"{mine[name].mean():.1%}" for name in names]
+        rows.append([arm, *cells, str(len(mine))])
+    measured = made.merge(frame[["arm", "seed", "target", "error"]], on=["arm", "seed", "target"])
+    within = measured[[*names, "error"]] - measured.groupby("target")[[*names, "error"]].transform("mean")
+    ranks = within[names].corrwith(within["error"], method="spearman")
+    rows.append(["rank with error", *(f"{ranks[name]:+.2f}" for name in names), str(len(measured))])
     return table(["What networks are made of", *names, "networks"], rows)
 
 

@@ -125,15 +125,21 @@ def test_every_setting_is_a_search_that_can_be_built(name):
             assert config.evaluation.init_channels == config.space.init_channels
 
 
-def test_networks_are_described_by_the_shares_of_their_operations():
-    def pick(*nodes):
+def test_networks_are_described_by_their_operations_and_how_these_rank_with_errors():
+    def pick(seed, *nodes):
         cell = CellGenotype(reduction=False, nodes=tuple(tuple(Edge(*edge) for edge in node) for node in nodes))
-        return {"arm": "snps", "subject": {"genotype": Genotype(cells=(cell,)).to_dict()}}
+        subject = {"genotype": Genotype(cells=(cell,)).to_dict()}
+        return {"arm": "snps", "seed": seed, "target": 1_000_000, "subject": subject}
 
-    one = pick([("sep_conv_3x3", 0), ("skip_connect", 1)])
-    other = pick([("sep_conv_3x3", 0)], [("sep_conv_3x3", 1), ("sep_conv_3x3", 2), ("max_pool_3x3", 1)])
-    lines = proof_results.operation_table([one, other, {"arm": "resnet18", "subject": {"model": "resnet18"}}])
-    assert (
-        lines.splitlines()[0] == "| What networks are made of | max_pool_3x3 | sep_conv_3x3 | skip_connect | networks |"
-    )
-    assert lines.splitlines()[2:] == ["| snps | 12% | 62% | 25% | 2 |"]
+    one = pick(0, [("sep_conv_3x3", 0), ("skip_connect", 1)])
+    other = pick(1, [("sep_conv_3x3", 0)], [("sep_conv_3x3", 1), ("sep_conv_3x3", 2), ("max_pool_3x3", 1)])
+    stranger = {"arm": "resnet18", "seed": 0, "target": 1_000_000, "subject": {"model": "resnet18"}}
+    lines = proof_results.operation_table([one, other, stranger], frame({"snps": [0.2, 0.1]})).splitlines()
+    names = "max_pool_3x3 | sep_conv_3x3 | skip_connect | operations | networks"
+    assert lines[0] == f"| What networks are made of | {names} |"
+    # Half and three quarters, none and a quarter, a half and none; two and four. The error is 20 and 10 %.
+    assert lines[2:] == [
+        "| snps | 12.5% | 62.5% | 25.0% | 3.0 | 2 |",
+        "| rank with error | -1.00 | -1.00 | +1.00 | -1.00 | 2 |",
+    ]
+    assert proof_results.operation_table([stranger], frame({"resnet18": [0.2]})) == ""
