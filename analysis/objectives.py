@@ -146,9 +146,8 @@ def best_under(frame: pd.DataFrame, budgets: Budgets, objective: Objective = "er
     """
     kept = within(frame, budgets)
     (best,) = resolve(frame, [objective])
-    values = minimised(
-        kept, [best, *(entry for given in budgets for entry in resolve(frame, [given]) if entry != best)]
-    )
+    limited = [entry for given in budgets for entry in resolve(frame, [given])]
+    values = minimised(kept, [best, *(entry for entry in limited if entry != best)])
     kept, values = kept[np.isfinite(values[:, 0])], values[np.isfinite(values[:, 0])]
     # lexsort takes the last key first, and is stable.
     return kept.index[np.lexsort(values.T[::-1])[0]] if len(kept) else None

@@ -30,8 +30,8 @@ def test_sweep_end_to_end_though_a_trial_diverges_and_a_worker_is_killed(
 ):
     out = tmp_path / "demo"
     grid = {"train.learning_rate": [3e-3, 1e30], "distill.temperature": [2.0]}
-    # Long enough that both are in their middle at once: whichever worker is killed then has lost a trial.
     settings = {"distill.kind": "logits", "sweep.grid": grid, "sweep.num_trials": 3}
+    # Long enough that both are in their middle at once: whichever worker is killed then has lost a trial.
     longer = {"train.epochs": 40, "shrink.rate": 0.04}
     running = sweep(sweep_file(settings | longer, is_longer=True), out=out)
     running.wait_for(lambda: running.snapshots("t00") and running.snapshots("t02"))
