@@ -90,7 +90,7 @@ def images() -> RunConfig:
             rate=0.02, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
         ),
         # On a part of CIFAR-10 imitation by these gave networks 1.2 points better at equal cost (ten fresh seeds).
-        # Of other weights, temperatures and kinds only weight 1 stood out, and on fresh seeds did not (docs/results.md).
+        # Of other weights, temperatures and kinds weight 1 alone stood out, but not on fresh seeds (docs/results.md).
         distill=DistillConfig(
             kind="logits+features", weight=0.3, temperature=4.0, teacher=TeacherConfig(init_channels=24, epochs=30)
         ),
