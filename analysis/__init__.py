@@ -20,15 +20,9 @@ from analysis.charts.weights import plot_weights
 from analysis.figure_file import save_figure
 from analysis.frame import RunWarning, load_history, load_runs, load_weights, setting_of, to_records
 from analysis.importance import importance_of
-from analysis.interop import (
-    from_frame,
-    from_optuna,
-    from_result_grid,
-    read_points,
-    to_optuna,
-    to_tune_points,
-    write_points,
-)
+from analysis.interop.optuna_studies import from_optuna, to_optuna
+from analysis.interop.tables import from_frame, read_points, write_points
+from analysis.interop.tune_results import from_result_grid, to_tune_points
 from analysis.measurements import (
     architectures,
     load_measurements,
@@ -50,7 +44,7 @@ from analysis.pareto import (
 from analysis.published import published_figures
 from analysis.quality import compare_fronts, contributions, convex_hull, coverage, epsilon
 from analysis.ranking import rank_correlation
-from analysis.report import write_report
+from analysis.report.page import write_report
 
 __all__ = [
     "OBJECTIVES",

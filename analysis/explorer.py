@@ -21,7 +21,7 @@ from analysis.charts.words import hover_of
 from analysis.objectives import OBJECTIVES, Objective, best_under, parse_budget, resolve, within
 from analysis.pareto import front_of
 from dnad_ray.errors import UserError
-from dnad_ray.store import read_genotype
+from dnad_ray.run_folder.reading import read_genotype
 
 __all__ = ["FrontExplorer"]
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 from upath import UPath
 
 from dnad_ray.errors import RunFolderError
-from dnad_ray.places import address, place
-from dnad_ray.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot, metric
-from dnad_ray.store import RunContents, read_run
+from dnad_ray.run_folder.metrics import metric
+from dnad_ray.run_folder.reading import RunContents, read_run
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot
+from dnad_ray.storage.places import address, place
 
 __all__ = [
     "HISTORY_COLUMNS",
@@ -70,7 +71,7 @@ def load_runs(paths: Paths, *, config: bool = True) -> pd.DataFrame:
         config: Whether to add the ``config.*`` columns; a million rows take a third of the memory without them.
 
     Returns:
-        Columns :data:`dnad_ray.records.SNAPSHOT_COLUMNS`, then ``error`` (1 - ``proxy_accuracy``), ``run_path``
+        Those of :mod:`dnad_ray.run_folder.records`, then ``error`` (1 - ``proxy_accuracy``), ``run_path``
         (absolute folder or URL) and ``config.*``: the resolved configuration that the snapshot's trial ran with, one
         column per key, lists as JSON text. Ordered by run, trial and step. Runs that share a name are told apart
         by the end of their path. No snapshot at all gives a frame without rows.
@@ -91,7 +92,7 @@ def load_history(paths: Paths) -> pd.DataFrame:
         paths: A run folder or several, as for :func:`load_runs`.
 
     Returns:
-        Columns :data:`HISTORY_COLUMNS`: run, trial, the fields of :class:`dnad_ray.records.EpochReport`, and what the
+        Columns :data:`HISTORY_COLUMNS`: run, trial, the fields of an ``EpochReport``, and what the
         trial's snapshots say about it (seed, shrink rate, imitation), missing while it has none.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dnad_ray.errors import UserError
-from dnad_ray.records import metric
+from dnad_ray.run_folder.metrics import metric
 
 __all__ = ["importance_of", "omega_squared", "varied_settings"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dnad_ray.records import metric
+from dnad_ray.run_folder.metrics import metric
 
 __all__ = ["live_page", "live_script"]
 
@@ -36,7 +36,7 @@ def live_script(picture: Mapping[str, Any]) -> str:
     """Return ``live.js``.
 
     Args:
-        picture: What to draw, see :func:`dnad_ray.live_page.picture_of`.
+        picture: What to draw, see :func:`dnad_ray.watch.live_page.picture_of`.
     """
     return f"drawRun({_json(picture)});\n"
 

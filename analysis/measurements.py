@@ -10,10 +10,10 @@ import pandas as pd
 
 from analysis.frame import Paths, RunWarning, read_runs
 from dnad_ray.errors import UserError
-from dnad_ray.places import Place, address
-from dnad_ray.records_retrained import MEASUREMENT_COLUMNS, RETRAINED_COLUMNS, Measurement, Retrained
-from dnad_ray.retrained import read_measurements, read_retrained
-from dnad_ray.store import RunContents
+from dnad_ray.run_folder.jobs import read_measurements, read_retrained
+from dnad_ray.run_folder.reading import RunContents
+from dnad_ray.run_folder.records import MEASUREMENT_COLUMNS, RETRAINED_COLUMNS, Measurement, Retrained
+from dnad_ray.storage.places import Place, address
 
 __all__ = [
     "NETWORK",
@@ -73,7 +73,7 @@ def load_retrained(paths: Paths) -> pd.DataFrame:
         paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
 
     Returns:
-        Columns :data:`dnad_ray.records_retrained.RETRAINED_COLUMNS`, ``test_error`` (1 - ``accuracy``) and
+        Columns :data:`dnad_ray.run_folder.records.RETRAINED_COLUMNS`, ``test_error`` (1 - ``accuracy``) and
         ``run_path``; without rows where nothing was retrained.
 
     Raises:

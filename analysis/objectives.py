@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dnad_ray.errors import UserError
-from dnad_ray.records import METRICS, Metric, metric
+from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 
 __all__ = [
     "OBJECTIVES",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Objective: TypeAlias = str | Metric
-"""A column of :data:`dnad_ray.records.METRICS` by name, or a metric that says how a foreign column is compared."""
+"""A column of the table of metrics by name, or a metric that says how a foreign column is compared."""
 
 Budgets: TypeAlias = Mapping[str, float] | Mapping[Metric, float] | Mapping[Objective, float]
 """Limits by objective."""

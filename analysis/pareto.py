@@ -153,7 +153,7 @@ def front_of(
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
         objectives: Columns to weigh against each other; which side is better stands in
-            :data:`dnad_ray.records.METRICS`, or in the :class:`dnad_ray.records.Metric` that is given for it.
+            :data:`dnad_ray.run_folder.metrics.METRICS`, or in the ``Metric`` that is given for it.
         dominance: As for :func:`pareto_mask`.
 
     Raises:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from dnad_ray.complexity import COUNTER, complexity_of
-from dnad_ray.cost_table import CostTable
+from dnad_ray.costs.table import CostTable
+from dnad_ray.costs.trace import COUNTER, complexity_of
 from search_spaces.genotype import CellGenotype, Genotype
-from search_spaces.space import NAMED_OPERATIONS, NetworkShape, SearchSpace
+from search_spaces.shape import NetworkShape
+from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 
 DEMO = ("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect")
 SETTINGS = {

@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 from analysis import hypervolume_share
-from dnad_ray.config import RunConfig, with_overrides
-from dnad_ray.data import load_data
-from dnad_ray.distill_config import KINDS
-from dnad_ray.places import place
-from dnad_ray.recipes import recipe_named
-from dnad_ray.records import Snapshot
-from dnad_ray.search import SearchState, search
-from dnad_ray.store import write_bytes
-from dnad_ray.teacher import load_teacher, read_teacher, save_teacher
-from dnad_ray.teacher_sources import make_teacher
+from dnad_ray.config.distill import KINDS
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.run import RunConfig, with_overrides
+from dnad_ray.data.loading import load_data
+from dnad_ray.distill.teacher import load_teacher, read_teacher, save_teacher
+from dnad_ray.distill.teacher_sources import make_teacher
+from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.search.loop import SearchState, search
+from dnad_ray.storage.files import write_bytes
+from dnad_ray.storage.places import place
 from search_spaces.json_reader import parse_json
 
 ALONE: dict[str, Any] = {"distill.kind": "none"}

@@ -24,15 +24,16 @@ import psutil
 from rich.console import Console
 
 from analysis.live import live_page, live_script
-from dnad_ray.config import RunConfig
-from dnad_ray.json_lines import JsonLines
-from dnad_ray.live_page import LivePage
-from dnad_ray.live_table import LiveTable
-from dnad_ray.logbook import Logbook
-from dnad_ray.progress import Board, Moment, Reported
-from dnad_ray.records import EpochReport, Snapshot
-from dnad_ray.tensorboard import EventFiles
-from dnad_ray.trial import TrialSpec
+from dnad_ray.config.run import RunConfig
+from dnad_ray.run_folder.records import EpochReport, Snapshot
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.board import Board
+from dnad_ray.watch.json_lines import JsonLines
+from dnad_ray.watch.live_page import LivePage
+from dnad_ray.watch.live_table import LiveTable
+from dnad_ray.watch.logbook import Logbook
+from dnad_ray.watch.moments import Moment, Reported
+from dnad_ray.watch.tensorboard import EventFiles
 
 MARKS = (1_000, 5_000, 10_000)
 AT_ONCE = 8
@@ -152,9 +153,9 @@ def simulated(folder: Path) -> list[dict[str, float]]:
 def through_ray(folder: Path, num_trials: int = 4) -> list[dict[str, float]]:
     from ray import tune
 
-    from dnad_ray.cluster import cluster
-    from dnad_ray.reporting import metrics_of
-    from dnad_ray.watch import Watcher
+    from dnad_ray.on_ray.cluster import cluster
+    from dnad_ray.on_ray.reports import metrics_of
+    from dnad_ray.on_ray.watcher import Watcher
 
     per_trial = MARKS[-1] // num_trials
 

@@ -7,7 +7,7 @@ learning rate under several seeds; learning rates close to a good one with a flo
 same with a floor in MACs, and learning rates over three decades as somebody tries who knows nothing yet. Sweeps are
 then replayed from the records: two workers take trials from a queue, each snapshot arrives when the trial had spent the
 CPU seconds it was recorded with, and the scheduler decides by the very code that a sweep runs
-(``dnad_ray.dominance``). So the networks are real and the sweeps are simulated. Each replay has an order of the trials
+(``dnad_ray.trials.dominance``). So the networks are real, the sweeps simulated. Each replay has an order of the trials
 of its own, drawn at random and the same with and without the scheduler.
 
 Hypervolume is that of error and MACs, a share of the box between zero and (100 %, largest MACs recorded).
@@ -27,13 +27,13 @@ from typing import Any, NamedTuple
 import torch
 
 from analysis import hypervolume_share, pareto_mask
-from dnad_ray.config import RunConfig, SweepConfig, with_overrides
-from dnad_ray.data import load_data
-from dnad_ray.dominance import Trajectories
-from dnad_ray.recipes import recipe_named
-from dnad_ray.records import Snapshot
-from dnad_ray.search import SearchState, search
-from dnad_ray.trial import setting_of, trials_of
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.run import RunConfig, SweepConfig, with_overrides
+from dnad_ray.data.loading import load_data
+from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.search.loop import SearchState, search
+from dnad_ray.trials.dominance import Trajectories
+from dnad_ray.trials.spec import setting_of, trials_of
 from search_spaces.json_reader import parse_json
 
 RATES = [0.08, 0.12]

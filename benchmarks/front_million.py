@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import front_of, load_runs, pareto_mask
-from dnad_ray.config import RunConfig, config_to_dict
-from dnad_ray.snapshot_table import ARROW_SCHEMA
-from dnad_ray.store import create_run
+from dnad_ray.config.run import RunConfig, config_to_dict
+from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
+from dnad_ray.run_folder.writing import create_run
 
 OBJECTIVES = ("error", "macs", "params")
 

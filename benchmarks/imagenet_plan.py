@@ -21,14 +21,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dnad_ray.config import RunConfig, with_overrides
-from dnad_ray.image_files import decode_images
-from dnad_ray.images import Augmentation, ImageData, Split
-from dnad_ray.retrain import RetrainState
-from dnad_ray.retrain_config import retrain_recipe, with_settings
-from dnad_ray.retrain_data import images_of
-from dnad_ray.search import SearchState
-from dnad_ray.subject import Subject, cost_of, scaled_to
+from dnad_ray.config.retrain import retrain_recipe, with_settings
+from dnad_ray.config.run import RunConfig, with_overrides
+from dnad_ray.data.image_files import decode_images
+from dnad_ray.data.images import Augmentation, ImageData, Split
+from dnad_ray.networks.spec import Subject, cost_of, images_of, scaled_to
+from dnad_ray.retrain.state import RetrainState
+from dnad_ray.search.loop import SearchState
 from search_spaces.space import space_named
 
 IMAGES, SEARCH_EPOCHS, TRAIN_EPOCHS = 1_281_167, 30, 250

@@ -28,19 +28,19 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from dnad_ray.config import with_overrides
-from dnad_ray.cost_table import costs_of
-from dnad_ray.data import resolve_data_argument
-from dnad_ray.inherited import inherited_weights
-from dnad_ray.progress import Board
-from dnad_ray.recipes import recipe_named
-from dnad_ray.retrain import RetrainState, train
-from dnad_ray.retrain_config import retrain_recipe, with_settings
-from dnad_ray.retrain_data import images_of, load_retrain_images
-from dnad_ray.run import Prepared, load_images, run_folder, run_search
-from dnad_ray.store import read_genotype, read_run
-from dnad_ray.subject import Subject
-from dnad_ray.trial import TrialSpec
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.retrain import retrain_recipe, with_settings
+from dnad_ray.config.run import with_overrides
+from dnad_ray.costs.table import costs_of
+from dnad_ray.data.loading import resolve_data_argument
+from dnad_ray.networks.spec import Subject, images_of
+from dnad_ray.retrain.data import load_retrain_images
+from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.run_folder.reading import read_genotype, read_run
+from dnad_ray.search.prepare import Prepared, load_images, run_folder, run_search
+from dnad_ray.search.warm_start import inherited_weights
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.board import Board
 
 
 def searched(folder, config, seeds, recalibration):

@@ -30,9 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis import front_of, write_report
-from dnad_ray.config import RunConfig, config_to_dict
-from dnad_ray.snapshot_table import ARROW_SCHEMA
-from dnad_ray.store import create_run, write_bytes, write_history, write_status
+from dnad_ray.config.run import RunConfig, config_to_dict
+from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
+from dnad_ray.run_folder.writing import create_run, write_history, write_status
+from dnad_ray.storage.files import write_bytes
 from search_spaces.genotype import NUM_INPUTS, CellGenotype, Edge, Genotype
 
 READY = "return document.documentElement.dataset.readyAfter"

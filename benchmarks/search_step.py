@@ -26,12 +26,13 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.plain_supernet import PlainSupernet, copy_weights
-from dnad_ray.config import DistillConfig, RunConfig, TrainConfig
-from dnad_ray.devices import MEMORY_FORMAT, keep_freed_memory, placed
-from dnad_ray.learner import Learner
-from dnad_ray.losses import shrinking_loss
-from dnad_ray.relaxation import Relaxation
-from search_spaces.space import NAMED_OPERATIONS, NetworkShape, SearchSpace
+from dnad_ray.config.run import DistillConfig, RunConfig, TrainConfig
+from dnad_ray.runtime.devices import MEMORY_FORMAT, keep_freed_memory, placed
+from dnad_ray.search.learner import Learner
+from dnad_ray.search.losses import shrinking_loss
+from dnad_ray.search.relaxation import Relaxation
+from search_spaces.shape import NetworkShape
+from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 from search_spaces.supernet import Supernet
 
 # operations, cells, nodes, channels of the images, width, classes, side

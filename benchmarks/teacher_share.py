@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from dnad_ray.config import RunConfig, with_overrides
-from dnad_ray.data import load_data
-from dnad_ray.images import Augmentation
-from dnad_ray.recipes import recipe_named
-from dnad_ray.search import SearchState
-from dnad_ray.teacher_cache import open_cache
-from dnad_ray.teacher_sources import make_teacher
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.run import RunConfig, with_overrides
+from dnad_ray.data.images import Augmentation
+from dnad_ray.data.loading import load_data
+from dnad_ray.distill.teacher_cache import open_cache
+from dnad_ray.distill.teacher_sources import make_teacher
+from dnad_ray.search.loop import SearchState
 
 CASES: list[tuple[str, int, str, dict[str, Any]]] = [
     ("derived C=12", 8, "logits", {"init_channels": 12}),

@@ -1,7 +1,7 @@
 """Differentiable neural architecture distillation on Ray: one search, a whole Pareto front of networks.
 
 The package re-exports nothing, so that reading a run folder loads neither torch nor Ray: import the module you
-need, for example :mod:`dnad_ray.config` or :mod:`dnad_ray.search`.
+need, for example :mod:`dnad_ray.config.run` or :mod:`dnad_ray.search.loop`.
 """
 
 from __future__ import annotations

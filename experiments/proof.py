@@ -27,20 +27,22 @@ from typing import Any
 from proof_settings import ARMS, RESPONSES, SEARCHED, SETTINGS, Arm, Setting, changes_of
 
 from analysis import front_of, load_runs
-from dnad_ray.baselines import darts_genotype, random_like, space_of
-from dnad_ray.cli.retraining import carry_out, request_of
-from dnad_ray.config import RunConfig, config_from_dict, with_overrides
-from dnad_ray.cost_table import costs_of
-from dnad_ray.data import load_data
+from dnad_ray.cli.retrain import carry_out, request_of
+from dnad_ray.config.retrain import retrain_recipe, with_settings
+from dnad_ray.config.run import RunConfig, config_from_dict, with_overrides
+from dnad_ray.costs.table import costs_of
+from dnad_ray.data.loading import load_data
 from dnad_ray.errors import ConfigError
-from dnad_ray.limits import PASSES_PER_STEP
-from dnad_ray.places import place
-from dnad_ray.retrain import RetrainState, train
-from dnad_ray.retrain_config import retrain_recipe, with_settings
-from dnad_ray.retrain_data import images_of
-from dnad_ray.retrain_jobs import job_of
-from dnad_ray.store import read_genotype, read_run, write_json
-from dnad_ray.subject import Subject, scaled_to
+from dnad_ray.networks.spec import Subject, images_of, scaled_to
+from dnad_ray.retrain.baselines import space_of
+from dnad_ray.retrain.jobs import job_of
+from dnad_ray.retrain.one_level_darts import darts_genotype
+from dnad_ray.retrain.random_networks import random_like
+from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.run_folder.reading import read_genotype, read_run
+from dnad_ray.search.limits import PASSES_PER_STEP
+from dnad_ray.storage.files import write_json
+from dnad_ray.storage.places import place
 from search_spaces.json_reader import parse_json
 
 BY_NAME = {arm.name: arm for arm in ARMS}

@@ -29,8 +29,8 @@ from scipy import stats
 
 from analysis import hypervolume_share, load_runs, rank_correlation, save_figure
 from analysis.charts.template import COLOURS, TEMPLATE
-from dnad_ray.places import place
-from dnad_ray.retrained import read_retrained
+from dnad_ray.run_folder.jobs import read_retrained
+from dnad_ray.storage.places import place
 from search_spaces.genotype import Genotype
 from search_spaces.json_reader import parse_json
 

@@ -8,12 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from search_spaces.bank import Sliced
 from search_spaces.genotype import NUM_INPUTS, CellGenotype
+from search_spaces.kernels.bank import Sliced
+from search_spaces.kernels.small_images import Parts, compute_small, has_small_inputs, parts_of
+from search_spaces.kernels.states import States, edge_key
 from search_spaces.node import PlainNode, WeightedNode, compute_ahead, drop
 from search_spaces.ops import FactorizedReduce, PointwiseNorm
-from search_spaces.small_images import Parts, compute_small, has_small_inputs, parts_of
-from search_spaces.states import States, edge_key
 
 __all__ = ["Cell"]
 

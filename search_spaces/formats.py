@@ -21,25 +21,20 @@ from typing import Any, NoReturn
 from search_spaces.errors import GenotypeError
 from search_spaces.genotype import MAX_BYTES, NONE, NUM_INPUTS, CellGenotype, Edge, Genotype
 from search_spaces.json_reader import JsonError, parse_json
+from search_spaces.named.nas_bench_201 import NAS_BENCH_201_OPERATIONS
+from search_spaces.stages import NUM_STAGES, reductions
 
 __all__ = [
     "CELLS_OF_FORM",
-    "NAS_BENCH_201_OPERATIONS",
     "from_cells",
     "from_nas_bench_201",
     "known_operations",
     "parse_any_genotype",
-    "reductions",
     "to_nas_bench_201",
 ]
 
-NAS_BENCH_201_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""In the order of the benchmark."""
-
 CELLS_OF_FORM = {"cells": 20, "nas_bench_201": 15}
 """Cells of a network whose form does not say how many: those of the papers' CIFAR networks."""
-
-NUM_STAGES = 3
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _NODES_OF_STRING = 3  # besides the input
 _MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000  # beyond it, to build would take too long
@@ -192,17 +187,6 @@ def to_nas_bench_201(genotype: Genotype) -> str:
                 chosen[edge.source] = edge.operation
         parts.append("".join(f"|{operation}~{source}" for source, operation in chosen.items()) + "|")
     return "+".join(parts)
-
-
-def reductions(num_cells: int, num_stages: int = NUM_STAGES) -> tuple[int, ...]:
-    """Return the cells that begin a later stage: those at L//S, 2L//S, ... for S stages.
-
-    >>> reductions(8)
-    (2, 5)
-    >>> reductions(8, 2)
-    (4,)
-    """
-    return tuple(sorted({stage * num_cells // num_stages for stage in range(1, num_stages)}))
 
 
 def _fields_of_call(text: str, origin: str) -> dict[str, Any]:

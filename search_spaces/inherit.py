@@ -17,14 +17,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_spaces.bank import Bank, ChainBank
 from search_spaces.cell import Cell
 from search_spaces.genotype import NUM_INPUTS, Edge, Genotype
+from search_spaces.kernels.bank import Bank, ChainBank
+from search_spaces.kernels.states import edge_key
 from search_spaces.network import CellNetwork, network_from
 from search_spaces.node import WeightedNode
 from search_spaces.ops import OPERATIONS
-from search_spaces.space import NetworkShape
-from search_spaces.states import edge_key
+from search_spaces.shape import NetworkShape
 from search_spaces.supernet import Supernet
 
 __all__ = ["inherited_network"]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from search_spaces.cell import Cell
 from search_spaces.genotype import Genotype
+from search_spaces.kernels.small_images import is_small, small_stem
 from search_spaces.residual import ResidualNetwork
+from search_spaces.shape import NetworkShape
 from search_spaces.skeleton import Network, NetworkOutput
-from search_spaces.small_images import is_small, small_stem
-from search_spaces.space import NetworkShape
 from search_spaces.stem_head import STEMS, CifarStem, Classifier
 
 __all__ = ["CellNetwork", "Network", "NetworkOutput", "network_from"]

@@ -10,11 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_spaces.bank import Bank, ChainBank, ReductionBank, Sliced, is_grouped, is_unfolded, side_by_side
 from search_spaces.genotype import NONE, NUM_INPUTS, Edge
+from search_spaces.kernels.bank import Bank, ChainBank, ReductionBank, Sliced, is_grouped, is_unfolded, side_by_side
+from search_spaces.kernels.projection import Projection, weighted_sum
+from search_spaces.kernels.states import States, edge_key
 from search_spaces.ops import CHAINS, OPERATIONS, Operation
-from search_spaces.projection import Projection, weighted_sum
-from search_spaces.states import States, edge_key
 
 __all__ = ["PlainNode", "WeightedNode", "compute_ahead", "drop"]
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import NONE
-from search_spaces.pixels import halves
-from search_spaces.products import product_with_gradients
+from search_spaces.kernels.pixels import halves
+from search_spaces.kernels.products import product_with_gradients
 
 __all__ = [
     "CHAINS",
@@ -240,7 +240,7 @@ CHAINS: dict[str, DepthwiseChain] = {
     "dil_conv_3x3": DepthwiseChain(kernel=3, dilation=2, repeats=1),
     "dil_conv_5x5": DepthwiseChain(kernel=5, dilation=2, repeats=1),
 }
-"""The candidates that the supernet computes side by side, see :mod:`search_spaces.bank`."""
+"""The candidates that the supernet computes side by side, see :mod:`search_spaces.kernels.bank`."""
 
 OPERATIONS: dict[str, Callable[[int, int, bool], Operation] | None] = {
     **{name: partial(SeparableConv, chain=chain) for name, chain in CHAINS.items()},

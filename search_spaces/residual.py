@@ -12,8 +12,8 @@ from search_spaces.cell import Cell
 from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.genotype import Genotype
 from search_spaces.ops import BatchNorm
+from search_spaces.shape import NetworkShape
 from search_spaces.skeleton import Network, NetworkOutput
-from search_spaces.space import NetworkShape
 from search_spaces.stem_head import Classifier
 
 __all__ = ["STEM_OF_RESIDUAL", "ResidualBlock", "ResidualHead", "ResidualNetwork", "ResidualStem"]

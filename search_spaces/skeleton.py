@@ -7,12 +7,13 @@ from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from search_spaces.bank import Sliced
 from search_spaces.cell import Cell
 from search_spaces.errors import GenotypeError
 from search_spaces.genotype import Genotype
+from search_spaces.kernels.bank import Sliced
 from search_spaces.ops import check_operations
-from search_spaces.space import NetworkShape, stages
+from search_spaces.shape import NetworkShape
+from search_spaces.stages import stages
 
 __all__ = ["Network", "NetworkOutput"]
 

@@ -7,48 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.errors import SpaceError
-from search_spaces.formats import reductions
 from search_spaces.genotype import NONE, SKELETONS, CellGenotype, Edge, Genotype
 from search_spaces.named import SPACES
 from search_spaces.named.template import DERIVATIONS, SHARINGS
 from search_spaces.ops import check_operations
-from search_spaces.stem_head import STEMS
+from search_spaces.stages import reductions
 
-__all__ = ["NAMED_OPERATIONS", "NetworkShape", "SearchSpace", "reductions", "space_named", "stages"]
+__all__ = ["NAMED_OPERATIONS", "SearchSpace", "space_named"]
 
 NAMED_OPERATIONS: dict[str, tuple[str, ...]] = {
     name: template.operations for name, template in SPACES.items() if template.operations
 }
 """Name of a space -> its candidates."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkShape:
-    """What turns a genotype into a network besides its topology.
-
-    Attributes:
-        in_channels: Channels of the images.
-        image_size: Side of the images in pixels.
-        num_classes: Outputs of the classifier.
-        init_channels: Width C before the first doubling.
-        stem: Name in :data:`search_spaces.stem_head.STEMS`.
-
-    Raises:
-        SpaceError: If the stem is unknown, or images are too small for it.
-    """
-
-    in_channels: int
-    image_size: int
-    num_classes: int
-    init_channels: int
-    stem: str = "cifar"
-
-    def __post_init__(self) -> None:
-        if self.stem not in STEMS:
-            raise SpaceError("stem", self.stem, ", ".join(STEMS))
-        smallest = 32 if self.stem == "imagenet" else 4
-        if self.image_size < smallest:
-            raise SpaceError(f"image size for the {self.stem} stem", self.image_size, f"at least {smallest} pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +184,3 @@ def space_named(
         skeleton=template.skeleton,
         **fields,
     )
-
-
-def stages(genotype: Genotype) -> tuple[int, ...]:
-    """Return for each cell its stage: how many reduction cells there are up to and including it."""
-    stage = 0
-    result = []
-    for cell in genotype.cells:
-        stage += cell.reduction
-        result.append(stage)
-    return tuple(result)

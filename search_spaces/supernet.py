@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from search_spaces.bank import Sliced
 from search_spaces.genotype import NONE, Edge, Genotype
+from search_spaces.kernels.bank import Sliced
 from search_spaces.network import NetworkOutput, network_from
-from search_spaces.space import NetworkShape, SearchSpace
+from search_spaces.shape import NetworkShape
+from search_spaces.space import SearchSpace
 
 __all__ = ["Candidate", "Removal", "Supernet", "subset"]
 

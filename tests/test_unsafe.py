@@ -41,25 +41,25 @@ ONE_PLACE = {
     "json.load": "search_spaces.json_reader",
     "json.loads": "search_spaces.json_reader",
     "json.JSONDecoder": "search_spaces.json_reader",
-    "yaml.safe_load": "dnad_ray.yaml_reader",
-    "yaml.safe_load_all": "dnad_ray.yaml_reader",
-    "yaml.SafeLoader": "dnad_ray.yaml_reader",
-    "yaml.CSafeLoader": "dnad_ray.yaml_reader",
-    "pyarrow.parquet.read_table": "dnad_ray.parquet_reader",
-    "pyarrow.parquet.ParquetFile": "dnad_ray.parquet_reader",
-    "pandas.read_parquet": "dnad_ray.parquet_reader",
+    "yaml.safe_load": "dnad_ray.storage.yaml_reader",
+    "yaml.safe_load_all": "dnad_ray.storage.yaml_reader",
+    "yaml.SafeLoader": "dnad_ray.storage.yaml_reader",
+    "yaml.CSafeLoader": "dnad_ray.storage.yaml_reader",
+    "pyarrow.parquet.read_table": "dnad_ray.storage.parquet_reader",
+    "pyarrow.parquet.ParquetFile": "dnad_ray.storage.parquet_reader",
+    "pandas.read_parquet": "dnad_ray.storage.parquet_reader",
     "pandas.read_json": "search_spaces.json_reader",
-    "torch.load": "dnad_ray.weights",
-    "safetensors.torch.load": "dnad_ray.weights",
-    "safetensors.torch.load_file": "dnad_ray.weights",
-    "safetensors.safe_open": "dnad_ray.weights",
-    "runpy.run_path": "dnad_ray.own_space",  # a file that somebody names on the command line, never one of a run
-    "runpy.run_module": "dnad_ray.own_space",
+    "torch.load": "dnad_ray.storage.weights_reader",
+    "safetensors.torch.load": "dnad_ray.storage.weights_reader",
+    "safetensors.torch.load_file": "dnad_ray.storage.weights_reader",
+    "safetensors.safe_open": "dnad_ray.storage.weights_reader",
+    "runpy.run_path": "dnad_ray.cli.own_space",  # a file that somebody names on the command line, never one of a run
+    "runpy.run_module": "dnad_ray.cli.own_space",
 }
 """Readers with one room each."""
 
 OWN_DATA = {
-    ("analysis.report", "json.loads"),  # of a figure that plotly has just written
+    ("analysis.report.page", "json.loads"),  # of a figure that plotly has just written
     ("benchmarks.sweep_overhead", "json.loads"),  # of a run that it has just made
 }
 
@@ -155,7 +155,7 @@ def sources(repository: Path) -> dict[str, str]:
 
 def test_unsafe_readers_are_called_nowhere(repository: Path) -> None:
     texts = sources(repository)
-    assert {"search_spaces.json_reader", "dnad_ray.weights", "analysis.report"} < texts.keys()
+    assert {"search_spaces.json_reader", "dnad_ray.storage.weights_reader", "analysis.report.page"} < texts.keys()
     assert [problem for module, text in texts.items() for problem in problems_of(module, text)] == []
 
 
@@ -227,7 +227,7 @@ def test_unsafe_check_notices(text: str) -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("dnad_ray.weights", "import torch\ntorch.load(f, map_location='cpu', weights_only=True)"),
+        ("dnad_ray.storage.weights_reader", "import torch\ntorch.load(f, map_location='cpu', weights_only=True)"),
         ("m", "import numpy as np\nnp.load(f, allow_pickle=False)"),
         ("m", "archive.extractall(path, filter='data')"),
         ("m", "import re\nre.compile('x')"),

@@ -12,7 +12,7 @@ from analysis.attainment import LEVELS, attainment_surfaces
 from analysis.charts.template import LOGARITHMIC, TEMPLATE, axis, colours_of, faded, height_for, text_of
 from analysis.objectives import Objective, resolve
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric
+from dnad_ray.run_folder.metrics import Metric
 
 __all__ = ["plot_attainment"]
 

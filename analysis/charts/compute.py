@@ -14,7 +14,7 @@ from analysis.charts.words import shown
 from analysis.frame import setting_of
 from analysis.objectives import OBJECTIVES, Objective, describe, minimised
 from analysis.pareto import hypervolume_share, pareto_mask, reference_point
-from dnad_ray.records import METRICS, Metric
+from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_compute"]
 

@@ -26,7 +26,7 @@ from analysis.frame import setting_of
 from analysis.objectives import Objective, minimised, resolve
 from analysis.pareto import OBJECTIVES, front_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric
+from dnad_ray.run_folder.metrics import Metric
 
 __all__ = ["plot_front"]
 
@@ -82,7 +82,7 @@ def plot_front(
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them, retrained networks, or foreign points (see
-            :mod:`analysis.interop`).
+            :mod:`analysis.interop.tables`).
         objectives: At least two columns with a better side: the vertical axis, the horizontal one, and others that
             count for the front.
         colour: What colours tell apart: the setting (see :func:`analysis.frame.setting_of`), the run, or the trial.

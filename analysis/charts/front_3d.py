@@ -14,7 +14,7 @@ from analysis.charts.words import hover_of
 from analysis.objectives import OBJECTIVES, Objective, minimised, resolve
 from analysis.pareto import front_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric
+from dnad_ray.run_folder.metrics import Metric
 
 __all__ = ["plot_front_3d"]
 

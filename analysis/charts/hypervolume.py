@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from analysis.charts.template import COLOURS, INK, TEMPLATE, axis, text_of
 from analysis.charts.words import shown
 from analysis.pareto import OBJECTIVES, reference_point, trial_hypervolumes
-from dnad_ray.records import METRICS, Metric, metric
+from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 
 __all__ = ["plot_hypervolume"]
 

@@ -12,7 +12,7 @@ from analysis.charts.template import COLOURS, FAINT, TEMPLATE, axis, text_of
 from analysis.charts.words import shown
 from analysis.ranking import RankCorrelation, rank_correlation
 from dnad_ray.errors import UserError
-from dnad_ray.records import METRICS, Metric
+from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_ranking"]
 

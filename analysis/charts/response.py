@@ -14,7 +14,7 @@ from analysis.charts.words import shown
 from analysis.objectives import OBJECTIVES, Objective
 from analysis.pareto import trial_hypervolumes
 from dnad_ray.errors import UserError
-from dnad_ray.records import METRICS, Metric, metric
+from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 
 __all__ = ["plot_response", "trial_results"]
 

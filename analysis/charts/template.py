@@ -9,7 +9,7 @@ from typing import Any
 import plotly.colors
 import plotly.graph_objects as go
 
-from dnad_ray.records import Metric
+from dnad_ray.run_folder.metrics import Metric
 
 __all__ = [
     "COLOURS",
@@ -146,7 +146,7 @@ def axis(entry: Metric, *, log: bool = False) -> dict[str, Any]:
     """Return the layout of an axis that shows the metric: label, unit and tick format.
 
     Args:
-        entry: The metric, see :data:`dnad_ray.records.METRICS`.
+        entry: The metric, see :data:`dnad_ray.run_folder.metrics.METRICS`.
         log: Whether the axis is logarithmic.
     """
     # d3's trimmed formats: 4.5% instead of 4.50%, 1.2M instead of 1,200,000.

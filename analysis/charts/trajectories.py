@@ -21,7 +21,7 @@ from analysis.charts.template import (
 )
 from analysis.charts.words import hover_of, shown
 from analysis.frame import setting_of
-from dnad_ray.records import METRICS, Metric
+from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_paths", "plot_shrinking"]
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.charts.template import TEMPLATE, axis, colours_of, faded, height_for, text_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import METRICS, Metric
+from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_weights"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.charts.template import text_of
-from dnad_ray.records import metric
+from dnad_ray.run_folder.metrics import metric
 
 __all__ = ["HOVER", "KINDS", "UNLABELLED", "hover_of", "kd_in_words", "shown"]
 

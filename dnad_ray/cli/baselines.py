@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnad_ray.cli.retraining import carry_out, request_of, run_config_of, training_options
-from dnad_ray.cli.words import to_place
+from dnad_ray.cli.messages import to_place
+from dnad_ray.cli.retrain import carry_out, request_of, run_config_of, training_options
 from dnad_ray.errors import ConfigError, RunFolderError
-from dnad_ray.places import Place, address
+from dnad_ray.storage.places import Place, address
 
 if TYPE_CHECKING:
-    from dnad_ray.config import RunConfig
-    from dnad_ray.retrain_data import RetrainImages
-    from dnad_ray.retrain_jobs import Job
-    from dnad_ray.subject import Subject
+    from dnad_ray.config.run import RunConfig
+    from dnad_ray.networks.spec import Subject
+    from dnad_ray.retrain.data import RetrainImages
+    from dnad_ray.retrain.jobs import Job
     from search_spaces.genotype import Genotype
 
 __all__ = ["baselines"]
@@ -37,12 +37,12 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
 
     Results stand beside those of `dnad-ray retrain`; what was trained already is not trained again.
     """
-    from dnad_ray.baselines import checked_kinds
-    from dnad_ray.comparison import summary, verdict
-    from dnad_ray.genotype_source import found_in_front
-    from dnad_ray.retrain_plan import chosen, jobs_for, subjects_for
-    from dnad_ray.retrained import read_retrained
-    from dnad_ray.store import is_run
+    from analysis.comparison import summary, verdict
+    from dnad_ray.retrain.baselines import checked_kinds
+    from dnad_ray.retrain.plan import chosen, jobs_for, subjects_for
+    from dnad_ray.run_folder.genotypes import found_in_front
+    from dnad_ray.run_folder.jobs import read_retrained
+    from dnad_ray.run_folder.reading import is_run
 
     wanted = checked_kinds(kinds)
     if not is_run(run):
@@ -76,9 +76,9 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
 def _baselines(
     front: list[Subject], kinds: tuple[str, ...], config: RunConfig, images: RetrainImages, *, run: Place, seed: int
 ) -> list[Subject]:
-    from dnad_ray.baselines import random_like, space_of
-    from dnad_ray.retrain_data import images_of
-    from dnad_ray.subject import Subject, cost_of, scaled_to
+    from dnad_ray.networks.spec import Subject, cost_of, images_of, scaled_to
+    from dnad_ray.retrain.baselines import space_of
+    from dnad_ray.retrain.random_networks import random_like
 
     size = images_of(images.data)
     subjects = []
@@ -101,10 +101,11 @@ def _baselines(
 
 def _darts(config: RunConfig, run: Place, seed: int) -> Genotype:
     """Return the network of one-level DARTS; it is searched once per run and seed, and kept."""
-    from dnad_ray.baselines import darts_genotype
-    from dnad_ray.data import load_data
-    from dnad_ray.retrained import digest_of_data
-    from dnad_ray.store import read_genotype, write_bytes
+    from dnad_ray.data.loading import load_data
+    from dnad_ray.retrain.one_level_darts import darts_genotype
+    from dnad_ray.run_folder.reading import read_genotype
+    from dnad_ray.storage.digests import digest_of_data
+    from dnad_ray.storage.files import write_bytes
 
     sections = config.model_dump(mode="json", include={"data", "space", "train"})
     file = run / "baselines" / f"darts-{digest_of_data({**sections, 'seed': seed})}.json"

@@ -12,16 +12,16 @@ import click
 
 from dnad_ray import __version__
 from dnad_ray.cli.baselines import baselines
-from dnad_ray.cli.exporting import export, measure, predict
-from dnad_ray.cli.fronts import front, report
-from dnad_ray.cli.genotypes import count, draw, published, spaces
+from dnad_ray.cli.count import count, draw, published, spaces
+from dnad_ray.cli.deploy import export, measure, predict
+from dnad_ray.cli.front import front, report
+from dnad_ray.cli.messages import fail, show_warning
 from dnad_ray.cli.recipes import config, recipes
-from dnad_ray.cli.retraining import retrain
-from dnad_ray.cli.running import search, sweep
-from dnad_ray.cli.teaching import teacher
-from dnad_ray.cli.words import fail, show_warning
+from dnad_ray.cli.retrain import retrain
+from dnad_ray.cli.search import search, sweep
+from dnad_ray.cli.teacher import teacher
 from dnad_ray.errors import DnadRayError, UserError
-from dnad_ray.usage import no_usage_statistics
+from dnad_ray.telemetry import no_usage_statistics
 
 __all__ = ["cli", "main"]
 

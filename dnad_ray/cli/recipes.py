@@ -12,7 +12,7 @@ __all__ = ["config", "recipes"]
 @click.command()
 def recipes() -> None:
     """List the named configurations."""
-    from dnad_ray.recipes import RECIPES, summary_of
+    from dnad_ray.config.recipes import RECIPES, summary_of
 
     table = Table("recipe", "what it is", box=None)
     for name in RECIPES:
@@ -26,7 +26,7 @@ def config(recipe: str) -> None:
     """Print a recipe as YAML, to start a configuration of one's own from."""
     import yaml
 
-    from dnad_ray.config import config_to_dict
-    from dnad_ray.recipes import recipe_named
+    from dnad_ray.config.recipes import recipe_named
+    from dnad_ray.config.run import config_to_dict
 
     click.echo(yaml.safe_dump(config_to_dict(recipe_named(recipe)), sort_keys=False), nl=False)

@@ -6,7 +6,7 @@ import pytest
 from analysis.attainment import LEVELS, attainment_surfaces
 from analysis.frame import load_runs
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric
+from dnad_ray.run_folder.metrics import Metric
 
 X, Y = Metric("x", "x", "", True, ".3g"), Metric("y", "y", "", True, ".3g")
 

@@ -11,12 +11,12 @@ from analysis.frame import load_runs
 from analysis.live import live_page, live_script
 from analysis.objectives import best_under
 from analysis.pareto import front_of
-from analysis.report import write_report
-from dnad_ray.config import RunConfig
-from dnad_ray.live_page import LivePage
-from dnad_ray.progress import Board
-from dnad_ray.store import write_status
-from dnad_ray.trial import TrialSpec
+from analysis.report.page import write_report
+from dnad_ray.config.run import RunConfig
+from dnad_ray.run_folder.writing import write_status
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.board import Board
+from dnad_ray.watch.live_page import LivePage
 
 pytestmark = pytest.mark.slow
 

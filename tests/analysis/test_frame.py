@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from analysis.frame import HISTORY_COLUMNS, RunWarning, load_history, load_runs, setting_of, to_records
-from dnad_ray.config import RunConfig, config_to_dict
+from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import RunFolderError
-from dnad_ray.records import SNAPSHOT_COLUMNS
-from dnad_ray.store import create_run, write_parquet, write_snapshot, write_status
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
+from dnad_ray.run_folder.writing import create_run, write_parquet, write_snapshot, write_status
 
 SWEEP = (
     {"seed": 0, "shrink.rate": 0.1, "distill.kind": "none"},

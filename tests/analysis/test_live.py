@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from analysis.live import live_page, live_script
-from dnad_ray.records import metric
+from dnad_ray.run_folder.metrics import metric
 
 
 def test_live_page_is_small_and_asks_for_nothing_but_its_script():

@@ -15,11 +15,10 @@ from analysis.measurements import (
     with_retrained,
 )
 from analysis.pareto import front_of
-from dnad_ray.config import RunConfig, config_to_dict
+from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import UserError
-from dnad_ray.records_retrained import Measurement
-from dnad_ray.retrained import write_measurement, write_result
-from dnad_ray.store import create_run, write_snapshot
+from dnad_ray.run_folder.records import Measurement
+from dnad_ray.run_folder.writing import create_run, write_measurement, write_result, write_snapshot
 
 
 @pytest.fixture

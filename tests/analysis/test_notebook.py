@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.frame import load_runs
-from dnad_ray.retrained import write_result
+from dnad_ray.run_folder.writing import write_result
 
 NOTEBOOKS = ("explore", "distillation", "compare")
 

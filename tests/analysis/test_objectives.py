@@ -9,7 +9,7 @@ import pytest
 from analysis.objectives import best_under, describe, minimised, parse_budget, resolve, within
 from analysis.pareto import front_of
 from dnad_ray.errors import UserError
-from dnad_ray.records import Metric, metric
+from dnad_ray.run_folder.metrics import Metric, metric
 
 NAN, INF = float("nan"), float("inf")
 ENERGY = Metric("energy", "Energy", "joules per image", True, ".3g")

@@ -9,14 +9,14 @@ import torch
 import yaml
 
 from analysis import front_of, load_runs
-from dnad_ray.config import config_from_dict, config_to_dict, with_overrides
-from dnad_ray.data import load_data
-from dnad_ray.recipes import recipe_named
-from dnad_ray.records import Snapshot
-from dnad_ray.search import SearchState, search
-from dnad_ray.store import read_run
-from dnad_ray.teacher import load_teacher, read_teacher
-from dnad_ray.trial import trials_of
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.run import config_from_dict, config_to_dict, with_overrides
+from dnad_ray.data.loading import load_data
+from dnad_ray.distill.teacher import load_teacher, read_teacher
+from dnad_ray.run_folder.reading import read_run
+from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.search.loop import SearchState, search
+from dnad_ray.trials.spec import trials_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

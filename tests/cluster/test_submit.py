@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from analysis import front_of, load_runs
-from dnad_ray.store import read_genotype, read_run
+from dnad_ray.run_folder.reading import read_genotype, read_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

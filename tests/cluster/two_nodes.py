@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from dnad_ray.store import read_run
+from dnad_ray.run_folder.reading import read_run
 
 SECONDS = 200
 HERE = Path("/run/t")

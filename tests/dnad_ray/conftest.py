@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from dnad_ray import cli
-from dnad_ray.config import (
+from dnad_ray.config.run import (
     DataConfig,
     DistillConfig,
     EvaluationConfig,
@@ -35,14 +35,14 @@ from dnad_ray.config import (
     config_to_dict,
     with_overrides,
 )
-from dnad_ray.data import ImageData, Split, load_data
-from dnad_ray.progress import Board
-from dnad_ray.records import Snapshot
-from dnad_ray.search import SearchState, search
-from dnad_ray.store import read_run
-from dnad_ray.teacher import Teacher, load_teacher, read_teacher
-from dnad_ray.teacher_sources import train_teacher
-from dnad_ray.trial import trials_of
+from dnad_ray.data.loading import ImageData, Split, load_data
+from dnad_ray.distill.teacher import Teacher, load_teacher, read_teacher
+from dnad_ray.distill.teacher_sources import train_teacher
+from dnad_ray.run_folder.reading import read_run
+from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.search.loop import SearchState, search
+from dnad_ray.trials.spec import trials_of
+from dnad_ray.watch.board import Board
 
 SWEEP_SECONDS = 420  # after which a sweep of seconds hangs
 # A look at all processes of the machine takes milliseconds of a core that the sweep needs.

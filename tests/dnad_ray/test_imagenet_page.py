@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnad_ray.cli.configured import read_config
+from dnad_ray.cli.options import read_config
 from dnad_ray.cli.program import cli
-from dnad_ray.config import RunConfig
-from dnad_ray.foreign import build_foreign
-from dnad_ray.outline import Outline, stage_sides
-from dnad_ray.retrain_config import retrain_recipe, with_settings
-from dnad_ray.search import check_buildable
-from dnad_ray.shrink import schedule_for
-from dnad_ray.spaces import space_of
+from dnad_ray.config.retrain import retrain_recipe, with_settings
+from dnad_ray.config.run import RunConfig
+from dnad_ray.distill.foreign_network import build_foreign
+from dnad_ray.distill.foreign_spec import Outline, stage_sides
+from dnad_ray.networks.search_space import space_of
+from dnad_ray.search.checks import check_buildable
+from dnad_ray.search.shrink import schedule_for
 from search_spaces.network import network_from
-from search_spaces.space import NetworkShape, stages
+from search_spaces.shape import NetworkShape
+from search_spaces.stages import stages
 
 IMAGES, SHARE = 1_281_167, 0.8
 

@@ -18,16 +18,16 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 
-from dnad_ray.checkpoint import load_newest, save_checkpoint
-from dnad_ray.config import config_from_dict
-from dnad_ray.data import Split, load_data
+from dnad_ray.config.run import config_from_dict
+from dnad_ray.data.loading import Split, load_data
+from dnad_ray.distill.teacher import load_teacher, read_teacher
 from dnad_ray.errors import DnadRayError
-from dnad_ray.evaluate import accuracy_of
-from dnad_ray.losses import shrinking_loss
-from dnad_ray.parallel import ALONE, check_same, digest_of, ranks_here, share_state
-from dnad_ray.records import Snapshot
-from dnad_ray.search import SearchState, search
-from dnad_ray.teacher import load_teacher, read_teacher
+from dnad_ray.run_folder.checkpoints import load_newest, save_checkpoint
+from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.runtime.processes import ALONE, check_same, digest_of, ranks_here, share_state
+from dnad_ray.search.loop import SearchState, search
+from dnad_ray.search.losses import shrinking_loss
+from dnad_ray.training.evaluate import accuracy_of
 
 CPU = torch.device("cpu")
 

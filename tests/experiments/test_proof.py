@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from proof_settings import SETTINGS
 
-from dnad_ray.subject import Images, Subject, build
+from dnad_ray.networks.spec import Images, Subject, build
 
 HERE = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 import proof_results
 from proof_settings import ARMS, SETTINGS
 
-from dnad_ray.config import with_overrides
-from dnad_ray.recipes import recipe_named
-from dnad_ray.search import check_buildable
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.run import with_overrides
+from dnad_ray.search.checks import check_buildable
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 
 

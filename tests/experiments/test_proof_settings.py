@@ -10,8 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from proof_settings import RESPONSES, SETTINGS, changes_of
 
-from dnad_ray.config import with_overrides
-from dnad_ray.recipes import recipe_named
+from dnad_ray.config.recipes import recipe_named
+from dnad_ray.config.run import with_overrides
 
 
 @pytest.mark.parametrize("setting", ["digits", "cifar10"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import search_spaces.bank
+import search_spaces.kernels.bank
 from search_spaces.cell import Cell
 from search_spaces.genotype import NONE, CellGenotype, Edge
 from search_spaces.ops import FactorizedReduce
@@ -130,7 +130,7 @@ def test_unread_input_has_no_preprocessing():
 
 @pytest.mark.parametrize("searching", [True, False])
 def test_shared_candidates_are_computed_once(searching, monkeypatch):
-    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", 0)  # what is unfolded is no call that a hook sees
+    monkeypatch.setattr(search_spaces.kernels.bank, "UNFOLDED_UP_TO", 0)  # what is unfolded is no call that a hook sees
     cell = _cell(_genotype([(POOL, 1)], [(POOL, 1), (CONV, 1)], [(POOL, 1), (CONV, 1)]), searching=searching)
     of_nodes = [node.banks["sep_conv_3x3 1"] if searching else node.own["1 sep_conv_3x3"] for node in cell.nodes[1:]]
     calls = []

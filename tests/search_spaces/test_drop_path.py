@@ -8,7 +8,7 @@ import torch
 from search_spaces.drop_path import DropPath
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
-from search_spaces.space import NetworkShape
+from search_spaces.shape import NetworkShape
 
 CPU = torch.device("cpu")
 SHAPE = NetworkShape(in_channels=1, image_size=8, num_classes=3, init_channels=4)

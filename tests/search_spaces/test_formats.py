@@ -7,16 +7,11 @@ import json
 import pytest
 
 from search_spaces.errors import GenotypeError
-from search_spaces.formats import (
-    NAS_BENCH_201_OPERATIONS,
-    from_nas_bench_201,
-    known_operations,
-    parse_any_genotype,
-    reductions,
-    to_nas_bench_201,
-)
+from search_spaces.formats import from_nas_bench_201, known_operations, parse_any_genotype, to_nas_bench_201
 from search_spaces.genotype import CellGenotype, Edge, Genotype
+from search_spaces.named.nas_bench_201 import NAS_BENCH_201_OPERATIONS
 from search_spaces.ops import OPERATIONS
+from search_spaces.stages import reductions
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "max_pool_3x3"
 INDEX_0 = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"

@@ -7,7 +7,8 @@ import torch
 
 from search_spaces.genotype import Edge
 from search_spaces.inherit import inherited_network
-from search_spaces.space import NetworkShape, SearchSpace
+from search_spaces.shape import NetworkShape
+from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet
 
 

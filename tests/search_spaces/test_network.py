@@ -12,7 +12,8 @@ from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.ops import BatchNorm, FactorizedReduce
-from search_spaces.space import NetworkShape, SearchSpace
+from search_spaces.shape import NetworkShape
+from search_spaces.space import SearchSpace
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "avg_pool_3x3"
 SHRINK = 1 / math.sqrt(1 + 1e-5)  # what a fresh batch norm does in evaluation

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import search_spaces.bank
-from search_spaces.bank import ChainBank, ReductionBank
+import search_spaces.kernels.bank
 from search_spaces.genotype import NONE, Edge
+from search_spaces.kernels.bank import ChainBank, ReductionBank
+from search_spaces.kernels.states import States, edge_key
 from search_spaces.node import PlainNode, WeightedNode, compute_ahead, drop
 from search_spaces.ops import CHAINS, OPERATIONS
-from search_spaces.states import States, edge_key
 
 CONV, DIL, SKIP, POOL, ROW = "sep_conv_3x3", "dil_conv_5x5", "skip_connect", "max_pool_3x3", "conv_7x1_1x7"
 NAMES = [name for name in OPERATIONS if name not in (NONE, "noise")]  # noise is no function of the state
@@ -107,7 +107,7 @@ MIXED = _edges(
 @pytest.mark.parametrize("limit", [0, 100, 10**9], ids=["folded", "mixed", "unfolded"])
 @pytest.mark.parametrize("is_reduction", [False, True])
 def test_weights_are_those_of_the_edges_in_their_order(is_reduction, limit, monkeypatch):
-    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", limit)
+    monkeypatch.setattr(search_spaces.kernels.bank, "UNFOLDED_UP_TO", limit)
     node, shared = _node(MIXED, is_reduction)
     tensors, weights = _tensors(is_reduction), torch.linspace(0.1, 1, len(MIXED), dtype=torch.float64).requires_grad_()
     output = node(_states(tensors, shared), weights)
@@ -168,7 +168,7 @@ def test_node_to_which_nothing_is_added_is_none(edges):
 @pytest.mark.parametrize("limit", [0, 10**9], ids=["folded", "unfolded"])
 @pytest.mark.parametrize("is_reduction", [False, True])
 def test_keep_leaves_what_the_rest_computes_as_it_was(is_reduction, limit, monkeypatch):
-    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", limit)
+    monkeypatch.setattr(search_spaces.kernels.bank, "UNFOLDED_UP_TO", limit)
     kept = [0, 3, 4, 5, 8, 9]
     node, shared = _node(MIXED, is_reduction)
     weights = torch.linspace(0.1, 1, len(MIXED), dtype=torch.float64)
@@ -216,8 +216,8 @@ def _two_nodes(is_reduction=True):
 
 
 def test_compute_ahead_takes_the_strided_chains_of_several_nodes(monkeypatch):
-    monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", 10**9)
-    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", 0)
+    monkeypatch.setattr(search_spaces.kernels.bank, "GROUPED_BELOW", 10**9)
+    monkeypatch.setattr(search_spaces.kernels.bank, "UNFOLDED_UP_TO", 0)
     nodes, shared = _two_nodes()
     states = _states(_tensors(True)[:2], shared)
     compute_ahead(nodes, states)
@@ -230,14 +230,14 @@ def test_compute_ahead_takes_the_strided_chains_of_several_nodes(monkeypatch):
     assert len(states.ahead) == 2, "what only one node has waits for its turn"
     for unmoved, limit in ((_two_nodes(False), 10**9), (_two_nodes(), 0)):
         states = _states(_tensors()[:2], unmoved[1])
-        monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", limit)
+        monkeypatch.setattr(search_spaces.kernels.bank, "GROUPED_BELOW", limit)
         compute_ahead(unmoved[0], states)
         assert not states.ahead
 
 
 def test_nodes_are_the_same_whether_computed_ahead_or_not(monkeypatch):
-    monkeypatch.setattr(search_spaces.bank, "GROUPED_BELOW", 10**9)
-    monkeypatch.setattr(search_spaces.bank, "UNFOLDED_UP_TO", 0)
+    monkeypatch.setattr(search_spaces.kernels.bank, "GROUPED_BELOW", 10**9)
+    monkeypatch.setattr(search_spaces.kernels.bank, "UNFOLDED_UP_TO", 0)
     (nodes, shared), results = _two_nodes(), []
     before = [copy.deepcopy(node.state_dict()) for node in nodes]
     for is_ahead in (True, False):

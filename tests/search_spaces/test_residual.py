@@ -11,7 +11,8 @@ from search_spaces.formats import from_nas_bench_201
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.residual import ResidualBlock, ResidualNetwork
-from search_spaces.space import NetworkShape, space_named
+from search_spaces.shape import NetworkShape
+from search_spaces.space import space_named
 from search_spaces.supernet import Supernet
 
 TEXT = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"

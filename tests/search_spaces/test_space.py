@@ -9,7 +9,9 @@ import pytest
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.ops import OPERATIONS
-from search_spaces.space import NAMED_OPERATIONS, NetworkShape, SearchSpace, reductions, space_named, stages
+from search_spaces.shape import NetworkShape
+from search_spaces.space import NAMED_OPERATIONS, SearchSpace, reductions, space_named
+from search_spaces.stages import stages
 
 SHAPE = {"in_channels": 1, "image_size": 8, "num_classes": 2, "init_channels": 2}
 

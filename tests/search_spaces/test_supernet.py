@@ -8,12 +8,13 @@ import random
 import pytest
 import torch
 
-import search_spaces.bank
-import search_spaces.small_images
+import search_spaces.kernels.bank
+import search_spaces.kernels.small_images
 from benchmarks.plain_supernet import PlainSupernet, copy_weights, twins
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.ops import CHAINS, OPERATIONS
-from search_spaces.space import NetworkShape, SearchSpace
+from search_spaces.shape import NetworkShape
+from search_spaces.space import SearchSpace
 from search_spaces.supernet import Candidate, Supernet
 
 CONV, SKIP, POOL, DIL = "sep_conv_3x3", "skip_connect", "max_pool_3x3", "dil_conv_5x5"
@@ -28,9 +29,9 @@ SPACE = SearchSpace(operations=(CONV, SKIP, POOL, NONE), num_cells=3, num_nodes=
 def grouped(request, monkeypatch):
     """Computes the candidates of a bank unfolded, folded together, folded each alone, or whole cells by hand."""
     small, *limits = request.param
-    monkeypatch.setattr(search_spaces.small_images, "SMALL_UP_TO", small)
+    monkeypatch.setattr(search_spaces.kernels.small_images, "SMALL_UP_TO", small)
     for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), limits, strict=True):
-        monkeypatch.setattr(search_spaces.bank, name, limit)
+        monkeypatch.setattr(search_spaces.kernels.bank, name, limit)
 
 
 def _supernet(space=SPACE, shape=SHAPE):

@@ -5,9 +5,9 @@ import pytest
 from analysis.charts.front import _front_info, plot_front
 from analysis.charts.template import COLOURS
 from analysis.frame import load_runs
-from dnad_ray.config import RunConfig, config_to_dict
+from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import UserError
-from dnad_ray.store import create_run, write_snapshot
+from dnad_ray.run_folder.writing import create_run, write_snapshot
 
 
 @pytest.fixture

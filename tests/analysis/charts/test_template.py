@@ -3,7 +3,7 @@ from __future__ import annotations
 import plotly.io
 
 from analysis.charts import template
-from dnad_ray.records import Metric, metric
+from dnad_ray.run_folder.metrics import Metric, metric
 
 
 def test_axis_takes_label_unit_and_format_from_the_metric():

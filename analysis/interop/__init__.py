@@ -1,0 +1,5 @@
+"""Fronts to and from other tools."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

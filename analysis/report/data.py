@@ -1,0 +1,65 @@
+"""What a report carries inside: columns of words, numbers to be searched, and networks; packed, so that it stays small.
+
+Text repeats from row to row: deflated and in base64, ten thousand snapshots with all their charts take about a
+megabyte. The browser inflates it with its own ``DecompressionStream``. In base64 no text from a file can be markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.charts.words import KINDS, kd_in_words, shown
+from dnad_ray.run_folder.metrics import metric
+
+__all__ = ["column_of", "numbers_of", "packed", "words_of"]
+
+_FEW = 0.5  # share of distinct words up to which a column is stored by numbers
+
+
+def packed(data: Any) -> str:
+    """Return plain data as deflated JSON in base64.
+
+    >>> packed({"a": 1}) == packed({"a": 1}), "<" in packed("<script>")
+    (True, False)
+    """
+    text = data if isinstance(data, str) else json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def words_of(row: Mapping[Any, Any], name: str) -> str:
+    """Return what a table says in a column of a snapshot."""
+    if name == "kd":
+        return kd_in_words(row)
+    if name == "counter" and row["costs_traced"]:
+        return f"{row[name]}, confirmed by a trace of the network"
+    if name == "kind" and row[name] in KINDS:
+        return f"{row[name]} ({KINDS[row[name]]})"
+    return shown(name, row[name])
+
+
+def column_of(rows: Sequence[Mapping[Any, Any]], name: str) -> dict[str, Any]:
+    """Return a column of words: each one once with a number per row, or all of them where most differ."""
+    words = [words_of(row, name) for row in rows]
+    distinct = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    if len(distinct) <= _FEW * len(words):
+        return {"words": list(distinct), "codes": [distinct[word] for word in words]}
+    return {"words": words}
+
+
+def numbers_of(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float | None]]:
+    """Return columns of numbers that a budget can be put to; what is missing is None."""
+    known = [name for name in names if name in frame and metric(name).minimise is not None]
+    return {name: [_plain(float(value)) for value in frame[name]] for name in known}
+
+
+def _plain(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,226 @@
+"""One HTML file that explains what runs found: it needs no network and shows any architecture that is clicked on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from analysis.charts.architecture import draw_architecture
+from analysis.charts.template import DARK
+from analysis.charts.words import shown
+from analysis.comparison import summary as in_all
+from analysis.comparison import verdict
+from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
+from analysis.measurements import retrained_frame
+from analysis.pareto import front_of
+from analysis.quality import contributions
+from analysis.report.charts import Found, charts_of
+from analysis.report.data import column_of, numbers_of, packed, words_of
+from analysis.report.summary import Summary, summarise
+from dnad_ray.errors import UserError
+from dnad_ray.run_folder.metrics import METRICS, metric
+from dnad_ray.run_folder.reading import RunContents, read_genotype
+from dnad_ray.storage.files import write_whole
+from dnad_ray.storage.places import Place, address, place
+from search_spaces.genotype import Genotype
+
+__all__ = ["write_report"]
+
+_WORDS = {
+    "run": "Run",
+    "trial": "Trial",
+    "kind": "Kind",
+    "kd": "Imitation",
+    "setting": "Setting",
+    "digest": "Architecture",
+    "counter": "Costs by",
+}
+_TABLE = (
+    *("error", "macs", "params", "num_operations", "run", "trial", "seed", "epoch", "shrink_rate", "kd"),
+    "device_seconds",
+)
+_DETAILS = (
+    *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "setting", "seed", "epoch"),
+    *("step", "kind", "shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
+)
+_BUDGETS = ("macs", "params", "error")
+_MOST_ROWS = 500  # of the table of the front; more are in the chart
+_NETWORK_BYTES = 1_600_000
+"""Room for the networks of the front, packed: some 150 dense ones of 14 cells. With ten thousand snapshots and plotly
+itself the page then stays below 8 MB."""
+
+
+def write_report(paths: Paths, out: str | Place) -> Place:
+    """Write the report on one run folder or several, finished or still running.
+
+    Args:
+        paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
+        out: The HTML file, path or URL; it is replaced as a whole or not at all.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunFolderError: If no folder is given, or one is missing, holds no run or is of a newer schema.
+        UserError: If ``out`` is a folder, or lies in none.
+
+    Warns:
+        RunWarning: For each file that cannot be read; the report says so too.
+    """
+    file = place(out, "report")
+    if isinstance(file, Path) and (file.is_dir() or not file.parent.is_dir()):
+        raise UserError("report", str(out), "an HTML file in an existing folder")
+    runs = read_runs(paths)
+    write_whole(file, _page(runs).encode())
+    return file
+
+
+def _page(runs: Sequence[RunContents]) -> str:
+    frame, history, retrained = snapshot_frame(runs), history_frame(runs), retrained_frame(runs)
+    front = front_of(frame)
+    genotypes, missing = _genotypes(front)
+    summary = summarise(runs, frame, history)
+    summary = summary._replace(problems=(*summary.problems, *missing))
+    charts = charts_of(Found(frame, history, retrained, genotypes, weight_frame(runs)))
+    networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
+    rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
+    environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html").render(
+        title=", ".join(run.name for run in runs),
+        summary=summary,
+        picks=_pick_cards(summary, frame),
+        table=_table(front.head(_MOST_ROWS)),
+        num_front=len(front),
+        num_rows=min(len(front), _MOST_ROWS),
+        num_undrawn=num_undrawn,
+        budgets=[(name, metric(name).label, "5%" if name == "error" else "30M") for name in _BUDGETS],
+        owners=_owners(frame),
+        verdicts=_verdicts(retrained),
+        charts=[chart for chart in charts if chart.name != "front"],
+        has_retrained=any(chart.name == "retrained" for chart in charts),
+        configs=[(run.name, yaml.safe_dump(run.config, sort_keys=False)) for run in runs],
+        plotly_js=Markup(get_plotlyjs()),  # deflated it would be half as large, and start half a second later
+        data=packed(
+            {
+                "details": list(_DETAILS),
+                "labels": [_WORDS.get(name) or metric(name).axis for name in _DETAILS],
+                "columns": {name: column_of(rows, name) for name in _DETAILS},
+                "numbers": numbers_of(frame, _BUDGETS),
+                "front": [int(label) for label in front.index],
+                "networks": networks,
+                "commands": {run.name: f"dnad-ray retrain {shlex.quote(address(run.path))}" for run in runs},
+                "first": int(summary.picks[0].label) if summary.picks else None,
+                "figures": {chart.name: json.loads(str(chart.figure.to_json())) for chart in charts},
+                "dark": DARK,
+            }
+        ),
+    )
+
+
+def _genotypes(front: pd.DataFrame) -> tuple[dict[str, Genotype], list[str]]:
+    """Return the genotype of every network of the front by digest, and a sentence for each that is lost."""
+    genotypes: dict[str, Genotype] = {}
+    problems = []
+    for run, folder, digest in zip(front["run"], front["run_path"], front["digest"], strict=True):
+        if digest in genotypes:
+            continue
+        try:
+            genotypes[digest] = read_genotype(folder, digest)
+        except UserError as error:
+            problems.append(f"{run}: architecture {digest} cannot be drawn: {error}")
+            warnings.warn(problems[-1], RunWarning, stacklevel=4)
+    return genotypes, problems
+
+
+def _networks(genotypes: dict[str, Genotype], first: Iterable[str]) -> tuple[dict[str, str], int]:
+    """Return genotype and drawing of networks, packed, while there is room, and how many are left out.
+
+    Args:
+        genotypes: Networks of the front, cheapest first.
+        first: Those that must be there. The others are taken so that any number of them is spread over the front.
+    """
+    packages: dict[str, str] = {}
+    size = 0
+    for digest in dict.fromkeys([*(digest for digest in first if digest in genotypes), *_spread(list(genotypes))]):
+        genotype = genotypes[digest]
+        package = packed({"genotype": genotype.to_dict(), "drawing": draw_architecture(genotype).html})
+        size += len(package)
+        if size > _NETWORK_BYTES and packages:
+            break
+        packages[digest] = package
+    return packages, len(genotypes) - len(packages)
+
+
+def _spread(names: list[str]) -> Iterable[str]:
+    """Yield every name, ends and middles first: each one halves the widest gap."""
+    step = 1 << max(0, len(names) - 1).bit_length()
+    while step:
+        yield from names[::step]
+        step //= 2
+
+
+def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return who gives the most to the front, ten settings at most: name, points, share of them, what would be lost."""
+    table = contributions(frame) if len(frame) else frame
+    if len(table) < 2:
+        return []
+    table = table[table["front_points"] > 0]
+    return [
+        (
+            str(name),
+            [f"{row['front_points']:,.0f}", f"{row['front_share']:.0%}", shown("hypervolume", row["contribution"])],
+        )
+        for name, row in zip(table.index[:10], table.head(10).to_dict("records"), strict=True)
+    ]
+
+
+def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what retrained networks of the front win or lose against baselines, protocol by protocol."""
+    verdicts = []
+    for protocol, part in retrained.groupby("protocol", sort=True):
+        records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
+        lines = verdict(records)
+        if lines:
+            first = records[0]
+            words = f"{first['recipe']}, {first['epochs']} epochs on {first['dataset']} (protocol {protocol})"
+            verdicts.append({"protocol": words, "summary": in_all(records), "lines": lines})
+    return verdicts
+
+
+def _pick_cards(summary: Summary, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = {pick.label: frame.loc[pick.label] for pick in summary.picks}
+    return [
+        {
+            "title": pick.title,
+            "why": pick.why,
+            "row": pick.label,
+            "numbers": [
+                (metric(name).label, shown(name, rows[pick.label][name])) for name in ("error", "macs", "params")
+            ],
+        }
+        for pick in summary.picks
+    ]
+
+
+def _table(front: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "head": [(_WORDS.get(name) or metric(name).label, metric(name).unit, name in METRICS) for name in _TABLE],
+        "rows": [
+            {
+                "row": label,
+                "digest": row["digest"],
+                "cells": [(words_of(row, name), name in METRICS) for name in _TABLE],
+            }
+            for label, row in zip(front.index, front.to_dict("records"), strict=True)
+        ],
+    }

@@ -1,0 +1,177 @@
+"""What a report says in words: counts, what did not finish, the front's span, its quality, and what to mistrust."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.charts.words import shown
+from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
+from dnad_ray.run_folder.metrics import metric
+from dnad_ray.run_folder.reading import RunContents
+
+__all__ = ["Pick", "Summary", "Unfinished", "summarise"]
+
+# Where these differ, costs or errors were measured in different ways and one front mixes what does not compare.
+_MEASURED_BY = {
+    "dataset": "the dataset",
+    "image_size": "the image size",
+    "num_classes": "the number of classes",
+    "init_channels": "the width of the counted networks",
+    "counter": "the counter of MACs",
+    "config.data.validation_share": "the share of validation images",
+    "config.data.split_seed": "the validation split",
+}
+_STATES = {
+    "finished": "finished",
+    "running": "still running or interrupted",
+    "interrupted": "interrupted",
+    "pending": "not begun",
+    "paused": "paused",
+    "stopped": "stopped early",
+    "dominated": "stopped by the scheduler",
+    "failed": "failed",
+    "unknown": "without a status",
+}
+
+
+class Unfinished(NamedTuple):
+    """A trial that did not finish, and why."""
+
+    run: str
+    trial: str
+    state: str
+    reason: str
+
+
+class Pick(NamedTuple):
+    """A network worth naming: what for, and its label in the frame."""
+
+    title: str
+    why: str
+    label: Any
+
+
+class Summary(NamedTuple):
+    """All that a report says before its first chart.
+
+    Attributes:
+        sentences: Counts, span of the front, hypervolume and compute, one sentence each.
+        unfinished: Trials without a proper end.
+        picks: Networks of the front: the best, the smallest, the knee.
+        cautions: Differences between snapshots that make them hard to compare.
+        problems: What could not be read.
+    """
+
+    sentences: tuple[str, ...]
+    unfinished: tuple[Unfinished, ...]
+    picks: tuple[Pick, ...]
+    cautions: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame) -> Summary:
+    """Say what runs found.
+
+    Args:
+        runs: Runs as :func:`analysis.frame.read_runs` returns them.
+        frame: Their snapshots.
+        history: Their epochs.
+    """
+    front = front_of(frame)
+    return Summary(
+        sentences=tuple(_sentences(runs, frame, history, front)),
+        unfinished=tuple(_unfinished(runs)),
+        picks=tuple(_picks(front)),
+        cautions=tuple(
+            f"Snapshots differ in {words} ({', '.join(sorted(map(str, frame[name].unique())))}): "
+            "their errors or costs do not compare."
+            for name, words in _MEASURED_BY.items()
+            if name in frame and frame[name].nunique() > 1
+        ),
+        problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
+    )
+
+
+def _sentences(
+    runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame, front: pd.DataFrame
+) -> Iterable[str]:
+    states = Counter(_state(status) for run in runs for status in run.status.values())
+    num_trials = sum(states.values())
+    found = (
+        f"{_count(len(frame), 'snapshot')} of {_count(frame['digest'].nunique(), 'architecture')}"
+        if len(frame)
+        else "no snapshot yet"
+    )
+    yield f"{_count(len(runs), 'run')} with {_count(num_trials, 'trial')} left {found}."
+    if states:
+        order = [*_STATES, *sorted(set(states) - set(_STATES))]
+        yield "Trials: " + ", ".join(f"{states[s]} {_STATES.get(s, s)}" for s in order if states[s]) + "."
+    if len(front):
+        yield _span(front)
+        corner = reference_point(frame)
+        share = hypervolume_share(front[list(OBJECTIVES)].to_numpy(dtype=float), corner)
+        reference = ", ".join(
+            f"{metric(name).label} {shown(name, value)}" for name, value in zip(OBJECTIVES, corner, strict=True)
+        )
+        yield (
+            f"Its hypervolume is {shown('hypervolume', share)} of the box from zero to the reference point "
+            f"({reference}; costs are those of the densest network)."
+        )
+    seconds = _device_seconds(frame, history)
+    if seconds:
+        devices = ", ".join(sorted(frame["device"].unique()))
+        yield f"The trials took {shown('device_seconds', seconds)} device-seconds{' on ' if devices else ''}{devices}."
+
+
+def _span(front: pd.DataFrame) -> str:
+    best, smallest = _best(front), _smallest(front)
+    ends = [
+        f"{shown('error', front.at[x, 'error'])} at {shown('macs', front.at[x, 'macs'])} MACs" for x in (best, smallest)
+    ]
+    if len(front) == 1:
+        return f"The front is one network: proxy error {ends[0]}."
+    return f"The front holds {len(front)} networks, from a proxy error of {ends[0]} to {ends[1]}."
+
+
+def _picks(front: pd.DataFrame) -> Iterable[Pick]:
+    if not len(front):
+        return
+    yield Pick("Best", "the lowest proxy error", _best(front))
+    knee = knee_of(front)
+    if knee is not None:
+        yield Pick("Knee", "where the front bends most: more MACs buy little from here", knee)
+    yield Pick("Smallest", "the fewest MACs", _smallest(front))
+
+
+def _best(front: pd.DataFrame) -> Any:
+    return front.sort_values(["error", "macs", "params"], kind="stable").index[0]
+
+
+def _smallest(front: pd.DataFrame) -> Any:
+    return front.sort_values(["macs", "error", "params"], kind="stable").index[0]
+
+
+def _unfinished(runs: Sequence[RunContents]) -> Iterable[Unfinished]:
+    for run in runs:
+        for trial, status in run.status.items():
+            if _state(status) != "finished":
+                state = _state(status)
+                yield Unfinished(run.name, trial, _STATES.get(state, state), str(status.get("reason") or ""))
+
+
+def _state(status: dict[str, Any]) -> str:
+    return str(status.get("state", "unknown"))
+
+
+def _device_seconds(frame: pd.DataFrame, history: pd.DataFrame) -> float:
+    # Both count from the start of the trial; whichever was written last knows more.
+    both = pd.concat([part[["run", "trial", "device_seconds"]] for part in (frame, history)])
+    return float(both.groupby(["run", "trial"])["device_seconds"].max().sum())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,73 @@
+"""`dnad-ray front` and `dnad-ray report`: what the runs found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dnad_ray.cli.messages import to_place
+from dnad_ray.run_folder.metrics import metric
+from dnad_ray.storage.places import Place, address
+from dnad_ray.text import printable
+
+# Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["front", "print_front", "report"]
+
+_TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "seed", "step", "kind", "digest")
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=to_place)
+@click.option("--objectives", default=None, metavar="A,B", help="What is weighed.  [default: error,macs,params]")
+@click.option("--under", multiple=True, metavar="NAME=N", help="Only what keeps it: macs=30M, error=5%; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+def front(folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], as_json: bool) -> None:
+    """Print the front of one or more run folders, merged."""
+    from analysis import OBJECTIVES, front_of, load_runs, parse_budget, to_records, within
+
+    budgets = dict(parse_budget(text) for text in under)
+    names = OBJECTIVES if objectives is None else tuple(name.strip() for name in objectives.split(",") if name.strip())
+    chosen = front_of(within(load_runs(folders), budgets), names)
+    if as_json:
+        click.echo(json.dumps(to_records(chosen), indent=1, allow_nan=False))
+    else:
+        print_front(chosen)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=to_place)
+@click.option("--out", callback=to_place, metavar="FILE.html", help="[default: DIR/report.html, or report.html]")
+def report(folders: tuple[Place, ...], out: Place | None) -> None:
+    """Write one self-contained HTML report about one or more run folders."""
+    from analysis import write_report
+
+    default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
+    click.echo(f"report: {address(write_report(folders, out or default))}")
+
+
+def print_front(front: pd.DataFrame) -> None:
+    """Print a front as a table, a row a network."""
+    table = Table(title=f"Pareto front: {len(front)} networks", title_justify="left", box=None)
+    several_runs = front["run"].nunique() > 1  # one run's name in every row would only make the table wider
+    columns = [name for name in _TABLE_COLUMNS if name in front and (name != "run" or several_runs)]
+    for name in columns:
+        table.add_column(metric(name).label, justify="right" if name in front.select_dtypes("number") else "left")
+    for row in front[columns].to_dict("records"):
+        table.add_row(
+            *(
+                escape(printable(value)) if isinstance(value, str) else format(value, metric(str(name)).format)
+                for name, value in row.items()
+            )
+        )
+    # Somebody who pipes the table wants whole rows, whatever the width that a pipe pretends to have.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,0 +1,211 @@
+"""The section of a configuration about search by imitating: who is imitated, in what, and how strongly when."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from dnad_ray.config.section import NonNegative, Positive, Section
+
+__all__ = ["KINDS", "LOGIT_KINDS", "SAME_SIZE_KINDS", "TAP_KINDS", "DistillConfig", "SharesConfig", "TeacherConfig"]
+
+LOGIT_KINDS = ("logits", "decoupled")
+"""Imitation kinds of the classifier's outputs, softened by the KD temperature."""
+
+TAP_KINDS = ("features", "attention", "factor", "similarity", "relational")
+"""Imitation kinds of the features at the three stage ends."""
+
+SAME_SIZE_KINDS = ("features", "attention", "factor")
+"""Those that compare the two sides pixel by pixel."""
+
+KINDS = (*LOGIT_KINDS, *TAP_KINDS)
+"""All imitation kinds, in the order in which a sum names them."""
+
+_SUM = "+"
+
+
+class TeacherConfig(Section):
+    """The network that is imitated: one per run, trained on the training images or taken as it is."""
+
+    init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
+    """Width C of a derived teacher."""
+    epochs: Annotated[int, Field(ge=1)] = 60
+    """Passes over the training images, where the teacher is trained."""
+    learning_rate: Positive = 1e-3
+    """Peak Adam step size; cosine to zero."""
+    genotype: str | None = None
+    """Genotype JSON file to train, or a run folder: the best of its front. None takes sep_conv_3x3 from both inputs."""
+    source: Literal["derived", "torchvision", "module", "saved"] = "derived"
+    """`derived` trains a genotype, `torchvision` and `module` take `model`, `saved` what was trained before."""
+    model: str | None = None
+    """Name of a torchvision model (`resnet18`), or `module:factory` of one's own, called with `num_classes`."""
+    weights: str | None = None
+    """Checkpoint of `model`; or a `saved` teacher's folder, RUN/retrained/<job>, or an exported .safetensors file."""
+    train: bool | None = None
+    """Train `model` here, from `weights` where given; None trains where there are none."""
+    taps: tuple[str, ...] | None = None
+    """Modules of `model` whose outputs are imitated, one per stage; None finds the last of each stage by its size."""
+    input_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Side to which images are brought for `model`; None: their own, and a torchvision model halves it less often."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel (pixels in 0 to 1) that `model` was normalised with; None takes that of the run's images."""
+    std: tuple[Positive, ...] | None = None
+    """Standard deviation of each channel, likewise."""
+    precision: Literal["auto", "float32"] = "auto"
+    """`auto` imitates in half precision on a GPU (untried so far) and in float32 on a CPU."""
+    cache: Literal["auto", "always", "never"] = "auto"
+    """Keep its outputs in a file per node, the search is the same; `auto` on a CPU where they recur and fit."""
+    cache_gib: Positive = 2.0
+    """Largest size of that file in GiB, on the disk of the run folder."""
+
+    @model_validator(mode="after")
+    def _fits_the_source(self) -> TeacherConfig:
+        takes_model = self.source in ("torchvision", "module")
+        if takes_model and not self.model:
+            allowed = "a name such as resnet18" if self.source == "torchvision" else "module:factory"
+            raise ValueError(f"model: got {self.model!r}; allowed: {allowed} with source {self.source!r}")
+        if self.source == "module" and ":" not in (self.model or ""):
+            raise ValueError(f"model: got {self.model!r}; allowed: module:factory with source 'module'")
+        if self.source == "saved" and not self.weights:
+            raise ValueError("weights: got None; allowed: a folder that `dnad-ray teacher` wrote, with source 'saved'")
+        for name in ("model", "train", "taps", "input_size", "mean", "std"):
+            if not takes_model and getattr(self, name) is not None:
+                raise ValueError(self._no_effect(name, "source torchvision or module"))
+        if self.source == "derived" and self.weights is not None:
+            raise ValueError(self._no_effect("weights", "source torchvision, module or saved"))
+        if self.source != "derived" and self.genotype is not None:
+            raise ValueError(self._no_effect("genotype", "source derived"))
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(f"std: got {self.std}; allowed: as many values as mean has, {self.mean}")
+        if self.taps is not None and len(self.taps) != 3:
+            raise ValueError(f"taps: got {len(self.taps)} names; allowed: 3, one per stage")
+        return self
+
+    def _no_effect(self, name: str, allowed: str) -> str:
+        value = getattr(self, name)
+        return f"{name}: got {value!r}, which has no effect with source {self.source!r}; allowed: {allowed}, or none"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the teacher is trained in the run."""
+        if self.source == "derived":
+            return True
+        return self.source != "saved" and (self.weights is None if self.train is None else self.train)
+
+
+class SharesConfig(Section):
+    """Factor of each imitation kind in a sum of several; of those that are not in the sum it has no effect."""
+
+    logits: NonNegative = 1.0
+    """Of the divergence of softened outputs, in nats."""
+    decoupled: NonNegative = 1.0
+    """Of decoupled KD, in nats."""
+    features: NonNegative = 1.0
+    """Of the regression of standardised features, a mean square."""
+    attention: NonNegative = 1.0
+    """Of the distance of attention maps, at most 2."""
+    factor: NonNegative = 1.0
+    """Of the distance of factors, at most 2."""
+    similarity: NonNegative = 1.0
+    """Of the difference of similarities within the batch, a mean square."""
+    relational: NonNegative = 1.0
+    """Of the differences of distances and angles within the batch."""
+
+
+class DistillConfig(Section):
+    """Search by imitating (KD)."""
+
+    kind: str = "features"
+    """`none`, or a sum (`a+b`) of logits, decoupled, features, attention, factor, similarity, relational."""
+    shares: SharesConfig = SharesConfig()
+    """Factors in that sum."""
+    weight: NonNegative = 1.0
+    """KD weight lambda; with a schedule, at the first step."""
+    weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the weight goes from `weight` to `weight_end` over the epochs of the search."""
+    weight_end: NonNegative | None = None
+    """KD weight at the last step of the last epoch; None is 0."""
+    temperature: Positive | None = None
+    """KD temperature T of the logits, with a schedule the first; None takes 4 where the kind imitates logits."""
+    temperature_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the temperature goes from `temperature` to `temperature_end` over the epochs of the search."""
+    temperature_end: Positive | None = None
+    """KD temperature at the last step of the last epoch; None is 1."""
+    decoupled_target: NonNegative = 1.0
+    """Factor alpha of the target class in decoupled KD."""
+    decoupled_rest: NonNegative = 8.0
+    """Factor beta of the other classes in decoupled KD."""
+    stage_ratios: tuple[NonNegative, NonNegative, NonNegative] = (0.2, 0.3, 0.5)
+    """Shares of the three stage ends in every loss on features."""
+    factor_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Factors of factor transfer, as a share of the teacher's channels (k of the paper)."""
+    teacher: TeacherConfig = TeacherConfig()
+    """Who is imitated."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is summed; nothing for `none` and where the weight is 0 throughout."""
+        return () if self.kind == "none" or not self._has_weight else tuple(self.kind.split(_SUM))
+
+    @property
+    def uses_logits(self) -> bool:
+        """Whether the KD temperature has an effect."""
+        return any(kind in LOGIT_KINDS for kind in self.kinds)
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether the stage ends are imitated."""
+        return any(kind in TAP_KINDS for kind in self.kinds)
+
+    @property
+    def uses_same_sizes(self) -> bool:
+        """Whether the stage ends of both sides must be of one size in pixels."""
+        return any(kind in SAME_SIZE_KINDS for kind in self.kinds)
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether a teacher is needed at all."""
+        return bool(self.kinds)
+
+    @property
+    def _has_weight(self) -> bool:
+        return self.weight > 0 or (self.weight_schedule != "constant" and (self.weight_end or 0) > 0)
+
+    @field_validator("kind")
+    @classmethod
+    def _in_order(cls, kind: str) -> str:
+        parts = kind.split(_SUM)
+        return _SUM.join(sorted(parts, key=KINDS.index)) if set(parts) <= set(KINDS) else kind
+
+    @model_validator(mode="after")
+    def _everything_has_an_effect(self) -> DistillConfig:
+        parts = self.kind.split(_SUM)
+        if self.kind != "none" and (not set(parts) <= set(KINDS) or len(set(parts)) < len(parts)):
+            allowed = f"none, or a sum (a+b) of some of {', '.join(KINDS)}, each once"
+            raise ValueError(f"kind: got {self.kind!r}; allowed: {allowed}")
+        for name in ("weight", "temperature"):
+            end = getattr(self, f"{name}_end")
+            if end is not None and getattr(self, f"{name}_schedule") == "constant":
+                raise ValueError(
+                    f"{name}_end: got {end:g}, which has no effect with {name}_schedule 'constant'; "
+                    "allowed: linear or cosine, or no end"
+                )
+        if not self.uses_logits:
+            given = self.temperature
+            named = ("temperature", f"{given:g}") if given is not None else ("temperature_schedule", "")
+            if given is not None or self.temperature_schedule != "constant":
+                raise ValueError(
+                    f"{named[0]}: got {named[1] or self.temperature_schedule}, which has no effect with kind "
+                    f"{self.kind!r} and weight {self.weight:g}; allowed: a kind with logits and a weight above 0, or "
+                    f"{'no temperature' if given is not None else 'constant'}"
+                )
+        if self.temperature is None and self.uses_logits:
+            object.__setattr__(self, "temperature", 4.0)
+            # Nobody set it, also where somebody wrote null: it follows from the kind, and from a new kind anew.
+            self.model_fields_set.discard("temperature")
+        if self.uses_features and not any(self.stage_ratios):
+            raise ValueError("stage_ratios: got (0, 0, 0); allowed: at least one above 0 when features are imitated")
+        if self.kinds and not any(getattr(self.shares, kind) for kind in self.kinds):
+            raise ValueError(f"shares: got 0 for {self.kind}; allowed: at least one above 0 of what is imitated")
+        return self

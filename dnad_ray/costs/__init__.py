@@ -1,0 +1,5 @@
+"""What a network costs: multiply-adds and parameters, as fvcore counts them."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

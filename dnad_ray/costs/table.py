@@ -1,0 +1,214 @@
+"""Costs for free: what a derived network costs as a sum over a table, whose entries fvcore counted once each.
+
+The sum equals :func:`dnad_ray.costs.trace.complexity_of`, a trace of the whole network, to the last digit, because in
+fvcore's convention nothing between the modules of a network costs anything (ReLU, sums, concatenations). Four rules
+make it so. What the canonical form of a genotype lacks costs nothing: dead cells, ``none``, edges that read zeros. A
+cell's input preprocessing costs something if and only if an edge of the cell reads that input. An operation that a cell
+computes once for all who want it of one state costs once. And what a stem makes for nobody is in no trace, though its
+parameters are in the network. No entry is a formula: each is the very module that the network would contain, built and
+counted when a network first needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from dnad_ray.costs.trace import Complexity, complexity_of, count, image_of
+from search_spaces.errors import SpaceError
+from search_spaces.genotype import NONE, NUM_INPUTS, CellGenotype, Edge, Genotype
+from search_spaces.ops import OPERATIONS, FactorizedReduce, Operation, PointwiseNorm, check_operations
+from search_spaces.residual import STEM_OF_RESIDUAL, ResidualBlock, ResidualHead, ResidualStem
+from search_spaces.shape import NetworkShape
+from search_spaces.stem_head import STEMS, Classifier
+
+__all__ = ["CostTable", "cost_table_for", "costs_of"]
+
+
+class CostTable:
+    """What the parts of all networks of one shape cost; it grows with the networks that are looked up.
+
+    Args:
+        shape: Width, classes and images.
+    """
+
+    def __init__(self, shape: NetworkShape) -> None:
+        self.shape = shape
+        self._image = _State(shape.in_channels, shape.image_size)
+        self._operations: dict[tuple[int, int, int], _Operations] = {}
+        self._others: dict[tuple[Any, ...], Complexity] = {}
+        counted = count(partial(_Stem, shape, (True, True)), image_of(shape))
+        stem = cast(_Stem, counted.module).stem
+        with torch.no_grad():
+            older, newer = stem(torch.zeros(1, *image_of(shape)))
+        self._stem_states = _state_like(older), _state_like(newer)
+        self._stem_older_is_larger = stem.older_is_larger
+        self._stem_adaptive_pool = stem.adaptive_pool
+        self._others[_Stem, (shape, (True, True)), self._image] = counted.cost
+
+    def complexity_of(self, genotype: Genotype) -> Complexity:
+        """Return the cost of the derived network of a genotype, canonical or not, without auxiliary head.
+
+        Raises:
+            GenotypeError: If no operation connects the image with the classifier.
+            SpaceError: If an operation that counts is unknown.
+        """
+        canonical = genotype.pruned()
+        is_residual = canonical.skeleton == "nas_bench_201"
+        if not canonical.num_operations or (is_residual and self.shape.stem != "cifar"):
+            return complexity_of(genotype, self.shape)  # which refuses it, in words
+        costs = self._residual(canonical) if is_residual else self._of_cells(canonical)
+        return Complexity(*map(sum, zip(*costs, strict=True)))
+
+    def as_written(self, genotype: Genotype) -> Complexity:
+        """Return what a network costs that builds and runs everything its genotype names, dead or alive.
+
+        The codes of the field do so: they preprocess inputs that no operation reads, and NAS-Bench-201's tables count
+        operations that lead nowhere.
+
+        Raises:
+            SpaceError: If an operation is unknown, or the stem does not fit the skeleton.
+        """
+        if genotype.skeleton != "nas_bench_201":
+            costs = self._of_cells(genotype, as_written=True)
+        elif self.shape.stem != "cifar":
+            raise SpaceError("stem", self.shape.stem, STEM_OF_RESIDUAL)
+        else:
+            costs = self._residual(genotype)
+        return Complexity(*map(sum, zip(*costs, strict=True)))
+
+    def _of_cells(self, canonical: Genotype, as_written: bool = False) -> list[Complexity]:
+        """Return what the parts of a :class:`search_spaces.network.CellNetwork` cost."""
+        first, second = canonical.cells[0], canonical.cells[1:2]
+        read_of_stem = first.reads(0), first.reads(1) or any(cell.reads(0) for cell in second)
+        if as_written:
+            read_of_stem = True, True
+        costs = [self._other(_Stem, (self.shape, read_of_stem), self._image)]
+        older, newer = self._stem_states
+        older_is_larger = self._stem_older_is_larger
+        channels = self.shape.init_channels
+        for cell in canonical.cells:
+            channels *= 2 if cell.reduction else 1
+            side = -(-newer.side // 2) if cell.reduction else newer.side  # as operations and dead cells do
+            of_inputs = self._operations_at(channels, 2 if cell.reduction else 1, newer.side)
+            read = self._add_edges(costs, cell, of_inputs, self._operations_at(channels, 1, side), NUM_INPUTS)
+            if as_written:
+                read |= {0, 1}
+            if 0 in read:
+                kind = FactorizedReduce if older_is_larger else PointwiseNorm
+                costs.append(self._other(kind, (older.channels, channels, False), older))
+            if 1 in read:
+                costs.append(self._other(PointwiseNorm, (newer.channels, channels, False), newer))
+            older, newer = newer, _State(len(cell.outputs) * channels, side)
+            older_is_larger = cell.reduction
+        costs.append(self._other(Classifier, (newer.channels, self.shape.num_classes, self._stem_adaptive_pool), newer))
+        return costs
+
+    def _residual(self, canonical: Genotype) -> list[Complexity]:
+        """Return what the parts of a :class:`search_spaces.residual.ResidualNetwork` cost."""
+        state = _State(self.shape.init_channels, self.shape.image_size)
+        costs = [self._other(ResidualStem, (self.shape.in_channels, state.channels), self._image)]
+        for cell in canonical.cells:
+            if cell.reduction:
+                costs.append(self._other(ResidualBlock, (state.channels,), state))
+                state = _State(2 * state.channels, -(-state.side // 2))
+            of_nodes = self._operations_at(state.channels, 1, state.side)
+            self._add_edges(costs, cell, of_nodes, of_nodes, canonical.num_inputs)
+        costs.append(self._other(ResidualHead, (state.channels, self.shape.num_classes), state))
+        return costs
+
+    @staticmethod
+    def _add_edges(
+        costs: list[Complexity], cell: CellGenotype, of_inputs: _Operations, of_nodes: _Operations, num_inputs: int
+    ) -> set[int]:
+        """Add what the edges of a cell cost; returns the states that they read."""
+        seen: set[Edge] = set()
+        for edge in chain.from_iterable(cell.nodes):
+            if edge.operation == NONE:
+                continue
+            cost, is_shared = (of_inputs if edge.source < num_inputs else of_nodes)[edge.operation]
+            if not (is_shared and edge in seen):
+                costs.append(cost)
+            seen.add(edge)
+        return {edge.source for edge in seen}
+
+    def _operations_at(self, channels: int, stride: int, side: int) -> _Operations:
+        key = channels, stride, side
+        if key not in self._operations:
+            self._operations[key] = _Operations(*key)
+        return self._operations[key]
+
+    def _other(self, kind: Callable[..., nn.Module], arguments: tuple[Any, ...], state: _State) -> Complexity:
+        key = kind, arguments, state
+        if key not in self._others:
+            self._others[key] = count(partial(kind, *arguments), (state.channels, state.side, state.side)).cost
+        return self._others[key]
+
+
+class _State(NamedTuple):
+    """Size of what cells hand on."""
+
+    channels: int
+    side: int
+
+
+def _state_like(x: Tensor) -> _State:
+    return _State(x.shape[1], x.shape[2])
+
+
+class _Stem(nn.Module):
+    """A stem that hands on no more than is read: the tracer drops what leads to nothing."""
+
+    def __init__(self, shape: NetworkShape, read: tuple[bool, bool]) -> None:
+        super().__init__()
+        self.stem = STEMS[shape.stem](shape.in_channels, shape.init_channels)
+        self.read = read
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(state for state, is_read in zip(self.stem(images), self.read, strict=True) if is_read)
+
+
+class _Operations(dict[str, tuple[Complexity, bool]]):
+    """Name of an operation -> what it costs, and whether a cell shares it, at one width, stride and input side."""
+
+    def __init__(self, channels: int, stride: int, side: int) -> None:
+        super().__init__()
+        self.channels, self.stride, self.side = channels, stride, side
+
+    def __missing__(self, name: str) -> tuple[Complexity, bool]:
+        check_operations([name], "genotype operation")
+        factory = OPERATIONS[name]
+        assert factory is not None, f"a canonical genotype holds {name}"
+        counted = count(partial(factory, self.channels, self.stride, False), (self.channels, self.side, self.side))
+        self[name] = counted.cost, cast(Operation, counted.module).is_shared
+        return self[name]
+
+
+@lru_cache(maxsize=64)
+def cost_table_for(shape: NetworkShape) -> CostTable:
+    """Return the table of a shape: one for all who ask in this process, so that nothing is counted twice."""
+    return CostTable(shape)
+
+
+def costs_of(genotype: Genotype, shape: NetworkShape, traced: bool = False) -> Complexity:
+    """Return what a derived network costs, by the table.
+
+    Args:
+        genotype: The architecture, canonical or not.
+        shape: Width, classes and images.
+        traced: Whether a trace of the whole network must confirm it, which takes a thousand times as long.
+
+    Raises:
+        GenotypeError: If no operation connects the image with the classifier.
+    """
+    cost = cost_table_for(shape).complexity_of(genotype)
+    if not traced:
+        return cost
+    by_trace = complexity_of(genotype, shape)
+    assert by_trace == cost, f"{genotype.digest} costs {cost} by the table and {by_trace} by a trace"
+    return by_trace  # the trace's word, also where assertions are switched off

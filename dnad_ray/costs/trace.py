@@ -1,0 +1,117 @@
+"""What a derived network costs: fvcore's count on the network itself, and on any module.
+
+This is the truth that :mod:`dnad_ray.costs.table` is held to.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, partial
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from search_spaces.genotype import Genotype
+from search_spaces.network import NetworkOutput, network_from
+from search_spaces.shape import NetworkShape
+
+with warnings.catch_warnings():
+    # fvcore scripts a loss on import and traces by torch.jit; both work, and torch calls both deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from fvcore.nn import FlopCountAnalysis
+
+__all__ = ["COUNTER", "Complexity", "Counted", "complexity_of", "count", "image_of"]
+
+COUNTER = f"fvcore-{version('fvcore')} total, eval mode, one image"
+
+# Nobody agrees on a cost for these, fvcore has none, and next to convolutions they weigh little: they count 0, on
+# purpose. A test holds that nothing else is ever skipped. (The multiplication is that of `noise`, by zero.)
+IGNORED_OPERATORS = frozenset(
+    {"aten::add", "aten::add_", "aten::mul", "aten::max_pool2d", "aten::avg_pool2d", "aten::pad"}
+)
+
+
+class Complexity(NamedTuple):
+    """Cost of a network, or of a part of one, for one image.
+
+    Attributes:
+        macs: fvcore's total: multiply-adds of convolutions and linear layers, plus what it counts for batch norm (2
+            per element, affine and in eval mode) and adaptive pooling (1 per input).
+        macs_conv_linear: The convolution and linear part, which papers call FLOPs.
+        params: Parameters.
+    """
+
+    macs: int
+    macs_conv_linear: int
+    params: int
+
+
+class Counted(NamedTuple):
+    """What :func:`count` found out.
+
+    Attributes:
+        module: The module that was built, in eval mode.
+        cost: What it costs.
+        skipped: Operators that fvcore met and does not count.
+    """
+
+    module: nn.Module
+    cost: Complexity
+    skipped: frozenset[str]
+
+
+@lru_cache(maxsize=4096)
+def complexity_of(genotype: Genotype, shape: NetworkShape) -> Complexity:
+    """Count the derived network of a genotype, without auxiliary head, by a trace of the whole network.
+
+    Raises:
+        GenotypeError: If no operation connects the image with the classifier.
+    """
+    return count(partial(network_from, genotype, shape), image_of(shape)).cost
+
+
+def image_of(shape: NetworkShape) -> tuple[int, int, int]:
+    """Return the size (C, H, W) of an image."""
+    return shape.in_channels, shape.image_size, shape.image_size
+
+
+def count(build: Callable[[], nn.Module], size: tuple[int, int, int]) -> Counted:
+    """Build a module and let fvcore count what it does to one image; no random stream notices.
+
+    Args:
+        build: Makes the module, with the initial weights it likes.
+        size: (C, H, W) of the one input.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        module = build().eval()
+        analysis = FlopCountAnalysis(_TensorsOnly(module), torch.zeros(1, *size))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        # Without this the tracer repeats for every network what the analysis has been told not to say.
+        logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # Shapes become constants of the trace: right for the one size that is counted.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            by_operator = analysis.by_operator()
+        cost = Complexity(
+            macs=int(analysis.total()),
+            macs_conv_linear=int(by_operator["conv"] + by_operator["linear"]),
+            params=sum(parameter.numel() for parameter in module.parameters()),
+        )
+        return Counted(module, cost, frozenset(analysis.unsupported_ops()))
+
+
+class _TensorsOnly(nn.Module):
+    """Hides the taps of a network: tracing wants tensors only, and None is none."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> Any:
+        output = self.module(x)
+        return output.logits if isinstance(output, NetworkOutput) else output

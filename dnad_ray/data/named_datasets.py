@@ -1,0 +1,117 @@
+"""Datasets that have a name: digits, which is part of scikit-learn, and four that torchvision reads."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dnad_ray.config.run import DataConfig
+from dnad_ray.data.image_folder import user_folder
+from dnad_ray.data.images import Augmentation, Split, stratified_split
+from dnad_ray.errors import DataError, one_line
+from dnad_ray.runtime.torchvision_import import torchvision_datasets
+
+__all__ = ["NAMED_DATASETS", "NamedDataset", "NamedSplit"]
+
+_DIGIT_NAMES = tuple(str(digit) for digit in range(10))
+# Never change these two: they decide which digits no search has ever seen.
+_DIGITS_TEST_SHARE = 0.2
+_DIGITS_TEST_SEED = 20260
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedSplit:
+    """One of the two official parts of a dataset.
+
+    Attributes:
+        split: Its images, in the dataset's own size.
+        classes: Names of the classes.
+    """
+
+    split: Split
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedDataset:
+    """How a dataset is read and what varies its images without changing their class.
+
+    Attributes:
+        read: Called as (config, whether for training) to read one part.
+        augmentation: What suits the images in their own size.
+    """
+
+    read: Callable[[DataConfig, bool], NamedSplit]
+    augmentation: Augmentation
+
+
+def _read_digits(config: DataConfig, training: bool) -> NamedSplit:
+    # Slow to import, and no other dataset needs it.
+    digits: Any = importlib.import_module("sklearn.datasets").load_digits()
+    labels = digits.target.astype(np.int64)
+    images = ((digits.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)  # the levels are 0..16
+    train, test = stratified_split(labels, _DIGITS_TEST_SHARE, _DIGITS_TEST_SEED, _DIGIT_NAMES)
+    chosen = train if training else test
+    return NamedSplit(split=Split(images=images[chosen, None], labels=labels[chosen]), classes=_DIGIT_NAMES)
+
+
+def _read_torchvision(config: DataConfig, training: bool, *, class_name: str, by_split: bool = False) -> NamedSplit:
+    """Read one part of a torchvision dataset; the files are verified by torchvision where it knows their checksums."""
+    allowed = f"the folder that holds {config.name}, or that gets it with data.download: true"
+    root = user_folder(config.root, allowed, may_be_missing=config.download)
+    reader = getattr(torchvision_datasets(), class_name)
+    part: dict[str, Any] = {"split": "train" if training else "test"} if by_split else {"train": training}
+    try:
+        with warnings.catch_warnings():  # numpy 2.4.0 to 2.4.4 complains of old pickles, as which CIFAR comes
+            warnings.filterwarnings("ignore", message=r".*align should be passed as")
+            dataset = reader(root=str(root), download=config.download, **part)
+        return _as_split(dataset)
+    except (
+        # What torchvision and its readers raise where files are missing, cut off or out of reach.
+        *(OSError, RuntimeError, AssertionError, ValueError, TypeError, LookupError, EOFError),
+    ) as error:
+        remedy = "a network that reaches its server" if config.download else "data.download: true"
+        allowed = f"a folder with the intact files of {config.name}, or {remedy} ({one_line(error)})"
+        raise DataError("data.root", str(root), allowed) from None
+
+
+def _as_split(dataset: Any) -> NamedSplit:
+    labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
+    labels = labels.astype(np.int64).reshape(-1)
+    images: npt.NDArray[np.uint8] = np.asarray(dataset.data)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] == 3:
+        images = images.transpose(0, 3, 1, 2)
+    classes = tuple(getattr(dataset, "classes", _DIGIT_NAMES))
+    if len(images) != len(labels) or not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"{len(images)} images do not match {len(labels)} labels of {len(classes)} classes")
+    return NamedSplit(split=Split(images=np.ascontiguousarray(images), labels=labels), classes=classes)
+
+
+NAMED_DATASETS: Mapping[str, NamedDataset] = MappingProxyType(
+    {
+        "digits": NamedDataset(read=_read_digits, augmentation=Augmentation(pad=1)),
+        "cifar10": NamedDataset(
+            read=partial(_read_torchvision, class_name="CIFAR10"), augmentation=Augmentation(pad=4, flip=True)
+        ),
+        "cifar100": NamedDataset(
+            read=partial(_read_torchvision, class_name="CIFAR100"), augmentation=Augmentation(pad=4, flip=True)
+        ),
+        "svhn": NamedDataset(
+            read=partial(_read_torchvision, class_name="SVHN", by_split=True), augmentation=Augmentation(pad=4)
+        ),
+        "fashion_mnist": NamedDataset(
+            read=partial(_read_torchvision, class_name="FashionMNIST"), augmentation=Augmentation(pad=2, flip=True)
+        ),
+    }
+)
+"""The datasets by name; a mirrored digit is another sign, so digits and house numbers are not flipped."""

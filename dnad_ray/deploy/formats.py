@@ -1,0 +1,202 @@
+"""The formats of an exported network: how each is written, and read again."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, cast, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dnad_ray import __version__
+from dnad_ray.deploy.python_module import module_source
+from dnad_ray.errors import ConfigError
+from dnad_ray.networks.network_file import TrainedNetwork, weights_of, with_weights
+from dnad_ray.networks.spec import logits_of
+
+__all__ = ["FORMATS", "Deployed", "Predict"]
+Array = npt.NDArray[np.float32]
+Predict = Callable[[Array], Array]
+
+
+@final
+class Deployed(nn.Module):
+    """A network that takes pixels in 0..1 and normalises them itself.
+
+    Args:
+        trained: The network, in evaluation mode.
+    """
+
+    def __init__(self, trained: TrainedNetwork) -> None:
+        super().__init__()
+        self.network = trained.network
+        self.register_buffer("mean", torch.tensor(trained.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(trained.std)[:, None, None])
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W), pixels in 0..1, to logits (N, num_classes)."""
+        return logits_of(self.network((images - self.mean) / self.std))
+
+
+def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
+    """Return what a reader of a file needs besides the weights."""
+    return {
+        "producer": f"dnad-ray {__version__}",
+        "classes": list(trained.classes),
+        "mean": list(trained.mean),
+        "std": list(trained.std),
+        "input": "float32 (batch, channels, height, width), pixels in 0..1; normalisation is inside",
+        "images": asdict(trained.images),
+        "network": trained.subject.to_dict(),
+        "facts": dict(trained.facts),
+    }
+
+
+def _program(trained: TrainedNetwork) -> Any:
+    images = trained.images
+    example = torch.zeros(2, images.in_channels, images.image_size, images.image_size)
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    return torch.export.export(Deployed(trained).eval(), (example,), dynamic_shapes=shapes)
+
+
+# -- ONNX -------------------------------------------------------------------------------------------------------
+
+
+def _write_onnx(trained: TrainedNetwork, file: Path) -> list[Path]:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the exporter calls inside of torch
+        program: Any = torch.onnx.export(
+            _program(trained), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        )
+    onnx: Any = importlib.import_module("onnx")
+    model = program.model_proto
+    for key, value in _metadata(trained).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString())
+    return [file]
+
+
+def _read_onnx(_: TrainedNetwork, file: Path) -> Predict:
+    runtime: Any = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda pixels: cast(Array, session.run(None, {"images": pixels})[0])
+
+
+# -- torch.export -----------------------------------------------------------------------------------------------
+
+
+def _write_program(trained: TrainedNetwork, file: Path) -> list[Path]:
+    torch.export.save(_program(trained), file, extra_files={"metadata.json": json.dumps(_metadata(trained))})
+    return [file]
+
+
+def _read_program(_: TrainedNetwork, file: Path) -> Predict:
+    # Only ever of a file that this process has just written: the format can hold pickles.
+    module = torch.export.load(file).module()
+
+    def predict(pixels: Array) -> Array:
+        with torch.no_grad():
+            return cast(Array, module(torch.from_numpy(pixels)).numpy())
+
+    return predict
+
+
+# -- safetensors ------------------------------------------------------------------------------------------------
+
+
+def _write_safetensors(trained: TrainedNetwork, file: Path) -> list[Path]:
+    content = weights_of(trained.network)
+    file.write_bytes(content)
+    description = file.with_suffix(".json")
+    description.write_text(
+        json.dumps(
+            {
+                "kind": "dnad-ray network",
+                "schema": 1,
+                "network": trained.subject.to_dict(),
+                "images": asdict(trained.images),
+                "classes": list(trained.classes),
+                "mean": list(trained.mean),
+                "std": list(trained.std),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "facts": dict(trained.facts),
+            },
+            indent=1,
+        ),
+        encoding="utf-8",
+    )
+    return [file, description]
+
+
+def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
+    network = with_weights(trained.subject, trained.images, file.read_bytes(), file.name)
+    again = TrainedNetwork(network, *(getattr(trained, name) for name in TrainedNetwork.__match_args__[1:]))
+    module = Deployed(again).eval()
+
+    def predict(pixels: Array) -> Array:
+        with torch.no_grad():
+            return cast(Array, module(torch.from_numpy(pixels)).numpy())
+
+    return predict
+
+
+# -- a Python module --------------------------------------------------------------------------------------------
+
+
+def _write_module(trained: TrainedNetwork, file: Path) -> list[Path]:
+    genotype = trained.subject.genotype
+    if genotype is None:
+        raise ConfigError("--format", "python", f"a network of cells; {trained.subject.model} is built by torchvision")
+    if not file.stem.isidentifier():
+        raise ConfigError("--out", file.name, "a name that Python can import, such as network.py")
+    file.write_text(module_source(trained, genotype), encoding="utf-8")
+    weights = file.with_suffix(".safetensors")
+    weights.write_bytes(weights_of(trained.network))
+    return [file, weights]
+
+
+def _read_module(_: TrainedNetwork, file: Path) -> Predict:
+    # Our own file of a moment ago, imported as its user will.
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.load(str(file.with_suffix(".safetensors")))
+
+    def predict(pixels: Array) -> Array:
+        with torch.no_grad():
+            return cast(Array, network(torch.from_numpy(pixels)).numpy())
+
+    return predict
+
+
+class _Format(NamedTuple):
+    suffix: str
+    packages: tuple[str, ...]
+    write: Callable[[TrainedNetwork, Path], list[Path]]
+    read: Callable[[TrainedNetwork, Path], Predict]
+
+
+FORMATS: dict[str, _Format] = {
+    "onnx": _Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
+    "torch-export": _Format(".pt2", (), _write_program, _read_program),
+    "safetensors": _Format(".safetensors", (), _write_safetensors, _read_safetensors),
+    "python": _Format(".py", (), _write_module, _read_module),
+}
+"""Name -> suffix, packages that it needs, and how it is written and read again."""

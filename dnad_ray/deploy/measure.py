@@ -1,0 +1,168 @@
+"""How long a network takes and how much memory, on the device at hand: what a count of multiply-adds only promises."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dnad_ray.errors import ConfigError
+from dnad_ray.networks.spec import Images, Subject, build
+from dnad_ray.run_folder.records import Measurement
+from dnad_ray.runtime.devices import MEMORY_FORMAT, placed
+
+__all__ = ["measure", "peak_bytes"]
+
+_WARM_UP = 5
+_MOST_BATCH, _MOST_REPEATS = 4096, 100_000
+
+
+def measure(
+    subject: Subject,
+    images: Images,
+    device: torch.device,
+    *,
+    run: str,
+    batch_size: int = 1,
+    repeats: int = 50,
+    threads: int = 1,
+) -> Measurement:
+    """Time a network in evaluation mode and find its peak memory; weights do not matter, so they are random.
+
+    Args:
+        subject: The network.
+        images: What it takes.
+        device: Where to measure; verified on CPUs only.
+        run: Name of the run, for the record.
+        batch_size: Images per batch.
+        repeats: Batches that are timed, after five that are not.
+        threads: Threads on a CPU.
+
+    Raises:
+        ConfigError: If a number is impossible.
+    """
+    for name, value, most in (("--batch", batch_size, _MOST_BATCH), ("--repeats", repeats, _MOST_REPEATS)):
+        if not 1 <= value <= most:
+            raise ConfigError(name, value, f"1 to {most:,}")
+    if threads < 1:
+        raise ConfigError("--threads", threads, "at least 1")
+    with torch.random.fork_rng(devices=[]):
+        network = placed(build(subject, images), device).eval()
+    size = (batch_size, images.in_channels, images.image_size, images.image_size)
+    batch = torch.zeros(size, device=device).contiguous(memory_format=MEMORY_FORMAT)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        seconds = _seconds(network, batch, repeats)
+        peak = peak_bytes(network, batch)
+    finally:
+        torch.set_num_threads(before)
+    p50, p90, p99 = (float(value) * 1000 for value in np.percentile(seconds, (50, 90, 99)))
+    return Measurement(
+        run=run,
+        digest=subject.digest,
+        model=subject.model,
+        init_channels=subject.init_channels,
+        width=subject.width,
+        image_size=images.image_size,
+        batch_size=batch_size,
+        device=device.type,
+        device_name=_name_of(device),
+        threads=threads,
+        repeats=repeats,
+        latency_p50=p50,
+        latency_p90=p90,
+        latency_p99=p99,
+        peak_memory=peak,
+    )
+
+
+def peak_bytes(network: nn.Module, batch: Tensor) -> int:
+    """Return the most bytes that weights, images and activations take at one time during a forward pass.
+
+    On a GPU torch's allocator says so. On a CPU every tensor that an operator returns is followed until it is freed;
+    what kernels take for themselves meanwhile is not seen.
+
+    Args:
+        network: In evaluation mode, on its device.
+        batch: Images (N, C, H, W) there.
+    """
+    device = batch.device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        with torch.inference_mode():
+            network(batch)
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device))
+    fixed = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in _held(network, batch)}
+    gc.collect()
+    with torch.no_grad(), _LiveBytes(set(fixed)) as live:
+        network(batch)
+    peak: int = sum(fixed.values()) + live.peak
+    return peak
+
+
+def _held(network: nn.Module, batch: Tensor) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers(), batch]
+
+
+@final
+class _LiveBytes(TorchDispatchMode):
+    """Follows the storages that operators make until nobody holds them.
+
+    Args:
+        known: Storages that were there before.
+    """
+
+    def __init__(self, known: set[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._known = known
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result
+
+
+def _seconds(network: nn.Module, batch: Tensor, repeats: int) -> list[float]:
+    on_gpu = batch.device.type == "cuda"
+    found = []
+    with torch.inference_mode():
+        for index in range(_WARM_UP + repeats):
+            if on_gpu:
+                torch.cuda.synchronize(batch.device)
+            began = time.perf_counter()
+            network(batch)
+            if on_gpu:
+                torch.cuda.synchronize(batch.device)
+            if index >= _WARM_UP:
+                found.append(time.perf_counter() - began)
+    return found
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,151 @@
+"""Running an exported network on image files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dnad_ray.data.image_files import decode_images
+from dnad_ray.data.images import Progress
+from dnad_ray.deploy.formats import Deployed
+from dnad_ray.errors import ConfigError, DataError, RunFolderError, UserError, one_line
+from dnad_ray.networks.network_file import DESCRIPTION, read_network
+from dnad_ray.storage.files import read_file
+from search_spaces.json_reader import parse_json
+
+__all__ = ["Model", "Prediction", "open_model", "predict"]
+
+Array = npt.NDArray[np.float32]
+_MAX_MODEL = 2 * 2**30  # the most that an ONNX file can have
+_MAX_METADATA = 4 * 2**20
+_BATCH = 64
+_SUFFIXES = (".onnx", ".safetensors")
+_ALLOWED = "an .onnx file, a .safetensors file with its .json, or a folder retrained/<job> of a run"
+
+
+class Model(NamedTuple):
+    """A network that can be run.
+
+    Attributes:
+        run: Maps pixels (N, C, H, W) in 0..1 to logits (N, num_classes).
+        classes: Names of the classes.
+        channels: Channels of the images.
+        image_size: Their side in pixels.
+    """
+
+    run: Callable[[Array], Array]
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+
+
+class Prediction(NamedTuple):
+    """What a network says about an image.
+
+    Attributes:
+        file: The image.
+        classes: Names of the likeliest classes, likeliest first.
+        shares: Their probabilities.
+    """
+
+    file: str
+    classes: tuple[str, ...]
+    shares: tuple[float, ...]
+
+
+def open_model(path: Path) -> Model:
+    """Open an exported network; nothing in it can execute code.
+
+    Raises:
+        RunFolderError: If it is none of ours, or damaged.
+        ConfigError: If the reader of ONNX is not installed.
+    """
+    if path.is_dir() and not (path / DESCRIPTION).is_file():
+        raise RunFolderError("MODEL", str(path), _ALLOWED)
+    if path.suffix in _SUFFIXES and not path.is_file():
+        raise RunFolderError("MODEL", str(path), "a file that exists")
+    if path.is_dir() or path.name == DESCRIPTION:
+        return _of_network(path if path.is_dir() else path.parent, None)
+    if path.suffix == ".safetensors":
+        return _of_network(path.parent, path)
+    if path.suffix == ".onnx":
+        return _of_onnx(path)
+    if path.suffix in (".pt2", ".py"):
+        what = "files of torch.export can hold pickles" if path.suffix == ".pt2" else "a Python file is a program"
+        raise RunFolderError("MODEL", str(path), f"{_ALLOWED}; {what}: import it yourself if you trust it")
+    raise RunFolderError("MODEL", str(path), _ALLOWED)
+
+
+def predict(model: Model, files: Sequence[Path], top: int = 5, progress: Progress | None = None) -> list[Prediction]:
+    """Classify image files.
+
+    Args:
+        model: The network.
+        files: The images, brought to its size and channels as in training.
+        top: How many classes to name.
+        progress: Told how many images are read.
+
+    Raises:
+        DataError: If a file is no image.
+    """
+    for file in files:
+        if not file.is_file():
+            raise DataError("IMAGES", str(file), "image files that exist")
+    results = []
+    for start in range(0, len(files), _BATCH):
+        part = files[start : start + _BATCH]
+        pixels = decode_images(part, model.image_size, model.channels, progress or (lambda *_: None))
+        logits: npt.NDArray[np.float64] = model.run((pixels / np.float32(255)).astype(np.float32)).astype(np.float64)
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)
+        for file, row in zip(part, shares, strict=True):
+            order = np.argsort(-row, kind="stable")[:top]
+            names = tuple(model.classes[index] for index in order)
+            results.append(Prediction(str(file), names, tuple(float(row[index]) for index in order)))
+    return results
+
+
+def _of_network(folder: Path, weights: Path | None) -> Model:
+    trained = read_network(folder) if weights is None else read_network(folder, weights.name, f"{weights.stem}.json")
+    module = Deployed(trained).eval()
+
+    def run(pixels: Array) -> Array:
+        with torch.no_grad():
+            return cast(Array, module(torch.from_numpy(pixels)).numpy())
+
+    return Model(run, trained.classes, trained.images.in_channels, trained.images.image_size)
+
+
+def _of_onnx(path: Path) -> Model:
+    if find_spec("onnxruntime") is None:
+        raise ConfigError("MODEL", str(path), "a format whose reader is installed: pip install 'dnad-ray[export]'")
+    try:
+        content = read_file(path, _MAX_MODEL, follow_links=True)
+    except OSError as error:
+        raise RunFolderError("MODEL", str(path), f"a file that can be read ({one_line(error)})") from error
+    runtime: Any = importlib.import_module("onnxruntime")
+    try:
+        # From bytes: a file cannot ask for others beside it.
+        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map
+        classes = tuple(str(name) for name in parse_json(metadata["classes"], "classes", _MAX_METADATA))
+        images = parse_json(metadata["images"], "images", _MAX_METADATA)
+        channels, size = int(images["in_channels"]), int(images["image_size"])
+        inputs = [entry.name for entry in session.get_inputs()]
+        if inputs != ["images"] or len(classes) != int(images["num_classes"]) or channels not in (1, 3):
+            raise ValueError(f"its inputs are {json.dumps(inputs)}, and it names {len(classes)} classes")
+    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
+        raise RunFolderError(
+            "MODEL", f"{path} ({one_line(error)[:200]})", "an ONNX file that `dnad-ray export` wrote"
+        ) from error
+    except Exception as error:
+        raise RunFolderError("MODEL", f"{path} ({one_line(error)[:200]})", "an intact ONNX file") from error
+    return Model(lambda pixels: cast(Array, session.run(None, {"images": pixels})[0]), classes, channels, size)

@@ -1,0 +1,272 @@
+"""The network that is imitated: one per run, stored as safetensors and JSON, shared by all trials."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dnad_ray.config.run import DistillConfig
+from dnad_ray.data.images import ImageData
+from dnad_ray.distill.calibration import Calibration
+from dnad_ray.distill.foreign_network import build_foreign
+from dnad_ray.distill.foreign_spec import Outline, stage_sides
+from dnad_ray.errors import ConfigError, RunFolderError, one_line
+from dnad_ray.runtime.devices import placed
+from dnad_ray.storage.files import read_file, write_bytes, write_json
+from dnad_ray.storage.places import Place
+from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
+from search_spaces.genotype import Genotype
+from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
+from search_spaces.json_reader import parse_json
+from search_spaces.network import NetworkOutput, network_from
+from search_spaces.shape import NetworkShape
+
+__all__ = [
+    "Renormalisation",
+    "Teacher",
+    "TeacherFile",
+    "check_fits",
+    "frozen",
+    "load_teacher",
+    "read_teacher",
+    "save_teacher",
+]
+
+_WEIGHTS, _DESCRIPTION = "teacher.safetensors", "teacher.json"
+
+
+@dataclass(frozen=True)
+class Renormalisation:
+    """From images normalised as those of the run to the same normalised as the teacher learned them.
+
+    Attributes:
+        scale: Factor of each channel.
+        shift: What is added then.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map images (N, C, H, W)."""
+        scale, shift = (images.new_tensor(values)[:, None, None] for values in (self.scale, self.shift))
+        return images * scale + shift
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in evaluation mode.
+
+    Attributes:
+        network: Gives logits and the features at the three stage ends (:class:`search_spaces.network.NetworkOutput`);
+            needs no gradients. Its ``tap_channels`` says how many channels they have.
+        genotype: Its topology; None if it is no network of ours.
+        shape: Its width, classes and images; likewise.
+        accuracy: Share of the validation images that it classifies correctly.
+        calibration: What its probabilities are worth there; None if nobody measured.
+        outline: What makes it besides its weights, if it is no network of ours.
+        renormalisation: What is done to the images of the run before it sees them; None for nothing.
+    """
+
+    network: nn.Module
+    genotype: Genotype | None
+    shape: NetworkShape | None
+    accuracy: float
+    calibration: Calibration | None = None
+    outline: Outline | None = None
+    renormalisation: Renormalisation | None = None
+
+    @property
+    def tap_channels(self) -> tuple[int, ...]:
+        """Channels of the taps, 0 where there is none of that stage."""
+        return cast("tuple[int, ...]", self.network.tap_channels)
+
+    @property
+    def tap_sides(self) -> tuple[int, ...]:
+        """Sides of the taps in pixels, 0 where there is none of that stage."""
+        if self.shape is None:
+            return cast("tuple[int, ...]", self.network.tap_sides)
+        return stage_sides(self.shape.image_size, self.shape.stem, len(self.tap_channels))
+
+    @property
+    def images(self) -> tuple[int, int, int]:
+        """Channels, side and classes of the images that it knows."""
+        known = self.shape or self.outline
+        assert known is not None
+        return known.in_channels, known.image_size, known.num_classes
+
+    def says(self, images: Tensor, half: bool = False) -> NetworkOutput:
+        """Return what it says about images (N, C, H, W), computed in inference mode: no gradient passes.
+
+        Autograd cannot keep such tensors for a backward pass; every imitation begins with an operation on them alone,
+        whose result it can keep.
+
+        Args:
+            images: Normalised as those of the run.
+            half: Whether to compute in float16 on a GPU; elsewhere it changes nothing. Not run on a GPU so far.
+        """
+        if self.renormalisation is not None:
+            images = self.renormalisation(images)
+        if half and images.device.type == "cuda":
+            with torch.inference_mode(), torch.autocast("cuda", torch.float16):
+                return _in_full(self.network(images))
+        with torch.inference_mode():
+            output: NetworkOutput = self.network(images)
+        return output
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """A teacher as bytes: what is put once into the object store, whatever the number of trials.
+
+    Attributes:
+        description: JSON.
+        weights: Safetensors.
+        factory: The ``module:factory`` that the user's configuration names. A description that names another one is
+            not followed: it may be somebody else's, and to follow it is to run code.
+    """
+
+    description: str
+    weights: bytes
+    factory: str | None = None
+
+
+def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
+    """Write the teacher into ``folder`` and return the same as bytes."""
+    # Strides are kept by safetensors only for contiguous tensors; the memory format is the loader's own business.
+    # Clones, because two names for one tensor are refused.
+    weights = {name: tensor.cpu().contiguous().clone() for name, tensor in teacher.network.state_dict().items()}
+    content = safetensors.torch.save(weights)
+    description: dict[str, Any] = {}
+    if teacher.genotype is not None and teacher.shape is not None:
+        description |= {"genotype": teacher.genotype.to_dict(), "shape": asdict(teacher.shape)}
+    if teacher.outline is not None:
+        description["outline"] = teacher.outline.to_dict()
+    if teacher.renormalisation is not None:
+        description["renormalisation"] = asdict(teacher.renormalisation)
+    description["accuracy"] = teacher.accuracy
+    if teacher.calibration is not None:
+        description["calibration"] = asdict(teacher.calibration)
+    description["sha256"] = hashlib.sha256(content).hexdigest()
+    file = TeacherFile(json.dumps(description), content, _factory_of(teacher.outline))
+    write_bytes(folder / _WEIGHTS, file.weights)
+    write_json(folder / _DESCRIPTION, description)  # last: where it stands, the weights do too
+    return file
+
+
+def read_teacher(folder: Place, factory: str | None = None) -> TeacherFile | None:
+    """Return what :func:`save_teacher` wrote, or None if it never came to that.
+
+    Args:
+        folder: Where it was written.
+        factory: The ``module:factory`` that may make its network, if any may.
+    """
+    try:
+        # Bytes that are no text are refused in words by load_teacher, as all other damage is.
+        description = read_file(folder / _DESCRIPTION, MAX_JSON_BYTES).decode(errors="replace")
+        return TeacherFile(description, read_file(folder / _WEIGHTS, MAX_BYTES), factory)
+    except FileNotFoundError:
+        return None
+
+
+def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
+    """Rebuild a teacher from its bytes.
+
+    Raises:
+        RunFolderError: If description and weights do not fit each other, or its network would be made by code that
+            the configuration does not name.
+    """
+    try:
+        description = parse_json(file.description, _DESCRIPTION)
+        if hashlib.sha256(file.weights).hexdigest() != description["sha256"]:
+            raise ValueError("the weights are not those that were described")
+        accuracy = float(description["accuracy"])
+        calibration = description.get("calibration")
+        calibration = None if calibration is None else Calibration(**calibration)
+        if "outline" in description:
+            outline = Outline.from_dict(description["outline"])
+            if outline.source == "module" and outline.model != file.factory:
+                raise ValueError(f"it is made by {outline.model}, which the configuration does not name")
+            foreign = build_foreign(outline)
+            foreign.load_state_dict(parse_weights(file.weights, foreign.state_dict(), _WEIGHTS))
+            return Teacher(frozen(placed(foreign, device)), None, None, accuracy, calibration, outline)
+        genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
+        shape = NetworkShape(**description["shape"])
+        with torch.device("meta"):  # takes no memory, however large a network is described
+            expected = network_from(genotype, shape).state_dict()
+        weights = parse_weights(file.weights, expected, _WEIGHTS)
+        renormalisation = _renormalisation(description.get("renormalisation"), shape.in_channels)
+        with torch.random.fork_rng():
+            network = network_from(genotype, shape)
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise RunFolderError("teacher", one_line(error)[:300], "an intact teacher.json and .safetensors") from error
+    return Teacher(frozen(placed(network, device)), genotype, shape, accuracy, calibration, None, renormalisation)
+
+
+def check_fits(teacher: Teacher, data: ImageData, config: DistillConfig, stem: str, origin: str) -> None:
+    """Check that a teacher knows the images of a run, and has the taps that are to be imitated.
+
+    Args:
+        teacher: Who is imitated.
+        data: The images.
+        config: In what.
+        stem: Stem of the student, which decides on the sizes of its stage ends.
+        origin: Where the teacher came from, for error messages.
+
+    Raises:
+        ConfigError: If channels, size or number of classes differ, a tap is missing, or its size is not the student's.
+    """
+    given, wanted = teacher.images, (data.in_channels, data.image_size, data.num_classes)
+    for name, theirs, ours in zip(("channels", "pixels a side", "classes"), given, wanted, strict=True):
+        if theirs != ours:
+            raise ConfigError(
+                origin, f"a teacher for images of {theirs} {name}", f"{ours} {name}, as these images have"
+            )
+    if not config.uses_features:
+        return
+    sides, place = stage_sides(data.image_size, stem), "distill.teacher.taps"
+    if teacher.shape is not None and len(teacher.tap_channels) != len(sides):
+        allowed = f"{len(sides)} stages, that is {len(sides) - 1} reduction cells, to imitate {config.kind}"
+        raise ConfigError(origin, f"a teacher of {len(teacher.tap_channels)} stages", allowed)
+    for stage, (theirs, ours, ratio) in enumerate(zip(teacher.tap_sides, sides, config.stage_ratios, strict=True)):
+        if ratio and not theirs:
+            allowed = f"a module with maps of {ours}x{ours} pixels, named there; none was found"
+            raise ConfigError(place, f"no tap for stage {stage + 1} of {len(sides)}", allowed)
+        if ratio and config.uses_same_sizes and theirs != ours:
+            allowed = (
+                f"{ours}x{ours}, the student's, to imitate {config.kind} (similarity and relational take any size)"
+            )
+            raise ConfigError(
+                place, f"a tap of {theirs}x{theirs} pixels for stage {stage + 1} of {len(sides)}", allowed
+            )
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """Return the network, in evaluation mode and without gradients."""
+    return network.eval().requires_grad_(False)
+
+
+def _renormalisation(described: Any, num_channels: int) -> Renormalisation | None:
+    if described is None:
+        return None
+    values = [tuple(float(value) for value in described[name]) for name in ("scale", "shift")]
+    if any(len(entry) != num_channels or not all(map(math.isfinite, entry)) for entry in values):
+        raise ValueError(f"a renormalisation of other than {num_channels} channels")
+    return Renormalisation(*values)
+
+
+def _factory_of(outline: Outline | None) -> str | None:
+    return outline.model if outline is not None and outline.source == "module" else None
+
+
+def _in_full(output: NetworkOutput) -> NetworkOutput:
+    taps = tuple(None if tap is None else tap.float() for tap in output.taps)
+    return NetworkOutput(output.logits.float(), taps)

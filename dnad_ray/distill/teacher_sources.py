@@ -1,0 +1,288 @@
+"""Where a teacher comes from: trained here, a torchvision model, a network of one's own, or one that was saved."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnad_ray.config.run import RunConfig, TeacherConfig
+from dnad_ray.data.batches import TrainingBatches, evaluation_batches
+from dnad_ray.data.loading import ImageData
+from dnad_ray.distill.calibration import calibration_of
+from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign
+from dnad_ray.distill.foreign_spec import Outline
+from dnad_ray.distill.teacher import Renormalisation, Teacher, check_fits, frozen, load_teacher, read_teacher
+from dnad_ray.errors import ConfigError, NonFiniteLossError
+from dnad_ray.networks.network_file import DESCRIPTION, read_network
+from dnad_ray.networks.search_space import space_of
+from dnad_ray.run_folder.genotypes import read_any_genotype
+from dnad_ray.run_folder.reading import is_run, read_genotype, read_run
+from dnad_ray.runtime.devices import MEMORY_FORMAT, placed
+from dnad_ray.storage.files import read_file
+from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.weights_reader import MAX_BYTES, parse_checkpoint
+from search_spaces.genotype import Genotype
+from search_spaces.network import network_from
+from search_spaces.shape import NetworkShape
+from search_spaces.stages import stages
+
+__all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher"]
+
+_PREFIXES = ("module.", "model.")
+"""Of names in a checkpoint: of DistributedDataParallel, and of a teacher that was saved here."""
+
+Progress = Callable[[int, int], None]
+
+
+def make_teacher(config: RunConfig, data: ImageData, device: torch.device, progress: Progress | None = None) -> Teacher:
+    """Make the teacher of a run as ``distill.teacher`` says; validation images only measure it.
+
+    Args:
+        config: The run.
+        data: Images.
+        device: Where to train and to measure.
+        progress: Called with (steps done, steps in all) while it is trained.
+
+    Raises:
+        ConfigError: If it cannot be made, or knows other images than those of the run.
+        WeightsError: If a checkpoint holds no weights.
+        RunFolderError: If a file of ours cannot be read.
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+    """
+    settings = config.distill.teacher
+    if settings.source == "derived":
+        return train_teacher(config, data, device, progress)
+    if settings.source == "saved":
+        return _saved(config, data, device)
+    outline = Outline.of(settings, data, config.space.stem)
+    with _own_seed(config.seed):
+        network = build_foreign(outline)
+    if settings.weights is not None:
+        _load_checkpoint(network, settings, data.num_classes)
+    teacher = Teacher(placed(network, device), None, None, 0.0, None, outline)
+    check_fits(teacher, data, config.distill, config.space.stem, "distill.teacher")
+    if settings.is_trained:
+        _train(teacher.network, config, data, device, progress)
+    return _measured(teacher, data, config.evaluation.batch_size)
+
+
+def train_teacher(
+    config: RunConfig, data: ImageData, device: torch.device, progress: Progress | None = None
+) -> Teacher:
+    """Train a network of ours on the training images; the validation images only measure it.
+
+    Args:
+        config: The run; ``distill.teacher`` says which network and how long.
+        data: Images.
+        device: Where to train.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+        RunFolderError: If the configured genotype file cannot be read.
+        ConfigError: If its features are to be imitated and it has another number of stages.
+    """
+    genotype = teacher_genotype(config)
+    shape = NetworkShape(
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        init_channels=config.distill.teacher.init_channels,
+        stem=config.space.stem,
+    )
+    with _own_seed(config.seed):
+        network = placed(network_from(genotype, shape), device)
+    _train(network, config, data, device, progress)
+    return _measured(Teacher(network, genotype, shape, 0.0), data, config.evaluation.batch_size)
+
+
+def teacher_genotype(config: RunConfig) -> Genotype:
+    """Return the topology of the teacher: the configured one, or separable convolutions on both inputs.
+
+    Raises:
+        RunFolderError: If the file or the run folder cannot be read.
+        ConfigError: If features are to be imitated and the network has another number of stages.
+    """
+    file = config.distill.teacher.genotype
+    if file is not None:
+        genotype = best_of_front(file) or read_any_genotype(file, config.space.num_cells)
+        needed = len(config.distill.stage_ratios)
+        if config.distill.uses_features and stages(genotype)[-1] + 1 != needed:
+            allowed = f"a network of {needed} stages, that is with {needed - 1} reduction cells"
+            raise ConfigError("distill.teacher.genotype", file, allowed)
+        return genotype
+    return space_of(config.space).usual_teacher()
+
+
+def best_of_front(path: str) -> Genotype | None:
+    """Return the network of the lowest proxy error in a run folder (of equal ones the cheapest), None if it is none.
+
+    To imitate what an earlier search found, and to search again, is born-again distillation (Furlanello et al., arXiv
+    1805.04770) of topologies.
+
+    Raises:
+        ConfigError: If the run has no snapshot.
+        RunFolderError: If the run folder or the genotype cannot be read.
+    """
+    folder = place(path, "distill.teacher.genotype")
+    if not (reached(folder, "distill.teacher.genotype") and is_run(folder)):
+        return None
+    rows = read_run(folder).snapshots
+    if not rows:
+        raise ConfigError("distill.teacher.genotype", path, "a run with a snapshot at least")
+    best = min(rows, key=lambda row: (-row["proxy_accuracy"], row["macs"], row["digest"]))
+    return read_genotype(folder, best["digest"])
+
+
+def _saved(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
+    path = config.distill.teacher.weights or ""
+    folder = place(path, "distill.teacher.weights")
+    file = None if _is_exported(folder) else read_teacher(folder)
+    if file is None and not _is_exported(folder):
+        allowed = (
+            "a folder that `dnad-ray teacher` wrote, RUN/teacher, RUN/retrained/<job>, or an exported .safetensors file"
+        )
+        raise ConfigError("distill.teacher.weights", path, allowed)
+    teacher = _exported(folder, data, device) if file is None else load_teacher(file, device)
+    check_fits(teacher, data, config.distill, config.space.stem, "distill.teacher.weights")
+    # Measured here and now: the images held out then may have been others.
+    return _measured(teacher, data, config.evaluation.batch_size)
+
+
+def _is_exported(path: Place) -> bool:
+    return (path / DESCRIPTION).is_file() or (path.suffix == ".safetensors" and path.is_file())
+
+
+def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
+    """Take a network that `dnad-ray retrain` left or `dnad-ray export` wrote, with the normalisation that it learned.
+
+    Warns:
+        UserWarning: If it was trained on the images held out of the search, too.
+    """
+    is_file = path.suffix == ".safetensors"
+    trained = read_network(path.parent, path.name, f"{path.stem}.json") if is_file else read_network(path)
+    genotype = trained.subject.genotype
+    if genotype is None:
+        allowed = "a network of a genotype; for one of torchvision distill.teacher.source is torchvision"
+        raise ConfigError("distill.teacher.weights", f"{trained.subject.model} in {address(path)}", allowed)
+    if trained.facts.get("split") == "test":
+        warnings.warn(
+            f"{address(path)} was trained on the held-out images of the search too: its accuracy on them says nothing, "
+            "and proxy accuracies of networks that imitate it are optimistic",
+            stacklevel=2,
+        )
+    pairs = list(zip(trained.mean, trained.std, data.mean, data.std, strict=False))
+    scale = tuple(ours / theirs for _, theirs, _, ours in pairs)
+    shift = tuple((ours - theirs) / std for theirs, std, ours, _ in pairs)
+    same = (trained.mean, trained.std) == (tuple(data.mean), tuple(data.std))
+    return Teacher(
+        frozen(placed(trained.network, device)),
+        genotype.pruned(),
+        trained.subject.shape(trained.images),
+        0.0,
+        renormalisation=None if same else Renormalisation(scale, shift),
+    )
+
+
+def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_classes: int) -> None:
+    """Take weights from a checkpoint; of a model that is trained further, the classifier may be for other classes.
+
+    Raises:
+        ConfigError: If there is no such file, or it is that of another model.
+        WeightsError: If it holds no weights.
+    """
+    key, path = "distill.teacher.weights", Path(settings.weights or "")
+    try:
+        given = parse_checkpoint(read_file(path, MAX_BYTES, follow_links=True), str(path))
+    except OSError as error:
+        raise ConfigError(key, str(path), f"a readable checkpoint ({type(error).__name__})") from None
+    wanted = network.model.state_dict()
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in given) and not wanted.keys() & given:
+            given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+    missing, foreign = sorted(wanted.keys() - given), sorted(given.keys() - wanted)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or foreign:
+        what = f"without {missing[0]!r}" if missing else f"with {foreign[0]!r}"
+        raise ConfigError(key, f"{path} {what}", f"the weights of {settings.model}, each by its name")
+    others = [name for name in given if given[name].shape != wanted[name].shape]
+    heads = {len(given[name]) for name in others if given[name].shape[1:] == wanted[name].shape[1:]}
+    is_head = bool(others) and len(heads) == 1 and all(len(wanted[name]) == num_classes for name in others)
+    if is_head and settings.is_trained:
+        for name in others:
+            del given[name]
+    elif is_head:
+        allowed = f"{num_classes} classes, as these images have; distill.teacher.train=true replaces its classifier"
+        raise ConfigError(key, f"a model of {heads.pop()} classes", allowed)
+    elif others:
+        name = others[0]
+        raise ConfigError(key, f"{name} of shape {tuple(given[name].shape)}", f"{tuple(wanted[name].shape)}")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in given.values()):
+        raise ConfigError(key, f"{path} with values that are no numbers", "finite weights")
+    network.model.load_state_dict(given, strict=False)
+
+
+def _train(
+    network: nn.Module, config: RunConfig, data: ImageData, device: torch.device, progress: Progress | None
+) -> None:
+    settings = config.distill.teacher
+    batches = TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT)
+    steps = settings.epochs * batches.steps_per_epoch
+    network.train()
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, settings.learning_rate, weight_decay=config.train.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    # Dropout of a foreign model draws from the global stream.
+    with _own_seed(config.seed) if isinstance(network, ForeignNetwork) else nullcontext():
+        for step in range(steps):
+            images, labels = batches.batch(step)
+            loss = F.cross_entropy(_logits(network, images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, config.train.grad_clip)
+            optimizer.step()
+            schedule.step()
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"the teacher's loss became {loss.item()} at step {step}; lower its learning rate"
+                )
+            if progress is not None:
+                progress(step + 1, steps)
+    batches.close()
+
+
+@contextmanager
+def _own_seed(seed: int) -> Iterator[None]:
+    """Let what is drawn from the global stream depend on a seed alone, and leave that stream as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _measured(teacher: Teacher, data: ImageData, batch_size: int) -> Teacher:
+    """Return a teacher that is frozen, with accuracy and calibration on the validation images."""
+    device = next(frozen(teacher.network).parameters()).device
+    logits, labels = [], []
+    for images, right in evaluation_batches(data.validation, data, batch_size, device, MEMORY_FORMAT):
+        logits.append(teacher.says(images).logits)
+        labels.append(right)
+    said, right = torch.cat(logits), torch.cat(labels)
+    if not bool(torch.isfinite(said).all()):
+        raise ConfigError(
+            "distill.teacher", "a teacher whose outputs are no numbers", "another learning rate, or weights"
+        )
+    accuracy = int((said.argmax(1) == right).sum()) / len(right)
+    calibration = calibration_of(said, right)
+    return replace(teacher, accuracy=accuracy, calibration=calibration)
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = network(images).logits
+    return logits

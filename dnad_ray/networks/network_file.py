@@ -1,0 +1,135 @@
+"""A trained network on disk: ``weights.safetensors`` and ``network.json``, which says how to build and feed it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dnad_ray.data.images import ImageData
+from dnad_ray.errors import RunFolderError, UserError, one_line
+from dnad_ray.networks.spec import Images, Subject, build, images_of
+from dnad_ray.storage.files import read_file, write_bytes, write_json
+from dnad_ray.storage.places import Place, address
+from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
+from search_spaces.json_reader import parse_json
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "TrainedNetwork", "read_network", "weights_of", "with_weights", "write_network"]
+
+WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
+KIND, SCHEMA = "dnad-ray network", 1
+_MAX_DESCRIPTION = 4 * 2**20
+_MOST_CLASSES, _MOST_SIDE = 100_000, 4096
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A trained network with all that is needed to use it.
+
+    Attributes:
+        network: In evaluation mode, on the CPU; maps normalised images to logits.
+        subject: Which network it is.
+        images: What it takes and tells apart.
+        classes: Names of the classes.
+        mean: Mean of each channel in 0..1, as it was trained with.
+        std: Standard deviation of each channel.
+        facts: Where it came from and what it reached: the record of its job.
+    """
+
+    network: nn.Module
+    subject: Subject
+    images: Images
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    facts: Mapping[str, Any]
+
+
+def weights_of(network: nn.Module) -> bytes:
+    """Return the weights and buffers of a network as safetensors."""
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()})
+
+
+def write_network(
+    folder: Place, network: nn.Module, subject: Subject, data: ImageData, facts: Mapping[str, Any]
+) -> None:
+    """Write a trained network into a folder; its description comes last."""
+    content = weights_of(network)
+    write_bytes(folder / WEIGHTS, content)
+    write_json(
+        folder / DESCRIPTION,
+        {
+            "kind": KIND,
+            "schema": SCHEMA,
+            "network": subject.to_dict(),
+            "images": asdict(images_of(data)),
+            "classes": list(data.classes),
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "facts": dict(facts),
+        },
+    )
+
+
+def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = DESCRIPTION) -> TrainedNetwork:
+    """Read what :func:`write_network` wrote, or an export to safetensors.
+
+    Args:
+        folder: Where the two files are.
+        weights: Name of the file of weights.
+        description_file: Name of the file that describes them.
+
+    Raises:
+        RunFolderError: If there is none, or description and weights do not fit each other.
+    """
+    try:
+        description = parse_json(read_file(folder / description_file, _MAX_DESCRIPTION), description_file)
+        content = read_file(folder / weights, MAX_BYTES)
+        if not isinstance(description, dict) or description.get("kind") != KIND or description.get("schema") != SCHEMA:
+            raise ValueError(f"{description_file} has no kind {KIND!r} of schema {SCHEMA}")
+        if hashlib.sha256(content).hexdigest() != description["sha256"]:
+            raise ValueError(f"{weights} is not the file that {description_file} describes")
+        subject = Subject.from_dict(description["network"])
+        images = _images(description["images"])
+        classes = tuple(str(name) for name in description["classes"])
+        mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
+        if len(classes) != images.num_classes or not len(mean) == len(std) == images.in_channels or min(std) <= 0:
+            raise ValueError("classes or normalisation do not fit the network")
+        network = with_weights(subject, images, content, weights)
+        facts = dict(description["facts"])
+    except FileNotFoundError as error:
+        raise RunFolderError("network", address(folder), f"a folder with {description_file} and {weights}") from error
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError, UserError) as error:
+        raise RunFolderError(
+            "network", f"{address(folder)} ({one_line(error)[:300]})", "an intact trained network"
+        ) from error
+    return TrainedNetwork(network, subject, images, classes, mean, std, facts)
+
+
+def with_weights(subject: Subject, images: Images, content: bytes, origin: str) -> nn.Module:
+    """Build a network with the weights of a safetensors file, in evaluation mode.
+
+    Raises:
+        WeightsError: If they are those of another network.
+    """
+    with torch.device("meta"):  # takes no memory, however large a network is described
+        expected = build(subject, images).state_dict()
+    weights: dict[str, Tensor] = parse_weights(content, expected, origin)
+    with torch.random.fork_rng(devices=[]):
+        network = build(subject, images)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _images(data: dict[str, Any]) -> Images:
+    images = Images(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
+    if images.in_channels not in (1, 3) or images.image_size > _MOST_SIDE or images.num_classes > _MOST_CLASSES:
+        raise ValueError(f"impossible images: {json.dumps(data)[:200]}")
+    return images

@@ -1,0 +1,228 @@
+"""What is trained, measured and exported: the network of a genotype at a width, or one of torchvision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from dnad_ray.costs.table import costs_of
+from dnad_ray.costs.trace import Complexity, count, image_of
+from dnad_ray.data.images import ImageData
+from dnad_ray.errors import ConfigError, GenotypeError
+from dnad_ray.networks.torchvision_families import VISION_FAMILIES, vision_network
+from dnad_ray.run_folder.records import ORIGINS
+from dnad_ray.storage.digests import digest_of_data
+from search_spaces.genotype import Genotype
+from search_spaces.network import NetworkOutput, network_from
+from search_spaces.shape import NetworkShape
+from search_spaces.stages import stages
+
+__all__ = ["GENOTYPE", "Images", "Subject", "build", "check_fits", "cost_of", "images_of", "logits_of", "scaled_to"]
+
+
+def images_of(data: ImageData) -> Images:
+    """Return what a network must know of the images."""
+    return Images(in_channels=data.in_channels, image_size=data.image_size, num_classes=data.num_classes)
+
+
+GENOTYPE = "genotype"
+_MOST_CHANNELS = 1024
+_MOST_WIDTH = 16.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """What a network must know of its images.
+
+    Attributes:
+        in_channels: Their channels.
+        image_size: Their side in pixels.
+        num_classes: Their classes.
+    """
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One network, up to its images.
+
+    Attributes:
+        origin: One of :data:`dnad_ray.run_folder.records.ORIGINS`.
+        model: :data:`GENOTYPE`, or a name in :data:`dnad_ray.networks.torchvision_families.VISION_FAMILIES`.
+        genotype: Its topology; None for a network of torchvision.
+        init_channels: Width C of a genotype's network, else 0.
+        width: Width factor of a network of torchvision, else 1.
+        stem: Stem of a genotype's network.
+
+    Raises:
+        ConfigError: If origin or model are unknown, or do not fit each other.
+    """
+
+    origin: str
+    model: str = GENOTYPE
+    genotype: Genotype | None = None
+    init_channels: int = 0
+    width: float = 1.0
+    stem: str = "cifar"
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS:
+            raise ConfigError("origin", self.origin, ", ".join(ORIGINS))
+        if self.model != GENOTYPE and self.model not in VISION_FAMILIES:
+            raise ConfigError("model", self.model, ", ".join([GENOTYPE, *VISION_FAMILIES]))
+        if (self.model == GENOTYPE) != (self.genotype is not None):
+            raise ConfigError("model", self.model, f"{GENOTYPE} with a genotype, or a family without one")
+        if self.genotype is not None and not 2 <= self.init_channels <= _MOST_CHANNELS:
+            raise ConfigError("init_channels", self.init_channels, f"2 to {_MOST_CHANNELS}")
+        if self.genotype is None and not 0 < self.width <= _MOST_WIDTH:
+            raise ConfigError("width", self.width, f"above 0, at most {_MOST_WIDTH:g}")
+
+    @property
+    def digest(self) -> str:
+        """The genotype's digest; of a network of torchvision one of family and width."""
+        if self.genotype is not None:
+            return self.genotype.digest
+        return digest_of_data({"model": self.model, "width": self.width})
+
+    def shape(self, images: Images) -> NetworkShape:
+        """Return the shape of a genotype's network."""
+        return NetworkShape(
+            in_channels=images.in_channels,
+            image_size=images.image_size,
+            num_classes=images.num_classes,
+            init_channels=self.init_channels,
+            stem=self.stem,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "origin": self.origin,
+            "model": self.model,
+            "genotype": None if self.genotype is None else self.genotype.pruned().to_dict(),
+            "init_channels": self.init_channels,
+            "width": self.width,
+            "stem": self.stem,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Subject:
+        """Build a subject from :meth:`to_dict`.
+
+        Raises:
+            KeyError: If something is missing.
+            UserError: If something is impossible.
+        """
+        genotype = data["genotype"]
+        return cls(
+            origin=str(data["origin"]),
+            model=str(data["model"]),
+            genotype=None if genotype is None else Genotype.from_dict(genotype, "genotype of the network"),
+            init_channels=int(data["init_channels"]),
+            width=float(data["width"]),
+            stem=str(data["stem"]),
+        )
+
+
+def build(subject: Subject, images: Images) -> nn.Module:
+    """Build the network with the initial weights that torch's random stream gives it.
+
+    Raises:
+        UserError: If it cannot be built for these images.
+    """
+    if subject.genotype is not None:
+        return network_from(subject.genotype, subject.shape(images))
+    return vision_network(subject.model, subject.width, images.in_channels, images.num_classes, images.image_size)
+
+
+def check_fits(subject: Subject, images: Images) -> None:
+    """Check that a genotype's network can see images of that size.
+
+    Raises:
+        GenotypeError: If its reductions leave less than a pixel of them, or it is not connected.
+        SpaceError: If an operation is unknown, or the images are too small for the stem.
+    """
+    if subject.genotype is None:
+        return
+    reductions = stages(subject.genotype)[-1]
+    least = 2**reductions * (8 if subject.stem == "imagenet" else 1)
+    if images.image_size < least:
+        raise GenotypeError(
+            f"genotype {subject.digest} with images of",
+            f"{images.image_size} pixels",
+            f"at least {least} pixels: it halves them {reductions} times behind the {subject.stem} stem",
+        )
+    with torch.device("meta"):
+        build(subject, images)
+
+
+def cost_of(subject: Subject, images: Images) -> Complexity:
+    """Return what the network costs for one image, without auxiliary head."""
+    if subject.genotype is not None:
+        return costs_of(subject.genotype, subject.shape(images))
+    return _vision_cost(subject.model, subject.width, images)
+
+
+def scaled_to(
+    subject: Subject, images: Images, *, max_macs: int | None = None, max_params: int | None = None
+) -> Subject:
+    """Return the widest version of a network that costs no more than a budget.
+
+    Args:
+        subject: Its own width counts for nothing.
+        images: For which costs are counted.
+        max_macs: Most multiply-adds (fvcore total), None for no limit.
+        max_params: Most parameters, None for no limit.
+
+    Raises:
+        ConfigError: If there is no limit, or the narrowest network is above it.
+    """
+    if max_macs is None and max_params is None:
+        raise ConfigError("--max-macs and --max-params", None, "at least one of them, to scale a network to it")
+
+    def at(step: int) -> Subject:
+        fields = {"init_channels": 1 + step} if subject.genotype is not None else {"width": step / 64}
+        return Subject(**{**subject.__dict__, **fields})
+
+    def fits(step: int) -> bool:
+        cost = cost_of(at(step), images)
+        return (max_macs is None or cost.macs <= max_macs) and (max_params is None or cost.params <= max_params)
+
+    low, high = 1, 2
+    if not fits(low):
+        cost = cost_of(at(low), images)
+        raise ConfigError(
+            "--max-macs" if max_macs is not None and cost.macs > max_macs else "--max-params",
+            max_macs if max_macs is not None and cost.macs > max_macs else max_params,
+            f"at least {cost.macs:,} multiply-adds and {cost.params:,} parameters, those of {subject.model} "
+            f"{subject.digest} at its narrowest",
+        )
+    most = _MOST_CHANNELS - 1 if subject.genotype is not None else int(_MOST_WIDTH * 64)
+    while high < most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return at(low)
+
+
+@lru_cache(maxsize=1024)
+def _vision_cost(model: str, width: float, images: Images) -> Complexity:
+    shape = NetworkShape(
+        in_channels=images.in_channels, image_size=images.image_size, num_classes=images.num_classes, init_channels=2
+    )
+    make = partial(vision_network, model, width, images.in_channels, images.num_classes, images.image_size)
+    return count(make, image_of(shape)).cost
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits, whichever kind of network gave the output."""
+    return cast(Tensor, output.logits if isinstance(output, NetworkOutput) else output)

@@ -1,0 +1,110 @@
+"""Networks of torchvision as baselines: no pretrained weights, scaled in width, fitted to the size of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from dnad_ray.errors import ConfigError
+from dnad_ray.runtime.torchvision_import import torchvision_models
+
+__all__ = ["VISION_FAMILIES", "vision_network"]
+
+_SMALL_IMAGES = 64
+_LEAST_SIDE = 4
+_MOMENTUM = 0.1
+
+
+def vision_network(family: str, width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    """Build a network of torchvision for images of a size.
+
+    Images of up to 64 pixels keep their resolution in the first layers, as is usual for CIFAR: a ResNet begins with a
+    3x3 convolution and no pool; the first strides of a mobile network become 1 until 4 x 4 pixels reach its end.
+
+    Args:
+        family: Name in :data:`VISION_FAMILIES`.
+        width: Factor on all channels.
+        in_channels: Channels of the images.
+        num_classes: Outputs.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        ConfigError: If there is no such family.
+    """
+    if family not in VISION_FAMILIES:
+        raise ConfigError("baseline", family, ", ".join(VISION_FAMILIES))
+    return VISION_FAMILIES[family](width, in_channels, num_classes, image_size)
+
+
+def _resnet18(width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    models: Any = torchvision_models()
+
+    class ScaledResNet(models.ResNet):  # type: ignore[misc] # torchvision comes without types
+        """The ResNet of torchvision with all its widths times a factor."""
+
+        def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> Any:
+            if planes == 64:  # the first call: the stem was built just before, at its own width
+                self.inplanes = _scaled(64, width)
+                self.conv1 = nn.Conv2d(in_channels, self.inplanes, 7, 2, 3, bias=False)
+                self.bn1 = nn.BatchNorm2d(self.inplanes)
+            return super()._make_layer(block, _scaled(planes, width), *args, **kwargs)
+
+    network: nn.Module = ScaledResNet(models.resnet.BasicBlock, [2, 2, 2, 2])
+    if image_size <= _SMALL_IMAGES:
+        network.conv1 = nn.Conv2d(in_channels, _scaled(64, width), 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    network.fc = nn.Linear(_scaled(512, width), num_classes)
+    return network
+
+
+def _mobilenet_v3_small(width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    network: nn.Module = torchvision_models().mobilenet_v3_small(
+        weights=None, num_classes=num_classes, width_mult=width
+    )
+    return _fitted(network, in_channels, image_size)
+
+
+def _efficientnet_b0(width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    models: Any = torchvision_models()
+    settings, last_channel = models.efficientnet._efficientnet_conf("efficientnet_b0", width_mult=width, depth_mult=1.0)
+    network = models.EfficientNet(settings, dropout=0.2, last_channel=last_channel, num_classes=num_classes)
+    return _fitted(network, in_channels, image_size)
+
+
+VISION_FAMILIES: dict[str, Callable[[float, int, int, int], nn.Module]] = {
+    "resnet18": _resnet18,
+    "mobilenet_v3_small": _mobilenet_v3_small,
+    "efficientnet_b0": _efficientnet_b0,
+}
+"""Name -> ``factory(width, in_channels, num_classes, image_size)``."""
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(4, round(channels * width / 4) * 4)
+
+
+def _fitted(network: nn.Module, in_channels: int, image_size: int) -> nn.Module:
+    """Fit a mobile network to the images, their channels and, where they are small, their size; and to retraining."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # torchvision's 0.01 is for ImageNet: after the few steps of a short training the running statistics would
+            # still be their initial values, and the network would guess. All other networks here have 0.1 too.
+            module.momentum = _MOMENTUM
+    features: Any = network.features
+    first = features[0][0]
+    if in_channels != first.in_channels:
+        features[0][0] = nn.Conv2d(
+            in_channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
+        )
+    if image_size <= _SMALL_IMAGES:
+        strided = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
+        side = image_size
+        for module in reversed(strided):
+            # From the end: the last strides stay, as far as the images are large enough for them.
+            if side // 2 >= _LEAST_SIDE:
+                side //= 2
+            else:
+                module.stride = (1, 1)
+    return network

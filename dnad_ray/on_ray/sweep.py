@@ -1,0 +1,215 @@
+"""A sweep: all trials of a run as Ray Tune actors (may import ray)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
+from ray.tune.stopper import CombinedStopper, TimeoutStopper
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.data.loading import ImageData
+from dnad_ray.distill.teacher import TeacherFile
+from dnad_ray.errors import IncompleteRunError, one_line
+from dnad_ray.on_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel
+from dnad_ray.on_ray.distributed import WAITING_ROOM, PlaceCleaner, tune_shared_trial
+from dnad_ray.on_ray.mailbox import SweepStop, hand_over, stop_board
+from dnad_ray.on_ray.resources import Allotment, check_parts, idle_in_words
+from dnad_ray.on_ray.scheduler import ParetoScheduler
+from dnad_ray.on_ray.teacher_thread import Preparing
+from dnad_ray.on_ray.trainable import tune_trial
+from dnad_ray.on_ray.trial_source import Sampler, TrialSource
+from dnad_ray.on_ray.watcher import Watcher
+from dnad_ray.run_folder.reading import read_run, read_status
+from dnad_ray.run_folder.writing import write_status
+from dnad_ray.runtime.budget import Budget
+from dnad_ray.runtime.stopping import StopCheck, first_of
+from dnad_ray.search.prepare import Prepared, estimate_in_words
+from dnad_ray.storage.files import write_bytes
+from dnad_ray.storage.places import Place, address
+from dnad_ray.trials.dominance import Trajectories
+from dnad_ray.trials.plan import unfinished
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.board import Board
+
+__all__ = ["run_sweep"]
+
+_MAX_FAILURES = 2
+_LOGS = ("error.txt", "events.out.tfevents.*")
+_FULL_BELOW_BYTES = 2**20
+_GRACE_SECONDS = 120.0
+"""After the time budget, for trials to finish a step and save it; what hangs is ended then."""
+
+SamplerMaker = Callable[[RunConfig, Sequence[TrialSpec], Trajectories, ImageData], Sampler]
+
+
+def run_sweep(
+    config: RunConfig,
+    specs: Sequence[TrialSpec],
+    data: ImageData,
+    folder: Place,
+    board: Board,
+    *,
+    make: Callable[[Callable[[], None]], Prepared],
+    stop: StopCheck | None = None,
+    budget: Budget | None = None,
+    make_sampler: SamplerMaker | None = None,
+) -> None:
+    """Run or continue the trials that are not at their end, inside :func:`cluster`.
+
+    That ``fit`` returns is no success: ask :func:`dnad_ray.search.prepare.conclude`.
+
+    Args:
+        config: The run; its ``sweep`` section says what each trial gets.
+        specs: All trials.
+        data: Images; they go into the object store once.
+        folder: The run folder, on storage that every node sees.
+        board: Where to show progress.
+        make: Makes what else they share, while workers start where it can; called as :class:`Preparing` says.
+        stop: Asked ten times a second; trials then end after their step, with a checkpoint.
+        budget: What it may spend; None for no limit.
+        make_sampler: Makes who chooses trials from results, out of the trials at their end; None where all are chosen.
+
+    Raises:
+        ResourceError: If there is no space on the disk, or a node does not see the folder.
+        ConfigError: If there are too few images for the processes of a trial.
+        IncompleteRunError: If Ray gave up.
+        DnadRayError: If ``make`` raises it.
+        KeyboardInterrupt: If ``stop`` asked while that was at work.
+    """
+    budget = budget or Budget()
+    left = unfinished(specs, folder)
+    todo = left[: len(left) - len(budget.left_out(left))]
+    check_storage(folder)
+    check_parts(config, len(data.train))
+    allotment = allotment_of(config)
+    parallel = num_parallel(config, allotment, len(todo))
+    hint = idle_in_words(config, allotment, nodes(), parallel)
+    trajectories = _trajectories(config, specs, data, folder)
+    at_end = [spec for spec in specs if spec not in left]
+    watcher, messages = Watcher(folder, board), stop_board()
+
+    def prepare(check: Callable[[], None]) -> TeacherFile | None:
+        prepared = make(check)
+        board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
+        if hint is not None:
+            board.say(f"sweep: {hint}")
+        return prepared.teacher_file
+
+    def begin(teacher_file: TeacherFile | None) -> None:
+        watcher.open()
+        hand_over(messages, teacher_file)
+
+    preparing = Preparing(prepare, begin, stop)
+    source = TrialSource(
+        todo,
+        config,
+        folder,
+        budget=budget,
+        sampler=None if make_sampler is None else make_sampler(config, at_end, trajectories, data),
+        trajectories=trajectories,
+        on_chosen=board.expect,
+    )
+    ending = SweepStop(first_of(stop, preparing.request), messages)
+    limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
+    attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
+    with preparing, _tune_storage(folder / "ray", attempt) as storage:
+        tuner = tune.Tuner(
+            _trainable(config, data, folder, allotment, board=messages, deadline=budget.deadline),
+            tune_config=tune.TuneConfig(
+                search_alg=source,
+                scheduler=ParetoScheduler(trajectories, folder) if config.sweep.scheduler == "pareto" else None,
+                num_samples=len(todo),
+                max_concurrent_trials=parallel,
+                # A worker that has loaded everything goes on with the next trial; seeds and threads are set anew.
+                reuse_actors=allotment.processes == 1,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                # A new experiment each time: nothing of Tune's own state is ever unpickled to resume.
+                storage_path=storage,
+                name=attempt,
+                failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+                callbacks=[watcher, PlaceCleaner(folder), ending],
+                stop=CombinedStopper(ending, *limits),
+                verbose=0,
+            ),
+        )
+        # What a sampler chooses is written down, and nothing may be before trials can run; most mistakes show at once.
+        if make_sampler is not None or preparing.request() is not None:
+            preparing.finish()
+        try:
+            results = tuner.fit()
+        except Exception as error:
+            check_space(folder, _FULL_BELOW_BYTES)  # a full disk shows in many ways, few of which name it
+            if isinstance(error, TuneError | RayError | OSError | EOFError):
+                raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
+            raise
+        preparing.finish()
+        for index in range(len(results)):
+            _note_failure(folder, results[index])
+
+
+@contextlib.contextmanager
+def _tune_storage(folder: Place, attempt: str) -> Iterator[str]:
+    """Give Tune a folder on the disk of this machine; what people read of it is brought to a URL at the end.
+
+    Trials write their own records and checkpoints, and none through Tune: no other node needs this folder.
+    """
+    if isinstance(folder, Path):
+        yield str(folder)
+        return
+    with TemporaryDirectory(prefix="dnad-ray-") as storage:
+        try:
+            yield storage
+        finally:
+            for file in Path(storage, attempt).rglob("*"):
+                if file.is_file() and any(fnmatch(file.name, pattern) for pattern in _LOGS):
+                    write_bytes(folder / file.relative_to(storage).as_posix(), file.read_bytes())
+
+
+def _trainable(config: RunConfig, data: ImageData, folder: Place, allotment: Allotment, **ends: Any) -> Any:
+    """Return what Tune runs for each trial, with what it needs, what it may use, and what ends it before its time."""
+    given: dict[str, Any] = {"base": config, "folder": address(folder), **ends}
+    if allotment.processes > 1:
+        trial = tune.with_parameters(tune_shared_trial, **given, images=[ray.put(data)], allotment=allotment)
+        return tune.with_resources(trial, tune.PlacementGroupFactory(WAITING_ROOM))
+    trial = tune.with_parameters(
+        tune_trial,
+        **given,
+        data=data,
+        num_threads=allotment.threads,
+        gpu_share=allotment.gpus,
+    )
+    return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
+
+
+def _trajectories(config: RunConfig, specs: Sequence[TrialSpec], data: ImageData, folder: Place) -> Trajectories:
+    """Return what the trials recorded in earlier commands."""
+    known = Trajectories(len(data.validation), config.sweep.noise_factor, config.sweep.patience)
+    settings = {spec.name: spec.setting for spec in specs}
+    for row in read_run(folder).snapshots:
+        known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
+    return known
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"])
+
+
+def _note_failure(folder: Place, result: Any) -> None:
+    """Write down why a trial failed that Ray gave up on; the trial itself could not."""
+    if result.error is not None:
+        name = result.config["trial"]
+        reason = str(result.error).strip().splitlines()[-1]
+        details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
+        write_status(folder, name, "failed", reason=reason, **details)

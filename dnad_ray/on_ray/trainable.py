@@ -1,0 +1,110 @@
+"""A trial as a Ray Tune actor (may import ray)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import torch
+from ray import tune
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.data.loading import ImageData
+from dnad_ray.distill.teacher import Teacher, TeacherFile, load_teacher
+from dnad_ray.on_ray.mailbox import RemoteStop, taken_from
+from dnad_ray.on_ray.reports import Reporter
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper, checkpoints_of
+from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.runtime.budget import time_check
+from dnad_ray.runtime.devices import device_for, limit_memory
+from dnad_ray.runtime.random_states import seed_all
+from dnad_ray.runtime.stopping import StopCheck, StopRequest, first_of
+from dnad_ray.search.trial import run_trial
+from dnad_ray.storage.background_writer import BackgroundWriter
+from dnad_ray.storage.places import place
+from dnad_ray.trials.spec import spec_of
+
+__all__ = ["stop_check", "tune_trial"]
+
+_teachers: dict[tuple[str, str | None, torch.device], Teacher] = {}
+"""The teacher that this worker has loaded: nothing in a trial changes it, so the next trial imitates the same one."""
+
+
+def tune_trial(
+    config: Mapping[str, Any],
+    *,
+    base: RunConfig,
+    data: ImageData,
+    folder: str,
+    num_threads: int,
+    gpu_share: float = 0.0,
+    board: Any,
+    deadline: float | None = None,
+) -> None:
+    """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
+
+    Args:
+        config: ``{"trial": name, "overrides": what it changes in the run's configuration}``.
+        base: Configuration of the run.
+        data: Images, from the object store (read-only, shared by the trials of a node).
+        folder: The run folder, on storage that every node sees.
+        num_threads: CPUs of the trial.
+        gpu_share: Share of its GPU that the trial was given, 1 for a whole one.
+        board: What :func:`dnad_ray.on_ray.mailbox.stop_board` returned; the teacher comes from there.
+        deadline: When to pause, in seconds since the epoch; None for never.
+    """
+    importlib.import_module("torch._dynamo")  # the first optimizer would load it, which takes a second
+    gift = taken_from(board)  # torch is loaded by now, which takes as long as a small teacher
+    if not gift:
+        Reporter(tune.report).end(stopped="asked before it began")
+        return
+    if (request := time_check(deadline)()) is not None:
+        Reporter(tune.report).end(stopped=request.reason)  # it waited for resources until there was no time left
+        return
+    # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
+    torch.set_num_threads(num_threads)
+    spec, run_folder = spec_of(base, config["trial"], config["overrides"]), place(folder)
+    seed_all(spec.config.seed)
+    device = device_for(spec.config.train.device)
+    limit_memory(device, gpu_share)
+    teacher = None if gift[0] is None else _teacher_of(gift[0], device)
+    # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
+    ended: dict[str, Any] = {}
+    with BackgroundWriter() as writer:
+        checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name), writer.settle)
+
+        def report(metrics: dict[str, Any]) -> None:
+            writer.settle()  # nobody hears of what is not in the run folder
+            tune.report(metrics)
+
+        # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
+        reporter = Reporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
+        saved, stop = checkpoints.newest(), stop_check(board, deadline)
+        with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
+            for event, state in events:
+                if isinstance(event, StopRequest):
+                    checkpoints.keep(state.state_dict, state.step)
+                    ended = {"step": state.step, "stopped": event.reason}
+                    continue
+                reporter.add(event, state.is_finished)
+                if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+                    reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
+                    checkpoints.keep(state.state_dict, state.step)
+        writer.settle()  # only now does the status say how it ended
+        reporter.end(**ended)
+
+
+def stop_check(board: Any, deadline: float | None) -> StopCheck:
+    """Return what ends a trial before its time: a request on the board, or the time."""
+    return first_of(None if board is None else RemoteStop(board), time_check(deadline))
+
+
+def _teacher_of(file: TeacherFile, device: torch.device) -> Teacher:
+    key = (file.description, file.factory, device)  # a description has the digest of the weights
+    if key not in _teachers:
+        teacher = load_teacher(file, device)
+        _teachers.clear()
+        _teachers[key] = teacher
+    return _teachers[key]

@@ -1,0 +1,102 @@
+"""Where Tune gets its trials from: one after the other, until they or the time are used up (may import ray)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, final
+
+from ray.tune.search import Searcher
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.runtime.budget import Budget
+from dnad_ray.storage.places import Place
+from dnad_ray.trials.dominance import Trajectories
+from dnad_ray.trials.plan import register
+from dnad_ray.trials.spec import TrialSpec, spec_of
+
+__all__ = ["Sampler", "TrialSource"]
+
+
+class Sampler(Protocol):
+    """Who chooses settings and learns from what became of them."""
+
+    def ask(self, trial_id: str) -> dict[str, Any]:
+        """Return the config values to try next, without a seed."""
+
+    def tell(self, trial_id: str, spec: TrialSpec, has_failed: bool) -> None:
+        """Say that a trial ended; one that was not asked for here is told too."""
+
+
+@final
+class TrialSource(Searcher):
+    """Hands out the trials that are to do; those that nobody has chosen yet are chosen then, and written down.
+
+    Args:
+        todo: Trials, in order.
+        config: The run.
+        folder: The run folder.
+        budget: No trial begins after its time.
+        sampler: Chooses; None where all trials are chosen.
+        trajectories: Where reported snapshots are noted.
+        on_chosen: Called with every trial that was chosen just now.
+    """
+
+    def __init__(
+        self,
+        todo: Sequence[TrialSpec],
+        config: RunConfig,
+        folder: Place,
+        *,
+        budget: Budget,
+        sampler: Sampler | None,
+        trajectories: Trajectories,
+        on_chosen: Callable[[TrialSpec], None],
+    ) -> None:
+        super().__init__()
+        self._todo, self._config, self._folder, self._budget = list(todo), config, folder, budget
+        self._sampler, self._trajectories, self._on_chosen = sampler, trajectories, on_chosen
+        self._running: dict[str, TrialSpec] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher to restore an experiment; we never restore one, but go on from our own records.
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the configuration of Tune's next trial, or that there is none."""
+        if not self._todo or self._budget.is_spent():
+            return Searcher.FINISHED
+        spec = self._todo.pop(0)
+        if not spec.is_chosen:
+            assert self._sampler is not None
+            chosen = {**self._sampler.ask(trial_id), "seed": self._config.seed}
+            spec = spec_of(self._config, spec.name, chosen)
+            register(self._folder, spec)
+            self._on_chosen(spec)
+        self._running[trial_id] = spec
+        return {"trial": spec.name, "overrides": dict(spec.overrides)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note a snapshot."""
+        self._note(self._running[trial_id], result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Let the sampler learn from a trial that ended."""
+        spec = self._running.pop(trial_id, None)
+        if spec is None:  # told already
+            return
+        if result:
+            self._note(spec, result)
+        if self._sampler is not None:
+            self._sampler.tell(trial_id, spec, error)
+
+    def _note(self, spec: TrialSpec, result: dict[str, Any]) -> None:
+        self._trajectories.take(spec.name, spec.setting, result)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Save nothing: what a resume needs stands in the run folder."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""

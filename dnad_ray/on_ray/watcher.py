@@ -1,0 +1,84 @@
+"""What a sweep shows while its trials report (may import ray)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any, final
+
+from ray import tune
+
+from dnad_ray.on_ray.reports import records_in
+from dnad_ray.run_folder.reading import read_status
+from dnad_ray.storage.places import Place
+from dnad_ray.trials.spec import DONE
+from dnad_ray.watch.board import Board
+
+__all__ = ["Watcher"]
+
+
+@final
+class Watcher(tune.Callback):
+    """Hands what trials report to the board; whatever goes wrong in showing must not end the experiment.
+
+    Args:
+        folder: The run folder, where a trial says how it ended.
+        board: Where to show them.
+    """
+
+    def __init__(self, folder: Place, board: Board) -> None:
+        self._folder, self._board = folder, board
+        self._waiting: list[str] | None = []
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Show those trials that have waited, and from now on each that starts: they have all that they need."""
+        with self._lock:
+            waiting, self._waiting = self._waiting or [], None
+        for name in waiting:
+            self._board.trial_began(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show that a trial runs."""
+        with contextlib.suppress(Exception):
+            name = trial.config["trial"]
+            with self._lock:
+                if self._waiting is not None:
+                    self._waiting.append(name)
+                    return
+            self._board.trial_began(name)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Show what a trial reported."""
+        with contextlib.suppress(Exception):
+            for record in records_in(result):
+                self._board.report(trial.config["trial"], record)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show how a trial came to its end."""
+        with contextlib.suppress(Exception):
+            name = trial.config["trial"]
+            if self._waiting is not None:
+                return  # it never began
+            status = read_status(self._folder, name)
+            is_told = status["state"] in {*DONE, "interrupted", "paused"}
+            # A trial that ends without saying how did not come to its end; so says `conclude`, too.
+            self._board.trial_ended(name, status["state"] if is_told else "failed", status.get("reason"))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say that a worker failed."""
+        with contextlib.suppress(Exception):
+            self._board.say(f"{trial.config['trial']}: the worker failed; Ray tries again ({trial.path}/error.txt)")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say that a trial failed for good."""
+        with contextlib.suppress(Exception):
+            name = trial.config["trial"]
+            self._board.say(f"{name}: failed too often ({trial.path}/error.txt)")
+            self._board.trial_ended(name, "failed", f"failed too often ({trial.path}/error.txt)")

@@ -1,0 +1,69 @@
+"""The images that retraining sees: search and validation images together, and test images once, at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from dnad_ray.config.retrain import RetrainConfig
+from dnad_ray.config.run import DataConfig
+from dnad_ray.data.images import Augmentation, ImageData, ImageSource, Progress, Split
+from dnad_ray.data.loading import load_data, load_test
+from dnad_ray.data.streaming import FileSplit
+from dnad_ray.errors import DataError
+
+__all__ = ["RetrainImages", "load_retrain_images", "varied_as"]
+
+_CUTOUT_SIZE = 32
+
+
+class RetrainImages(NamedTuple):
+    """What networks are trained on and measured with.
+
+    Attributes:
+        data: ``train`` is everything that a search saw, its validation images included where there are test images;
+            ``validation`` is the split that measures. Mean and deviation are those of the search.
+        split: ``test``, or ``validation`` where the data have no test images.
+    """
+
+    data: ImageData
+    split: str
+
+
+def load_retrain_images(config: DataConfig, progress: Progress | None = None) -> RetrainImages:
+    """Load the images of a run for retraining.
+
+    Without test images the networks are measured on the validation images on which the search selected them, and are
+    not trained on these; the record says so.
+
+    Raises:
+        DataError: If the data cannot be used, or their test images have another number of channels.
+    """
+    data = load_data(config, progress)
+    test = load_test(config, progress)
+    if test is None:
+        return RetrainImages(data, "validation")
+    if test.channels != data.in_channels:
+        raise DataError("test images", f"{test.channels} channels", f"{data.in_channels}, as the training images have")
+    joined = dataclasses.replace(data, train=_joined(data.train, data.validation), validation=test)
+    return RetrainImages(joined, "test")
+
+
+def varied_as(config: RetrainConfig, data: ImageData) -> ImageData:
+    """Return the data with training images varied as a protocol wants; random crops come on top, on the device."""
+    cutout = round(config.cutout * data.image_size / _CUTOUT_SIZE)
+    suits = data.augmentation if config.augment == "auto" else Augmentation()
+    return dataclasses.replace(data, augmentation=dataclasses.replace(suits, cutout=cutout))
+
+
+def _joined(first: ImageSource, second: ImageSource) -> ImageSource:
+    if isinstance(first, Split) and isinstance(second, Split):
+        return Split(
+            images=np.concatenate([first.images, second.images]), labels=np.concatenate([first.labels, second.labels])
+        )
+    files, others = cast(FileSplit, first), cast(FileSplit, second)
+    return dataclasses.replace(
+        files, paths=(*files.paths, *others.paths), labels=np.concatenate([files.labels, others.labels])
+    )

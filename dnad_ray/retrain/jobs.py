@@ -1,0 +1,233 @@
+"""Jobs of retraining on disk: one network, one protocol, one seed; each can be killed and goes on exactly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dnad_ray.config.retrain import RetrainConfig
+from dnad_ray.config.run import DataConfig
+from dnad_ray.costs.trace import COUNTER
+from dnad_ray.distill.teacher import Teacher
+from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.networks.network_file import write_network
+from dnad_ray.networks.spec import Subject, cost_of, images_of
+from dnad_ray.retrain.data import RetrainImages
+from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.run_folder.checkpoints import keep_checkpoint, load_newest
+from dnad_ray.run_folder.jobs import job_folder, read_job_status
+from dnad_ray.run_folder.records import Retrained
+from dnad_ray.run_folder.writing import write_result
+from dnad_ray.runtime.processes import ALONE, Ranks, share_state
+from dnad_ray.runtime.stopping import StopCheck, StopRequest
+from dnad_ray.storage.digests import digest_of_data
+from dnad_ray.storage.files import write_json
+from dnad_ray.storage.places import Place
+
+__all__ = ["ENDED", "Job", "job_of", "run_job", "unfinished_jobs"]
+
+ENDED = frozenset({"finished", "stopped"})
+"""States that a second command leaves alone: at its end, or a loss that would diverge again."""
+
+CHECKPOINT_SECONDS = 60.0
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Told the name of a job and the entry of an epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be trained; plain enough to be sent anywhere.
+
+    Attributes:
+        name: Name of its folder: a digest of everything that decides its result.
+        subject: Which network.
+        config: The protocol.
+        recipe: Name of the recipe that the protocol began with.
+        seed: Seed.
+        protocol: Digest of settings and data: what is equal for networks that were trained alike.
+        proxy_accuracy: Of the best-scored snapshot of the network, None where there is none.
+        inherited: The safetensors of a snapshot to begin with; empty for random weights.
+    """
+
+    name: str
+    subject: Subject
+    config: RetrainConfig
+    recipe: str
+    seed: int
+    protocol: str
+    proxy_accuracy: float | None = None
+    inherited: bytes = b""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "name": self.name,
+            "network": self.subject.to_dict(),
+            "settings": self.config.model_dump(mode="json"),
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "protocol": self.protocol,
+            "proxy_accuracy": self.proxy_accuracy,
+            "inherited": bool(self.inherited),
+        }
+
+
+def job_of(
+    subject: Subject,
+    config: RetrainConfig,
+    recipe: str,
+    seed: int,
+    data: DataConfig,
+    *,
+    proxy_accuracy: float | None = None,
+    inherited: bytes = b"",
+) -> Job:
+    """Return the job that trains a network so; the same arguments give the same name."""
+    images = data.model_dump(mode="json", exclude={"root", "download", "storage", "workers"})
+    settings = config.model_dump(mode="json", exclude={"init_channels", "device"})
+    protocol = digest_of_data({"settings": settings, "data": images, "inherited": bool(inherited)})
+    network = {**subject.to_dict(), "digest": subject.digest}
+    name = digest_of_data({"network": network, "protocol": protocol, "seed": seed})
+    return Job(
+        name=name,
+        subject=subject,
+        config=config,
+        recipe=recipe,
+        seed=seed,
+        protocol=protocol,
+        proxy_accuracy=proxy_accuracy,
+        inherited=inherited,
+    )
+
+
+def unfinished_jobs(jobs: list[Job], run: Place) -> list[Job]:
+    """Return the jobs that are not at their end."""
+    return [job for job in jobs if read_job_status(run, job.name)["state"] not in ENDED]
+
+
+def run_job(
+    job: Job,
+    images: RetrainImages,
+    run: Place,
+    *,
+    teacher: Teacher | None = None,
+    stop: StopCheck | None = None,
+    ranks: Ranks = ALONE,
+    report: Report | None = None,
+) -> str:
+    """Train a job from where it stands, measure it once, and write its record.
+
+    Args:
+        job: The job.
+        images: Images.
+        run: The run folder.
+        teacher: Who is imitated, if the protocol wants that.
+        stop: Asked before each step.
+        ranks: The processes that share the job; the first one writes.
+        report: Told of each epoch.
+
+    Returns:
+        The state that its status says.
+    """
+    folder = job_folder(run, job.name)
+    state = RetrainState(job.subject, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
+    saved = share_state(
+        ranks, load_newest((folder / "checkpoints").glob("*")) if ranks.is_first else None, state.device
+    )
+    if saved is not None:
+        state.load_state_dict(saved)
+    elif job.inherited:
+        state.inherit(job.inherited)
+    if not ranks.is_first:
+        return _follow(state, stop)
+    write_json(folder / "job.json", job.to_dict())
+    facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
+    _write_status(run, job, "running", **facts)
+    saved_at = time.monotonic()
+
+    def check() -> StopRequest | None:
+        """Asked before each step, when the state is complete: an epoch may take an hour."""
+        nonlocal saved_at
+        if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+            saved_at = time.monotonic()
+        return None if stop is None else stop()
+
+    try:
+        for event in train(state, check):
+            if isinstance(event, StopRequest):
+                keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+                _write_status(run, job, event.state, reason=event.reason, step=state.step, **facts)
+                return event.state
+            write_json(folder / "history.json", state.history)
+            if report is not None:
+                report(job.name, event)
+            if state.is_finished:
+                keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+    except NonFiniteLossError as error:
+        _write_status(run, job, "stopped", reason=str(error), **facts)
+        return "stopped"
+    record = _record(job, state, images, run)
+    write_network(folder, state.trained(), job.subject, images.data, record.to_dict())
+    write_result(run, record)
+    _write_status(run, job, "finished", **facts)
+    return "finished"
+
+
+def _follow(state: RetrainState, stop: StopCheck | None) -> str:
+    """Take part in what the first process does, and write nothing."""
+    try:
+        for event in train(state, stop):
+            if isinstance(event, StopRequest):
+                return event.state
+    except NonFiniteLossError:
+        return "stopped"
+    state.measure()
+    return "finished"
+
+
+def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) -> Retrained:
+    """Measure a network at its end: the one look at the images that are kept for it."""
+    accuracy = state.measure()
+    last, genotype, data = state.history[-1], job.subject.genotype, images.data
+    cost = cost_of(job.subject, images_of(data))
+    return Retrained(
+        run=run.name,
+        job=job.name,
+        origin=job.subject.origin,
+        model=job.subject.model,
+        digest=job.subject.digest,
+        recipe=job.recipe,
+        protocol=job.protocol,
+        seed=job.seed,
+        epochs=job.config.epochs,
+        init_channels=job.subject.init_channels,
+        width=job.subject.width,
+        num_cells=0 if genotype is None else len(genotype.cells),
+        num_operations=0 if genotype is None else genotype.pruned().num_operations,
+        dataset=data.name,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        macs=cost.macs,
+        macs_conv_linear=cost.macs_conv_linear,
+        params=cost.params,
+        counter=COUNTER,
+        proxy_accuracy=job.proxy_accuracy,
+        accuracy=accuracy,
+        split=images.split,
+        num_images=len(data.validation),
+        train_loss=last["train_loss"],
+        train_accuracy=last["train_accuracy"],
+        inherited=bool(job.inherited),
+        ema=job.config.ema_decay is not None,
+        kd=state.teacher is not None,
+        device=state.device.type,
+        device_seconds=state.device_seconds,
+    )
+
+
+def _write_status(run: Place, job: Job, state: str, **details: Any) -> None:
+    write_json(job_folder(run, job.name) / "status.json", {"state": state, **details})

@@ -1,0 +1,133 @@
+"""From what a user asks for to jobs: which networks, at which width, by which protocol, under which seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dnad_ray.config.retrain import RetrainConfig
+from dnad_ray.config.run import RunConfig
+from dnad_ray.data.images import ImageData
+from dnad_ray.errors import ConfigError, GenotypeError
+from dnad_ray.networks.spec import Subject, check_fits, images_of, scaled_to
+from dnad_ray.retrain.jobs import Job, job_of
+from dnad_ray.run_folder.genotypes import Found
+
+__all__ = ["Request", "chosen", "jobs_for", "subjects_for"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        config: The protocol.
+        recipe: The recipe that it began with.
+        seeds: How many seeds.
+        first_seed: The first of them.
+        max_macs: Widen or narrow each network to at most that many multiply-adds; None for no limit.
+        max_params: Likewise parameters.
+        digests: Beginnings of the digests that are wanted; none for all.
+        limit: Most networks, spread evenly over the front by cost; None for all.
+        transfer: Whether other images are asked for than those that the networks were searched on.
+    """
+
+    config: RetrainConfig
+    recipe: str
+    seeds: int = 1
+    first_seed: int = 0
+    max_macs: int | None = None
+    max_params: int | None = None
+    digests: tuple[str, ...] = ()
+    limit: int | None = None
+    transfer: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("--seeds", self.seeds), ("--networks", self.limit)):
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "at least 1")
+        for name, value in (("--max-macs", self.max_macs), ("--max-params", self.max_params)):
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "at least 1")
+        if not 0 <= self.first_seed < 2**31 - self.seeds:
+            raise ConfigError("--seed", self.first_seed, f"0 to {2**31 - self.seeds - 1}")
+
+
+def chosen(found: Sequence[Found], request: Request) -> list[Found]:
+    """Return the networks that are wanted, of a front in its order.
+
+    Raises:
+        GenotypeError: If a digest is wanted that is not there.
+    """
+    result = list(found)
+    if request.digests:
+        digests = [entry.genotype.digest for entry in found]
+        for wanted in request.digests:
+            if sum(digest.startswith(wanted) for digest in digests) != 1:
+                raise GenotypeError("--digest", wanted, f"the beginning of exactly one of {', '.join(digests)}")
+        result = [e for e in found if any(e.genotype.digest.startswith(wanted) for wanted in request.digests)]
+    if request.limit is not None and request.limit < len(result):
+        last = len(result) - 1
+        places = [round(i * last / max(1, request.limit - 1)) for i in range(request.limit)]
+        result = [result[place] for place in places]
+    return result
+
+
+def subjects_for(found: Sequence[Found], request: Request, run: RunConfig, data: ImageData) -> list[Subject]:
+    """Return the networks at the width at which they are trained.
+
+    Raises:
+        GenotypeError: If one does not fit the images, or was searched for others and these were not asked for.
+        ConfigError: If one cannot be made small enough.
+    """
+    images = images_of(data)
+    subjects = []
+    for entry in found:
+        searched = (entry.image_size or data.image_size, entry.num_classes or data.num_classes)
+        if not request.transfer and searched != (data.image_size, data.num_classes):
+            raise GenotypeError(
+                f"images for network {entry.genotype.digest}",
+                f"{data.num_classes} classes of {data.image_size} pixels",
+                f"{searched[1]} classes of {searched[0]} pixels, for which it was searched; --data or --image-size "
+                "say that others are meant",
+            )
+        width = request.config.init_channels or entry.init_channels or run.evaluation.init_channels
+        subject = Subject(
+            origin=entry.origin, genotype=entry.genotype.pruned(), init_channels=width, stem=run.space.stem
+        )
+        check_fits(subject, images)
+        if request.max_macs is not None or request.max_params is not None:
+            subject = scaled_to(subject, images, max_macs=request.max_macs, max_params=request.max_params)
+        subjects.append(subject)
+    return subjects
+
+
+def jobs_for(
+    subjects: Sequence[Subject],
+    request: Request,
+    run: RunConfig,
+    scores: dict[str, float] | None = None,
+    inherited: dict[str, bytes] | None = None,
+) -> list[Job]:
+    """Return the jobs: every network under every seed, seed by seed, so that a stop leaves whole rounds.
+
+    Args:
+        subjects: The networks.
+        request: What is asked for.
+        run: Whose data they are trained on.
+        scores: Proxy accuracies by digest.
+        inherited: Weights of snapshots by digest, to begin with.
+    """
+    return [
+        job_of(
+            subject,
+            request.config,
+            request.recipe,
+            request.first_seed + number,
+            run.data,
+            proxy_accuracy=(scores or {}).get(subject.digest),
+            inherited=(inherited or {}).get(subject.digest, b""),
+        )
+        for number in range(request.seeds)
+        for subject in subjects
+    ]

@@ -1,0 +1,154 @@
+"""Checkpoints that are whole or not used: fixed file names and a manifest that is written last.
+
+A torn checkpoint stays on disk, a retry may merge into the same folder, and flipped bits pass silently through
+torch: the loader reads only what the manifest lists, with the size and the SHA-256 that it lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+import torch
+
+from dnad_ray.errors import UserError
+from dnad_ray.storage.files import read_file, write_bytes, write_json
+from dnad_ray.storage.places import Place, remove_folder
+from dnad_ray.storage.weights_reader import MAX_BYTES, parse_state
+from search_spaces.json_reader import parse_json
+
+__all__ = [
+    "CheckpointKeeper",
+    "checkpoints_of",
+    "keep_checkpoint",
+    "load_newest",
+    "prune_checkpoints",
+    "save_checkpoint",
+]
+
+SCHEMA = 2
+_STATE, _MANIFEST = "state.pt", "manifest.json"
+_LARGEST_MANIFEST = 10_000
+LONGEST_GAP_SECONDS = 30.0
+"""Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
+LEAST_GAP_FACTOR = 100.0
+"""Least time between two checkpoints, in multiples of what the last one took: they cost at most one hundredth."""
+LEAST_GAP_SECONDS = 5.0
+"""Least time between two checkpoints: to start a worker anew takes about as long, so less is not worth saving."""
+
+
+@final
+class CheckpointKeeper:
+    """The checkpoints of a trial, no more often than they are worth.
+
+    What a killed trial repeats gives the same snapshots again, so a checkpoint saves time and nothing else: where
+    snapshots come faster than a hundred times what it takes to write one, or within seconds, most of them do without.
+
+    Args:
+        checkpoints: The folder that :func:`checkpoints_of` names.
+        settle: Called before each checkpoint; returns when all that an attempt from there will not write again stands.
+    """
+
+    def __init__(self, checkpoints: Place, settle: Callable[[], None] | None = None) -> None:
+        self._checkpoints, self._settle = checkpoints, settle
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    def newest(self) -> dict[str, Any] | None:
+        """Return the state to continue from, None to begin."""
+        return load_newest(self._checkpoints.glob("*"))
+
+    def is_due(self, *, wanted: bool) -> bool:
+        """Whether to keep a checkpoint now.
+
+        Args:
+            wanted: Whether something happened that had better not be repeated, such as a snapshot.
+        """
+        passed = time.monotonic() - self._last
+        return passed > LONGEST_GAP_SECONDS or (
+            wanted and passed >= max(LEAST_GAP_SECONDS, LEAST_GAP_FACTOR * self._cost)
+        )
+
+    def keep(self, state: Callable[[], dict[str, Any]], step: int) -> None:
+        """Add a checkpoint and remove the ones before the two newest.
+
+        Args:
+            state: Returns plain data and tensors, as :meth:`dnad_ray.search.loop.SearchState.state_dict` does.
+            step: Optimisation steps taken.
+        """
+        if self._settle is not None:
+            self._settle()
+        began = time.monotonic()
+        keep_checkpoint(self._checkpoints, state(), step)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+
+def checkpoints_of(folder: Place, trial: str) -> Place:
+    """Return the folder of a trial's checkpoints in the run folder; each is named by its step."""
+    return folder / "trials" / trial / "checkpoints"
+
+
+def keep_checkpoint(checkpoints: Place, state: dict[str, Any], step: int) -> None:
+    """Add a checkpoint to those of a trial, and remove the ones before the two newest."""
+    save_checkpoint(checkpoints / f"{step:08d}", state, step)
+    prune_checkpoints(checkpoints)
+
+
+def save_checkpoint(folder: Place, state: dict[str, Any], step: int) -> None:
+    """Write ``state`` (plain data and tensors) into ``folder``.
+
+    Args:
+        folder: One checkpoint's own folder.
+        state: What :meth:`dnad_ray.search.loop.SearchState.state_dict` returned.
+        step: Optimisation steps taken; among several checkpoints the highest is the newest.
+    """
+    (folder / _MANIFEST).unlink(missing_ok=True)  # while the files change, the folder is no checkpoint
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_bytes(folder / _STATE, content)
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(folder / _MANIFEST, {"schema": SCHEMA, "step": step, "files": {_STATE: entry}})
+
+
+def load_newest(folders: Iterable[Place]) -> dict[str, Any] | None:
+    """Return the state of the newest intact checkpoint among ``folders``, None if there is none.
+
+    What does not match its manifest is passed over in favour of the one before it.
+    """
+    manifests = [(folder, manifest) for folder in folders if (manifest := _manifest_of(folder)) is not None]
+    for folder, manifest in sorted(manifests, key=lambda pair: pair[1]["step"], reverse=True):
+        state = _state_of(folder / _STATE, manifest["files"][_STATE])
+        if state is not None:
+            return state
+    return None
+
+
+def prune_checkpoints(folder: Place, keep: int = 2) -> None:
+    """Remove all but the newest ``keep`` checkpoints below ``folder``; two, so that a torn one is no loss."""
+    for old in sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)[:-keep]:
+        remove_folder(old)
+
+
+def _manifest_of(folder: Place) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = parse_json(read_file(folder / _MANIFEST, _LARGEST_MANIFEST), _MANIFEST)
+        entry = manifest["files"][_STATE]
+        is_ours = manifest["schema"] == SCHEMA and type(manifest["step"]) is int and {"size", "sha256"} <= entry.keys()
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest if is_ours else None
+
+
+def _state_of(file: Place, entry: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        content = read_file(file, MAX_BYTES)
+        if len(content) != entry["size"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            return None
+        return parse_state(content, file.name)
+    except (OSError, UserError):
+        return None

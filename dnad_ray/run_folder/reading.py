@@ -1,0 +1,230 @@
+"""A run folder as plain data, also while it is still being written (:mod:`dnad_ray.run_folder.layout`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dnad_ray.errors import RunFolderError, UserError, one_line
+from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, SAFE_NAME, checked_name
+from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, checked_record, merge, parse_snapshots
+from dnad_ray.storage import parquet_reader, yaml_reader
+from dnad_ray.storage.files import is_inside, read_file
+from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.yaml_reader import parse_yaml
+from search_spaces import json_reader
+from search_spaces.genotype import MAX_BYTES as MAX_GENOTYPE_BYTES
+from search_spaces.genotype import Genotype
+from search_spaces.json_reader import parse_json
+
+__all__ = [
+    "RunContents",
+    "is_run",
+    "list_trials",
+    "read_final_step",
+    "read_genotype",
+    "read_run",
+    "read_status",
+]
+
+_LARGEST_MARKER = 100_000
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """Everything that a run folder holds, as plain data.
+
+    Attributes:
+        path: The folder.
+        name: Name of the run.
+        config: The resolved configuration as nested dictionaries.
+        table: One row per snapshot (columns as ``SNAPSHOT_COLUMNS``), ordered by trial and step;
+            one per (trial, step).
+        history: For each trial its epoch reports, in order.
+        status: For each trial ``{"state": ..., "reason": ..., ...}``.
+        problems: One sentence for each file that could not be read.
+    """
+
+    path: Place
+    name: str
+    config: dict[str, Any]
+    table: pa.Table
+    history: dict[str, list[dict[str, Any]]]
+    status: dict[str, dict[str, Any]]
+    problems: tuple[str, ...]
+
+    @cached_property
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The rows of the table as dictionaries."""
+        rows: list[dict[str, Any]] = self.table.to_pylist()
+        return rows
+
+
+def is_run(path: Place) -> bool:
+    """Whether ``path`` is a folder that :func:`create_run` made."""
+    return (path / "run.json").is_file()
+
+
+def read_run(path: str | Place) -> RunContents:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunFolderError: If the folder is missing, holds no run, or was written by a newer version.
+    """
+    folder = place(path)
+    marker = _read_marker(folder)
+    problems: list[str] = []
+    try:
+        config = parse_yaml(read_file(folder / "config.yaml", yaml_reader.MAX_BYTES), "config.yaml")
+    except (OSError, UserError) as error:
+        problems.append(f"config.yaml cannot be read: {one_line(error)}")
+        config = {}
+    history: dict[str, list[dict[str, Any]]] = {}
+    status: dict[str, dict[str, Any]] = {}
+    stored = _read_parquet(folder, problems)
+    table = folder / "snapshots.parquet"
+    made = table.stat().st_mtime_ns if isinstance(table, Path) and table.is_file() else 0
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for trial in _trial_folders(folder, problems):
+        steps = _steps_of(stored, trial.name)
+        for file in _sorted(trial.glob("snapshots/*.json")):
+            if file.stem.isdecimal() and int(file.stem) in steps and _is_older(file, made):
+                continue  # the table was made of it
+            row = _read_snapshot(file, problems)
+            if row is not None:
+                rows[(row["trial"], row["step"])] = row
+        history[trial.name] = _read_json(trial / "history.json", list, [], problems)
+        status[trial.name] = {"state": "unknown"} | _read_json(trial / "status.json", dict, {}, problems)
+    return RunContents(
+        path=folder,
+        name=str(marker.get("name", folder.name))[:_LONGEST_NAME],
+        config=config if isinstance(config, dict) else {},
+        table=merge(stored, rows.values()),
+        history=history,
+        status=status,
+        problems=tuple(problems),
+    )
+
+
+def read_status(folder: Place, trial: str) -> dict[str, Any]:
+    """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
+    status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
+    return {"state": "unknown"} | status
+
+
+def list_trials(folder: Place) -> list[str]:
+    """Return the names of the trials that a run folder knows of, sorted; none where there is no such folder."""
+    return sorted(path.name for path in folder.glob("trials/*") if path.is_dir())
+
+
+def read_final_step(folder: Place, trial: str) -> int | None:
+    """Return the step of the final snapshot of a trial, None where it has none."""
+    for file in _sorted(folder.glob(f"trials/{trial}/snapshots/*.json"))[-1:]:
+        row = _read_snapshot(file, [])
+        if row is not None and row["kind"] == "final":
+            return int(row["step"])
+    return None
+
+
+def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
+    """Read a genotype file, or the genotype ``digest`` of the run folder ``path``.
+
+    Raises:
+        GenotypeError: If the file is not a genotype or is of a newer schema.
+        RunFolderError: If there is no such file.
+    """
+    root = place(path, "genotype")
+    file = root if digest is None else root / "genotypes" / f"{checked_name(digest, 'digest')}.json"
+    try:
+        content = read_file(file, MAX_GENOTYPE_BYTES, follow_links=digest is None)
+    except OSError as error:
+        raise RunFolderError("genotype", address(file), "a readable genotype JSON file") from error
+    found = Genotype.from_json(content, origin=address(file))
+    if digest is not None and found.digest != digest:
+        raise RunFolderError("genotype", address(file), f"the genotype of its name; it holds {found.digest}")
+    return found
+
+
+def _sorted(places: Iterable[Place]) -> list[Place]:
+    return sorted(places, key=lambda path: path.name)
+
+
+def _read_marker(folder: Place) -> dict[str, Any]:
+    try:
+        if not (reached(folder) and folder.is_dir()):
+            raise RunFolderError("run folder", address(folder), "an existing run folder")
+        marker = parse_json(read_file(folder / "run.json", _LARGEST_MARKER), "run.json")
+    except RunFolderError:
+        raise
+    except (OSError, UserError) as error:
+        raise RunFolderError(
+            "run folder", address(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
+        ) from error
+    if not isinstance(marker, dict) or marker.get("kind") != MARKER_KIND:
+        raise RunFolderError("run folder", address(folder), f"a folder whose run.json has kind {MARKER_KIND!r}")
+    schema = marker.get("schema")
+    if not isinstance(schema, int) or not 1 <= schema <= RUN_SCHEMA:
+        raise RunFolderError("run schema", schema, f"1 to {RUN_SCHEMA} (newer runs need a newer dnad-ray)")
+    return marker
+
+
+def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
+    file = folder / "snapshots.parquet"
+    try:
+        return parse_snapshots(read_file(file, parquet_reader.MAX_BYTES), file.name)
+    except FileNotFoundError:
+        pass
+    except (OSError, UserError, KeyError, TypeError) as error:
+        problems.append(f"{file.name} cannot be read: {one_line(error)}")
+    return ARROW_SCHEMA.empty_table()
+
+
+def _steps_of(stored: pa.Table, trial: str) -> set[int]:
+    return set(stored.column("step").filter(pc.equal(stored.column("trial"), trial)).to_pylist())
+
+
+def _is_older(file: Place, moment: int) -> bool:
+    """Whether a file of this machine was written before; of a remote one, to ask takes as long as to read it."""
+    return isinstance(file, Path) and file.lstat().st_mtime_ns < moment
+
+
+def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
+    row = _read_json(file, dict, None, problems)
+    try:
+        return None if row is None else checked_record(row)
+    except (UserError, KeyError, TypeError) as error:
+        problems.append(f"{file.name} is not a snapshot: {one_line(error)}")
+        return None
+
+
+def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
+    """Return the folders of the trials; those that a link takes out of the run are left out."""
+    trials = []
+    for trial in _sorted(path for path in folder.glob("trials/*") if path.is_dir()):
+        if not all(is_inside(path, folder) for path in (trial, trial / "snapshots")):
+            problems.append(f"{trial.name} is a link out of the run folder and is left out")
+        elif not SAFE_NAME.fullmatch(trial.name):
+            problems.append(f"{trial.name!r} is no name of a trial and is left out")
+        else:
+            trials.append(trial)
+    return trials
+
+
+def _read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
+    try:
+        data = parse_json(read_file(file, json_reader.MAX_BYTES), file.name)
+        if isinstance(data, kind):
+            return data
+        problems.append(f"{file.name} holds a {type(data).__name__}, not a {kind.__name__}")
+    except FileNotFoundError:
+        pass
+    except (OSError, UserError) as error:
+        problems.append(f"{address(file)} cannot be read: {one_line(error)}")
+    return default

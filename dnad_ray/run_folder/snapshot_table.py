@@ -1,0 +1,151 @@
+"""Snapshots in columns: checked as one by one, but a million of them in a second (no torch, no Ray)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dnad_ray.errors import RunFolderError
+from dnad_ray.run_folder.layout import SAFE_NAME, checked_name
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot
+from dnad_ray.storage.parquet_reader import parse_parquet_table
+
+__all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]
+
+_LONGEST_TEXT = 1_000
+_KINDS = {name: str(Snapshot.__annotations__[name]) for name in SNAPSHOT_COLUMNS}
+_TYPES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
+ARROW_SCHEMA = pa.schema([(name, _TYPES.get(kind, pa.string())) for name, kind in _KINDS.items()])
+"""Columns and types of ``snapshots.parquet``; text may stand as a dictionary in memory."""
+
+_FITS = {
+    "bool": (pa.types.is_boolean,),
+    "int": (pa.types.is_integer,),
+    "float": (pa.types.is_integer, pa.types.is_floating),
+    "float | None": (pa.types.is_integer, pa.types.is_floating, pa.types.is_null),
+}
+
+
+def checked_record(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a snapshot as plain data; what names files, and what is shown, is what a run of ours may hold.
+
+    Raises:
+        KeyError: If a field is missing.
+        TypeError: If a field is of another type.
+        RunFolderError: If a name is unsafe, a text too long, or a number not finite.
+    """
+    data = Snapshot.from_dict(row).to_dict()
+    for name in ("trial", "digest"):
+        checked_name(data[name], name)
+    for name, value in data.items():
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise RunFolderError(name, value[:60] + "...", f"at most {_LONGEST_TEXT} characters")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RunFolderError(name, value, "a finite number")
+    return data
+
+
+def parse_snapshots(content: bytes, origin: str) -> pa.Table:
+    """Parse ``snapshots.parquet`` into a table of :data:`ARROW_SCHEMA`, held to the rules of :func:`checked_record`.
+
+    Raises:
+        ParquetError: If it is no table of records.
+        KeyError: If a column is missing that has no default.
+        TypeError: If a column is of another type or lacks values.
+        RunFolderError: If a name is unsafe or a number not finite.
+    """
+    table = parse_parquet_table(content, origin, SNAPSHOT_COLUMNS)
+    columns = []
+    for field in ARROW_SCHEMA:
+        if field.name not in table.column_names:
+            if field.name not in Snapshot.__dict__:  # no default: every version has had it
+                raise KeyError(field.name)
+            columns.append(pa.array([getattr(Snapshot, field.name)] * table.num_rows, field.type))
+            continue
+        columns.append(_checked_column(table.column(field.name), field.name))
+    result = pa.table(columns, schema=pa.schema(zip(SNAPSHOT_COLUMNS, (c.type for c in columns), strict=True)))
+    for name in ("trial", "digest"):
+        _check_names(pc.unique(result.column(name)), name)
+    return result
+
+
+def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return checked records as a table of :data:`ARROW_SCHEMA`, in their order."""
+    return pa.Table.from_pylist([{name: row[name] for name in SNAPSHOT_COLUMNS} for row in rows], schema=ARROW_SCHEMA)
+
+
+def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Add records to a table; the result is ordered by trial and step, and has one row for each pair of them.
+
+    Args:
+        stored: A table of :data:`ARROW_SCHEMA`; of several rows for a pair the last one stands.
+        rows: Records that the table does not hold.
+    """
+    added = table_of(rows)
+    if added.num_rows and stored.num_rows:
+        # Only where both speak must text be of one type.
+        stored = pa.concat_tables([stored.cast(ARROW_SCHEMA), added])
+    elif added.num_rows:
+        stored = added
+    keys = pa.table(
+        {
+            "trial": _plain(stored.column("trial")),
+            "step": stored.column("step"),
+            "row": pa.array(range(len(stored)), pa.int64()),
+        }
+    ).sort_by([("trial", "ascending"), ("step", "ascending"), ("row", "ascending")])
+    trials, steps, order = keys.column("trial"), keys.column("step"), keys.column("row")
+    if len(keys) > 1:
+        is_repeated = pc.and_(
+            pc.equal(trials.slice(0, len(keys) - 1), trials.slice(1)),
+            pc.equal(steps.slice(0, len(keys) - 1), steps.slice(1)),
+        )
+        is_last = pa.chunked_array([*pc.invert(is_repeated).chunks, pa.array([True])])
+        order = order.filter(is_last)
+    return stored.take(order)
+
+
+def _is_in_order(table: pa.Table) -> bool:
+    """Whether each row comes after the one before it, by trial and step."""
+    if table.num_rows < 2:
+        return True
+    trials, steps = _plain(table.column("trial")), table.column("step")
+    before, after = (
+        (trials.slice(0, len(trials) - 1), steps.slice(0, len(steps) - 1)),
+        (trials.slice(1), steps.slice(1)),
+    )
+    is_same_trial = pc.and_(pc.equal(before[0], after[0]), pc.less(before[1], after[1]))
+    return bool(pc.all(pc.or_(pc.less(before[0], after[0]), is_same_trial)).as_py())
+
+
+def _plain(column: Any) -> Any:
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+
+
+def _checked_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    kind, target = _KINDS[name], ARROW_SCHEMA.field(name).type
+    is_text = pa.types.is_dictionary(column.type) or pa.types.is_string(column.type)
+    fits = any(test(column.type) for test in _FITS[kind]) if kind in _FITS else is_text
+    if not len(column):
+        return column.cast(target) if fits else pa.chunked_array([], target)
+    if not fits:
+        raise TypeError(f"{name} is of type {column.type}, not {kind if kind in _FITS else 'text'}")
+    if column.null_count and kind != "float | None":
+        raise TypeError(f"{name} is None, not of type {kind}")
+    if target == pa.float64():
+        column = column.cast(target)
+        if not pc.all(pc.is_finite(column.drop_null())).as_py() and len(column.drop_null()):
+            raise RunFolderError(name, "NaN or an infinite number", "finite numbers")
+    return column if kind not in _FITS else column.cast(target)
+
+
+def _check_names(names: pa.Array, what: str) -> None:
+    # Arrow's expressions know no end of a text but "$", which a line break may follow in Python's only.
+    is_safe = pc.match_substring_regex(_plain(names), f"^{SAFE_NAME.pattern}$")
+    is_bad = pc.or_(pc.invert(is_safe), pc.match_substring(_plain(names), ".."))
+    for name in names.filter(is_bad).to_pylist()[:1]:
+        checked_name(name, what)

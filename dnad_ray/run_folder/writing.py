@@ -1,0 +1,165 @@
+"""Writing a run folder (:mod:`dnad_ray.run_folder.layout` says what is where).
+
+Writers replay after a resume, and after a network cut an old worker may still write: every file is therefore
+written whole under a temporary name and renamed (or put at once, into an object store), and a snapshot that stands
+is not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from dnad_ray.errors import RunFolderError
+from dnad_ray.run_folder.jobs import job_folder
+from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, checked_name
+from dnad_ray.run_folder.reading import is_run, read_run
+from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
+from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
+from dnad_ray.storage.digests import digest_of_data
+from dnad_ray.storage.files import Write, write_bytes, write_json
+from dnad_ray.storage.places import Place, address, place, reached
+from search_spaces.genotype import Genotype
+
+__all__ = [
+    "create_run",
+    "free_folder",
+    "write_config",
+    "write_history",
+    "write_measurement",
+    "write_parquet",
+    "write_result",
+    "write_snapshot",
+    "write_status",
+]
+
+
+def write_result(run: Place, record: Retrained) -> None:
+    """Store the record of a job that is at its end."""
+    write_json(job_folder(run, record.job) / "result.json", record.to_dict())
+
+
+def write_measurement(run: Place, record: Measurement) -> Place:
+    """Store a measurement; one of the same network on the same device takes the place of an earlier one."""
+    data = record.to_dict()
+    subject = {name: value for name, value in data.items() if name not in _MEASURED}
+    file = run / "measured" / f"{record.digest}-{digest_of_data(subject)}.json"
+    write_json(file, data)
+    return file
+
+
+_MEASURED = frozenset({"run", "repeats", "latency_p50", "latency_p90", "latency_p99", "peak_memory"})
+
+
+def free_folder(path: str | Place) -> Place:
+    """Return the absolute folder of a run that is to be made; nothing is made yet.
+
+    Raises:
+        RunFolderError: If the folder holds a run or anything else, or its name is not a safe one.
+    """
+    try:
+        folder = place(path, "--out").resolve()
+        checked_name(folder.name, "run name (last part of --out)")
+        there = reached(folder, "--out")
+        holds_run = there and is_run(folder)
+        is_free = not there or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise RunFolderError("--out", address(place(path)), f"a folder that can be read ({error.strerror})") from error
+    if holds_run:
+        raise RunFolderError("--out", address(place(path)), "a folder without a run; add --resume to continue that one")
+    if not is_free:
+        raise RunFolderError("--out", address(place(path)), "a new or empty folder")
+    return folder
+
+
+def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Place:
+    """Make a run folder that holds its marker and its configuration.
+
+    Args:
+        path: The folder; its parents are made too.
+        config: The resolved configuration as plain data.
+        version: Version of the package that runs.
+
+    Returns:
+        The absolute folder.
+
+    Raises:
+        RunFolderError: If the folder holds a run or anything else, cannot be written, or its name is not a safe one.
+    """
+    folder = free_folder(path)
+    try:
+        write_config(folder, config)
+        # The marker comes last: a folder that has it has a configuration too.
+        write_json(
+            folder / "run.json", {"kind": MARKER_KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version}
+        )
+    except OSError as error:
+        raise RunFolderError(
+            "--out", address(place(path)), f"a folder that can be made and written ({error.strerror})"
+        ) from error
+    return folder
+
+
+def write_config(folder: Place, config: Mapping[str, Any]) -> None:
+    """Write ``config.yaml`` with the fields in their declared order."""
+    write_bytes(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
+
+
+def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write: Write | None = None) -> bool:
+    """Store a snapshot and its genotype; whole or not at all.
+
+    Args:
+        folder: The run folder.
+        snapshot: The record.
+        genotype: Its architecture.
+        write: Writes the files in this order; None for :func:`write_bytes`.
+
+    Returns:
+        False if the record stood there already (a step that was replayed after a resume), else True.
+    """
+    if snapshot.digest != genotype.digest:
+        raise ValueError(f"snapshot names {snapshot.digest}, the genotype is {genotype.digest}")
+    file = folder / "trials" / checked_name(snapshot.trial, "trial name") / "snapshots" / f"{snapshot.step:08d}.json"
+    if file.exists():
+        return False
+    architecture = folder / "genotypes" / f"{snapshot.digest}.json"
+    if not architecture.exists():
+        (write or write_bytes)(architecture, genotype.pruned().to_json().encode())
+    write_json(file, snapshot.to_dict(), write)
+    return True
+
+
+def write_history(folder: Place, trial: str, history: Iterable[Mapping[str, Any]], write: Write | None = None) -> None:
+    """Replace the epoch reports of a trial, by :func:`write_bytes` unless something else is to write."""
+    file = folder / "trials" / checked_name(trial, "trial name") / "history.json"
+    write_json(file, [dict(entry) for entry in history], write)
+
+
+def write_status(folder: Place, trial: str, state: str, *, write: Write | None = None, **details: Any) -> None:
+    """Replace the status of a trial.
+
+    Args:
+        folder: The run folder.
+        trial: Name of the trial.
+        state: ``pending`` (chosen, not begun), ``running``, ``interrupted`` (a signal), ``paused`` (a time budget was
+            spent), ``failed``, or one that a resume leaves alone: ``finished``, ``stopped`` (the loss diverged),
+            ``dominated`` (the scheduler).
+        write: Writes the file; None for :func:`write_bytes`.
+        **details: ``overrides``, the ``reason`` of anything but a plain end, and facts about the attempt.
+    """
+    write_json(
+        folder / "trials" / checked_name(trial, "trial name") / "status.json", {"state": state, **details}, write
+    )
+
+
+def write_parquet(folder: Place) -> int:
+    """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are."""
+    table = read_run(folder).table.cast(ARROW_SCHEMA)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    write_bytes(folder / "snapshots.parquet", buffer.getvalue().to_pybytes())
+    return int(table.num_rows)

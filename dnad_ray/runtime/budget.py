@@ -1,0 +1,72 @@
+"""What one command may spend: wall time, and trials. A spent budget is no failure; a resume brings a new one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dnad_ray.runtime.stopping import StopCheck, StopRequest
+from dnad_ray.text import duration_in_words
+
+__all__ = ["Budget", "time_check"]
+
+_T = TypeVar("_T")
+
+
+def time_check(deadline: float | None) -> StopCheck:
+    """Return a check that asks to pause from a moment on, in seconds since the epoch; None is never."""
+    is_over = StopRequest("the time budget was spent", "paused")
+    return lambda: is_over if deadline is not None and time.time() >= deadline else None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one command; without arguments there are none.
+
+    Attributes:
+        seconds: Wall seconds from when the budget was made, None for no limit.
+        max_trials: Most trials to run, None for all.
+        deadline: When the seconds are spent, in seconds since the epoch; every node's clock shows that alike.
+    """
+
+    seconds: float | None = None
+    max_trials: int | None = None
+    deadline: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deadline", None if self.seconds is None else time.time() + self.seconds)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that are left, None where there is no limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.time())
+
+    def check(self) -> StopRequest | None:
+        """Return a request to pause once the time is over; a :data:`dnad_ray.runtime.stopping.StopCheck`."""
+        return time_check(self.deadline)()
+
+    def is_spent(self) -> bool:
+        """Whether the time is over."""
+        return self.check() is not None
+
+    def left_out(self, todo: Sequence[_T]) -> Sequence[_T]:
+        """Return which trials are more than may run, of those that are not at their end, in order."""
+        return [] if self.max_trials is None else todo[self.max_trials :]
+
+    def words(self, left: Sequence[str], num_trials: int) -> str:
+        """Say what a spent budget left to do, empty if nothing.
+
+        Args:
+            left: Trials that are not at their end though none of them failed.
+            num_trials: Trials in all.
+        """
+        if not left:
+            return ""
+        what = (
+            f"the time budget of {duration_in_words(self.seconds or 0.0)} is spent"
+            if self.is_spent()
+            else f"--max-trials {self.max_trials} is reached"
+        )
+        return f"{what}; {len(left)} of {num_trials} trials are not at their end ({', '.join(left)})"

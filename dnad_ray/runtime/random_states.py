@@ -1,0 +1,42 @@
+"""The random streams of a process: seed them, save them, restore them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["random_states", "restore_random_states", "seed_all"]
+
+
+def random_states() -> dict[str, Any]:
+    """Return the state of every global random number generator, as plain data and tensors."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the global stream, as it is
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator of the process: one that has run another trial must not show in this one."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - also the old global one, whoever uses it
+    torch.manual_seed(seed)
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set every global random number generator to what :func:`random_states` returned."""
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, numpy_keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state(  # noqa: NPY002
+        (name, np.array(numpy_keys, dtype=np.uint32), position, has_gauss, cached)
+    )
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

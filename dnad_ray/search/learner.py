@@ -1,0 +1,210 @@
+"""One step of everything that learns; nothing in it waits for the device until somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.distill.schedule import changes, strength_at
+from dnad_ray.distill.teacher import Teacher
+from dnad_ray.runtime.cuda_graphs import RecordedStep
+from dnad_ray.runtime.processes import ALONE, Ranks, average
+from dnad_ray.search.losses import shrinking_loss, sparsity
+from dnad_ray.search.relaxation import Relaxation
+from dnad_ray.training.optimizers import cut_optimizer
+from search_spaces.network import NetworkOutput
+from search_spaces.supernet import Supernet
+
+__all__ = ["Learner", "Look"]
+
+
+class Look(NamedTuple):
+    """What the host learns when it looks, as plain numbers.
+
+    Attributes:
+        loss: Loss of the last step, with imitation and sparsity.
+        sparsity: Sparsity sum S of the weights as they are now.
+        task_loss: Task loss, summed over the steps since the last look.
+        kd_loss: Imitation loss before its weight, likewise.
+        correct: Images classified correctly, likewise.
+        num_steps: Steps since the last look.
+        num_images: Images of these steps.
+        weights: Architecture weights as they are now, in the order of the candidates.
+    """
+
+    loss: float
+    sparsity: float
+    task_loss: float
+    kd_loss: float
+    correct: float
+    num_steps: int
+    num_images: int
+    weights: list[float]
+
+
+class Learner:
+    """Supernet, architecture weights and adapters with their optimizers.
+
+    Args:
+        config: The trial's configuration.
+        supernet: On its device, with its present candidates.
+        imitation: Imitation loss and its adapters, on the same device.
+        teacher: Who is imitated, None for nobody.
+        ranks: The processes that share the search.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        supernet: Supernet,
+        imitation: nn.Module,
+        teacher: Teacher | None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        settings = config.train
+        self.supernet, self.imitation, self.teacher = supernet, imitation, teacher
+        self._ranks, self._share = ranks, 1.0
+        self.device = next(supernet.parameters()).device
+        space = supernet.space
+        self.relaxation = Relaxation(supernet.candidates, supernet.groups, space.inputs_kept).to(self.device)
+        on_gpu = self.device.type == "cuda"
+        # fused: one call for all parameters; a loop over them shows where tensors are small.
+        self.optimizer = torch.optim.Adam(
+            self._parameters(),
+            settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+            capturable=on_gpu and settings.cuda_graphs,
+        )
+        self.arch_optimizer = torch.optim.SGD(
+            self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
+        )
+        self._grad_clip, self._distill = settings.grad_clip, config.distill
+        self._strength: tuple[float | Tensor, float | Tensor | None] = strength_at(config.distill, 0.0)
+        self._target: NetworkOutput | None = None
+        self._autocast = settings.precision == "bfloat16"
+        self._list_tensors()
+        # What a look fetches; written in place, for a recording knows memory, not names.
+        self._loss = torch.zeros((), device=self.device)
+        self._totals = torch.zeros(3, device=self.device)
+        self._num_steps = self._num_images = 0
+        self._pressure: tuple[float, float] | tuple[Tensor, ...] | None = None
+        self._recorded_pressure = torch.zeros(2, device=self.device).unbind()
+        self._recorded_strength = torch.ones(2, device=self.device).unbind()
+        self._recorded = RecordedStep(self._step) if on_gpu and settings.cuda_graphs else None
+
+    def step(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        pressure: tuple[float, float] | None,
+        num_images: int | None = None,
+        *,
+        progress: float = 0.0,
+        target: NetworkOutput | None = None,
+    ) -> None:
+        """Take one step of network weights and architecture weights on the same batch.
+
+        Args:
+            images: (N, C, H, W), normalised, on the device.
+            labels: (N,).
+            pressure: Sparsity weight gamma and offset mu; None while warming up.
+            num_images: Images of the whole batch, of which these are this process's part; None if they are all.
+            progress: Share of the search that is over, for schedules of the imitation.
+            target: What the teacher says of the images, where it was kept; None asks it.
+        """
+        num_images = num_images or len(labels)
+        self._share = len(labels) / num_images
+        strength = strength_at(self._distill, progress)
+        if self._recorded is None:
+            self._pressure, self._strength, self._target = pressure, strength, target
+            self._step(images, labels)
+            self._target = None
+        else:
+            if (self._pressure is None) != (pressure is None):
+                self._recorded.forget()
+            self._pressure = None if pressure is None else self._recorded_pressure
+            for entry, value in zip(self._recorded_pressure, pressure or (), strict=False):
+                entry.fill_(value)
+            if changes(self._distill):
+                weight, temperature = self._recorded_strength
+                weight.fill_(strength.weight)
+                temperature.fill_(strength.temperature or 1.0)
+                self._strength = weight, None if strength.temperature is None else temperature
+            self._recorded(images, labels)
+        self._num_steps += 1
+        self._num_images += num_images
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        weights = self.relaxation.weights()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            output = self.supernet(images, weights)
+            task_loss = F.cross_entropy(output.logits, labels)
+            loss, kd_loss = task_loss, None
+            if self.teacher is not None:
+                is_half = self._distill.teacher.precision == "auto"
+                target = self.teacher.says(images, is_half) if self._target is None else self._target
+                weight, temperature = self._strength
+                kd_loss = self.imitation(output, target, labels, temperature)
+                loss = loss + weight * kd_loss
+        if self._pressure is not None:
+            loss = shrinking_loss(loss, weights, *self._pressure)
+        self.optimizer.zero_grad()
+        self.arch_optimizer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            correct = (output.logits.argmax(1) == labels).sum()
+            imitated = torch.zeros_like(loss) if kd_loss is None else kd_loss
+            facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype)])
+            if self._ranks.size > 1:
+                self._agree(facts)
+        nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
+        self.optimizer.step()
+        self.arch_optimizer.step()
+        with torch.no_grad():
+            self._loss.copy_(facts[0])
+            self._totals += facts[1:]
+
+    def _agree(self, facts: Tensor) -> None:
+        """Turn gradients, running statistics and losses of this process's images into those of the whole batch."""
+        parameters = chain(self._parameters(), self.relaxation.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        facts[:-1] *= self._share  # means over images; the last one is a count
+        average(self._ranks, [*gradients, *self._statistics], self._share, facts)
+
+    @torch.no_grad()
+    def look(self) -> Look:
+        """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
+        weights = self.relaxation.weights()
+        facts = torch.stack([self._loss, sparsity(weights)])
+        loss, total, task_loss, kd_loss, correct, *values = self._ranks.of_first(
+            torch.cat([facts, self._totals, weights])
+        ).tolist()
+        result = Look(loss, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values)
+        self._totals.zero_()
+        self._num_steps = self._num_images = 0
+        return result
+
+    def delete(self, positions: Collection[int]) -> None:
+        """Delete candidates for good: parameters, statistics and the optimizers' memory of them."""
+        kept, sliced = self.supernet.remove(positions)
+        if self._recorded is not None:
+            self._recorded.forget()
+        cut_optimizer(self.optimizer, self._parameters(), sliced)
+        self._list_tensors()
+        cut_optimizer(self.arch_optimizer, self.relaxation.parameters(), [self.relaxation.keep(kept)])
+
+    def _list_tensors(self) -> None:
+        # To walk through all modules takes a while.
+        self._clipped = list(self.supernet.parameters())
+        self._statistics = [entry for entry in self.supernet.buffers() if entry.is_floating_point()]
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        return chain(self.supernet.parameters(), self.imitation.parameters())

@@ -1,0 +1,168 @@
+"""One search: a supernet shrinks while it imitates, and leaves a record of every smaller network behind.
+
+``search(state)`` is a generator of records, so a for-loop, a test, a notebook and Ray drive the same code::
+
+    state = SearchState.start(config, data, run="demo", trial="t00")
+    for event in search(state):
+        ...  # an EpochReport or a Snapshot; state.state_dict() saved here resumes exactly here
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+
+from dnad_ray.costs.table import costs_of
+from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
+from dnad_ray.runtime.processes import check_same
+from dnad_ray.runtime.stopping import StopCheck, StopRequest
+from dnad_ray.search.learner import Look
+from dnad_ray.search.limits import PASSES_PER_STEP, limit_reached
+from dnad_ray.search.losses import sparsity
+from dnad_ray.search.recording import derived_shape, report_epoch, take_snapshot
+from dnad_ray.search.state import SearchState
+
+__all__ = ["search"]
+
+
+def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochReport | Snapshot | StopRequest]:
+    """Run a search to its floor, its limit or its last epoch, or until it is asked to stop.
+
+    Args:
+        state: Where to begin; changed in place, and complete at every event.
+        stop: Asked before the first step and at the end of each (on a GPU, of each look).
+
+    Yields:
+        A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
+        interval), the controller stalled, or the search ended; and an :class:`EpochReport` at the end of each
+        epoch, after the snapshot of the same step. A :class:`~dnad_ray.runtime.stopping.StopRequest` that was honoured
+        comes last, and the state is not finished then.
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+    """
+    interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
+    has_looked = True
+    while not state.is_finished:
+        # Between looks the state is on the device in part.
+        if has_looked and stop is not None and (request := stop()) is not None:
+            state.batches.close()
+            yield request
+            return
+        began = time.perf_counter()
+        is_warming_up = _is_warming_up(state)
+        pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
+        images, labels = state.batches.batch(state.step)
+        target = None if state.cache is None else state.cache.target(state.step, images)
+        progress = state.step / max(1, state.num_steps - 1)
+        state.learner.step(images, labels, pressure, state.batches.batch_size, progress=progress, target=target)
+        state.step += 1
+        is_epoch_end = state.step % state.steps_per_epoch == 0
+        has_looked = state.step % state.look_steps == 0 or is_epoch_end
+        if not has_looked:
+            state.device_seconds += time.perf_counter() - began
+            continue
+        before = len(state.supernet.candidates)
+        look = _look(state)
+        _spend(state, look.num_images)
+        deleted = 0 if is_warming_up else _delete(state, look.weights)
+        is_pareto = not is_warming_up and _observe(state, deleted, look.num_steps)
+        state.deleted_since_snapshot += deleted
+        state.is_finished = state.step >= state.num_steps or _cannot_go_on(state) or _is_at_floor(state, deleted)
+        if not state.is_finished:
+            state.limit = _limit(state)
+            state.is_finished = bool(state.limit)
+        kind: SnapshotKind | None = None
+        if state.is_finished:
+            kind = "final"
+            state.batches.close()
+        elif is_pareto:
+            kind = "pareto"
+        elif state.step % interval == 0 and state.deleted_since_snapshot:
+            kind = "pruned"
+        assert len(state.supernet.candidates) == before - deleted
+        if is_epoch_end or state.is_finished:
+            check_same(state.ranks, state.shared_bits, state.device)
+        state.device_seconds += time.perf_counter() - began
+        # Both are made before either is handed out, so that a state saved at the first lacks nothing of the second.
+        snapshot = None if kind is None else take_snapshot(state, kind)
+        report = report_epoch(state) if is_epoch_end or state.is_finished else None
+        if snapshot is not None:
+            yield snapshot
+        if report is not None:
+            yield report
+
+
+def _look(state: SearchState) -> Look:
+    """Let the host learn what the steps since the last look did."""
+    look = state.learner.look()
+    # The loss is of the weights before the last step; the sparsity sum tells whether those after it are numbers still.
+    for name, value in (("loss", look.loss), ("sparsity sum", look.sparsity)):
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the {name} became {value} at step {state.step - 1} "
+                f"(epoch {(state.step - 1) // state.steps_per_epoch + 1}); "
+                "lower train.learning_rate or train.arch_learning_rate"
+            )
+    state.sums.add(look, state.teacher is not None)
+    state.sparsity = look.sparsity
+    return look
+
+
+def _limit(state: SearchState) -> str:
+    """Return which limit the trial has reached, in words; that of the first process, whose clock counts for all."""
+    limit = limit_reached(state.config.limit, state.macs_spent, state.device_seconds, state.step, state.ends_at)
+    if state.ranks.size > 1 and state.config.limit.seconds is not None:
+        is_reached = bool(state.ranks.of_first(torch.tensor(bool(limit), device=state.device)))
+        limit = (limit or f"limit.seconds {state.config.limit.seconds:g}") if is_reached else ""
+    return limit
+
+
+def _spend(state: SearchState, num_images: int) -> None:
+    """Count what the steps since the last look cost, if there is a limit to it."""
+    if state.config.limit.macs is not None:
+        # The network of everything that is alive, at the width of the supernet, costs what the supernet does.
+        forward = costs_of(state.supernet.genotype, state.shape(state.config.space.init_channels)).macs
+        state.macs_spent += PASSES_PER_STEP * num_images * forward
+
+
+def _delete(state: SearchState, weights: list[float]) -> int:
+    """Delete every candidate below the baseline for good; returns how many are gone."""
+    dead = state.relaxation.weakest(weights, state.config.shrink.baseline)
+    if not dead:
+        return 0
+    state.learner.delete(dead)
+    state.sparsity = float(sparsity(state.relaxation.weights().detach()))
+    return len(weights) - len(state.supernet.candidates)
+
+
+def _observe(state: SearchState, deleted: int, num_steps: int) -> bool:
+    """Tell the controller about steps of which the last one deleted; returns whether a Pareto snapshot is due."""
+    observed = [state.controller.observe(count) for count in (*[0] * (num_steps - 1), deleted)]
+    return any(observed)
+
+
+def _is_warming_up(state: SearchState) -> bool:
+    return state.step < state.config.train.warmup_epochs * state.steps_per_epoch
+
+
+def _cannot_go_on(state: SearchState) -> bool:
+    # With no more than what every node keeps nothing is left to delete, and gamma would grow until it drowns the task.
+    return not _is_warming_up(state) and len(state.supernet.candidates) <= state.relaxation.num_kept
+
+
+def _is_at_floor(state: SearchState, deleted: int) -> bool:
+    """Whether a limit is reached; the sparsity sum can fall in every step, the other two by deletions only."""
+    floor = state.config.shrink.floor
+    if floor.sparsity is not None and state.sparsity < floor.sparsity and not _is_warming_up(state):
+        return True
+    if not deleted:
+        return False
+    genotype = state.supernet.genotype
+    return (floor.operations is not None and genotype.pruned().num_operations <= floor.operations) or (
+        floor.macs is not None and costs_of(genotype, derived_shape(state)).macs < floor.macs
+    )

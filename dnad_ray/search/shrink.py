@@ -1,0 +1,118 @@
+"""The controller of search by deleting: it sees counts and returns rates; it never touches model or loss."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dnad_ray.config.run import ShrinkConfig
+
+__all__ = ["ShrinkController", "ShrinkSchedule", "schedule_for"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkSchedule:
+    """Constants of the controller per optimisation step.
+
+    Attributes:
+        target: Deletions per step that are wanted, n_target.
+        growth: Factor on gamma after a step with too few deletions; its inverse after the others.
+        gamma_max: Level of gamma at and above which such steps are stalls.
+        smoothing: Decay tau of the running mean of deletions.
+        stall_max: Stalls in a row that make a Pareto snapshot.
+        mu_growth: Factor on mu after a Pareto snapshot.
+        rate_factor: Factor xi on the target after a Pareto snapshot.
+    """
+
+    target: float
+    growth: float
+    gamma_max: float
+    smoothing: float
+    stall_max: int
+    mu_growth: float
+    rate_factor: float
+
+
+def schedule_for(config: ShrinkConfig, num_candidates: int, steps_per_epoch: int) -> ShrinkSchedule:
+    """Turn rates per epoch into constants per step.
+
+    Args:
+        config: Rates per epoch.
+        num_candidates: Candidates of the dense supernet.
+        steps_per_epoch: Optimisation steps of an epoch.
+
+    >>> release = schedule_for(ShrinkConfig(), num_candidates=336, steps_per_epoch=391)
+    >>> round(release.target, 4), round(release.growth, 4), release.stall_max
+    (0.0052, 1.01, 50)
+    """
+    return ShrinkSchedule(
+        target=config.rate * num_candidates / steps_per_epoch,
+        growth=config.gamma_growth ** (1 / steps_per_epoch),
+        gamma_max=config.gamma_max,
+        smoothing=config.smoothing,
+        stall_max=max(1, round(config.stall_epochs * steps_per_epoch)),
+        mu_growth=config.mu_growth,
+        rate_factor=config.rate_factor,
+    )
+
+
+@dataclass(kw_only=True)
+class ShrinkController:
+    """Adapts gamma so that deletions happen at the target rate (paper, algorithm 1).
+
+    Attributes:
+        schedule: Constants per step.
+        gamma: Sparsity weight.
+        mu: Offset factor.
+        target: Deletions per step that are wanted now.
+        mean_deletions: Running mean of deletions per step.
+        stalls: Steps in a row with too few deletions at or above ``gamma_max``.
+    """
+
+    schedule: ShrinkSchedule
+    gamma: float
+    mu: float
+    target: float
+    mean_deletions: float = 0.0
+    stalls: int = 0
+
+    @classmethod
+    def start(cls, config: ShrinkConfig, schedule: ShrinkSchedule) -> ShrinkController:
+        """Return a controller before its first step."""
+        return cls(schedule=schedule, gamma=config.gamma_init, mu=config.mu, target=schedule.target)
+
+    def observe(self, deleted: int) -> bool:
+        """Take note of one step.
+
+        Args:
+            deleted: Candidates deleted in it.
+
+        Returns:
+            True if the network cannot shrink further under today's pressure at no loss: a Pareto snapshot is due.
+        """
+        rules = self.schedule
+        self.mean_deletions = rules.smoothing * self.mean_deletions + (1 - rules.smoothing) * deleted
+        if self.mean_deletions >= self.target:
+            self.gamma /= rules.growth
+            self.stalls = 0
+            return False
+        if self.gamma >= rules.gamma_max:
+            self.stalls += 1
+        self.gamma *= rules.growth
+        if self.stalls < rules.stall_max:
+            return False
+        self.mu *= rules.mu_growth
+        self.target *= rules.rate_factor
+        self.stalls = 0
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes over time, as plain data."""
+        state = asdict(self)
+        del state["schedule"]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        for name in ("gamma", "mu", "target", "mean_deletions", "stalls"):
+            setattr(self, name, state[name])

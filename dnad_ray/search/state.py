@@ -1,0 +1,264 @@
+"""Everything that changes while a search runs, and how it is saved and taken up again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.data.batches import TrainingBatches, evaluation_batches
+from dnad_ray.data.loading import ImageData
+from dnad_ray.distill.imitation import Imitation
+from dnad_ray.distill.teacher import Teacher, check_fits
+from dnad_ray.distill.teacher_cache import TeacherCache
+from dnad_ray.errors import RunFolderError, one_line
+from dnad_ray.networks.search_space import space_of
+from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, placed
+from dnad_ray.runtime.processes import ALONE, Ranks
+from dnad_ray.runtime.random_states import random_states, restore_random_states
+from dnad_ray.search.learner import Learner, Look
+from dnad_ray.search.losses import sparsity
+from dnad_ray.search.shrink import ShrinkController, schedule_for
+from dnad_ray.training.optimizers import check_optimizer
+from search_spaces.derivation import derived
+from search_spaces.genotype import Genotype
+from search_spaces.shape import NetworkShape
+from search_spaces.supernet import Supernet, subset
+
+__all__ = ["EpochSums", "SearchState"]
+
+
+_FIT_IMAGES = 256
+
+
+class SearchState:
+    """Everything that changes while a search runs, and what it needs to go on.
+
+    Build it by :meth:`start` or :meth:`resume`.
+
+    Args:
+        config: The trial's configuration.
+        data: Images.
+        teacher: Who is imitated; needed if ``config.distill.uses_teacher``.
+        run: Name of the run, for provenance.
+        trial: Name of the trial, for provenance.
+        alive: Candidates to begin with; None is all.
+        ranks: The processes that share the search; all of them go through the same states.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: ImageData,
+        teacher: Teacher | None,
+        *,
+        run: str,
+        trial: str,
+        alive: Genotype | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        if config.distill.uses_teacher and teacher is None:
+            raise ValueError(f"distill.kind {config.distill.kind!r} needs a teacher")
+        self.config, self.data, self.run, self.trial, self.ranks = config, data, run, trial, ranks
+        self.teacher = teacher if config.distill.uses_teacher else None
+        self.device = device_for(config.train.device)
+        settings, space = config.train, config.space
+        self.space = space_of(space)
+        self.batches = TrainingBatches(data, settings.batch_size, config.seed, self.device, MEMORY_FORMAT, ranks=ranks)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.supernet = Supernet(self.space, self.shape(space.init_channels))
+            self.imitation = self._imitation()
+        if alive is not None:
+            self.supernet.keep_only(alive)
+        placed(self.supernet, self.device)
+        self.imitation.to(self.device)
+        self._fit_imitation()
+        self.learner = Learner(config, self.supernet, self.imitation, self.teacher, ranks)
+        self.relaxation = self.learner.relaxation
+        self.optimizer, self.arch_optimizer = self.learner.optimizer, self.learner.arch_optimizer
+        self.look_steps = settings.look_steps or (8 if self.device.type == "cuda" else 1)
+        schedule = schedule_for(config.shrink, self.space.num_candidates, self.batches.steps_per_epoch)
+        self.controller = ShrinkController.start(config.shrink, schedule)
+        self.cache: TeacherCache | None = None  # where what the teacher says is kept
+        self.step = 0
+        self.deleted_since_snapshot = 0
+        self.is_finished = False
+        self.limit = ""  # which of config.limit ended it
+        self.ends_at: int | None = None  # the step at which an earlier attempt was ended by a limit
+        self.macs_spent = 0  # counted where there is a limit to it
+        self.device_seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.sums = EpochSums()
+        self.sparsity = float(sparsity(self.relaxation.weights().detach()))
+
+    @classmethod
+    def start(
+        cls,
+        config: RunConfig,
+        data: ImageData,
+        teacher: Teacher | None = None,
+        *,
+        run: str,
+        trial: str,
+        ranks: Ranks = ALONE,
+    ) -> SearchState:
+        """Return the state before the first step."""
+        return cls(config, data, teacher, run=run, trial=trial, ranks=ranks)
+
+    @classmethod
+    def resume(
+        cls,
+        saved: dict[str, Any],
+        config: RunConfig,
+        data: ImageData,
+        teacher: Teacher | None = None,
+        *,
+        run: str,
+        trial: str,
+        ranks: Ranks = ALONE,
+    ) -> SearchState:
+        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped.
+
+        Raises:
+            RunFolderError: If it is the state of another search, or of none.
+        """
+        try:
+            alive = Genotype.from_dict(saved["alive"], "checkpoint")
+            state = cls(config, data, teacher, run=run, trial=trial, alive=alive, ranks=ranks)
+            state._load(saved)
+        # Whatever torch and the generators make of a state that is not theirs.
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise RunFolderError("checkpoint", one_line(error)[:300], "a state of this very search") from error
+        return state
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        self.supernet.load_state_dict(saved["supernet"])
+        self.imitation.load_state_dict(saved["imitation"])
+        self.relaxation.load_state_dict(saved["relaxation"])
+        for name in ("optimizer", "arch_optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+            check_optimizer(getattr(self, name))
+        self.controller.load_state_dict(saved["controller"])
+        self.sums.load_state_dict(saved["sums"])
+        for name in _PLAIN:
+            if type(saved[name]) is not type(getattr(self, name)):
+                raise TypeError(f"{name} is a {type(saved[name]).__name__}")
+            setattr(self, name, saved[name])
+        restore_random_states(saved["random"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data and tensors from which :meth:`resume` continues.
+
+        The tensors are those that the search works on: save them, or copy them, before it goes on.
+        """
+        return {
+            "alive": self.supernet.genotype.to_dict(),
+            "supernet": self.supernet.state_dict(),
+            "imitation": self.imitation.state_dict(),
+            "relaxation": self.relaxation.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "arch_optimizer": self.arch_optimizer.state_dict(),
+            "controller": self.controller.state_dict(),
+            "sums": self.sums.state_dict(),
+            "random": random_states(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def shared_bits(self) -> dict[str, Any]:
+        """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
+        own = {"random", "history", "device_seconds"}
+        return {name: value for name, value in self.state_dict().items() if name not in own}
+
+    def derived(self) -> tuple[Genotype, list[int]]:
+        """Return the network that the space derives of the supernet as it is, in canonical form.
+
+        Returns:
+            The genotype, and the positions of the candidates that make it.
+        """
+        candidates = self.supernet.candidates
+        # The same in all processes, bit for bit: see shared_bits.
+        chosen = derived(self.space, candidates, self.relaxation.weights().detach().tolist())
+        return subset(self.supernet.genotype, [candidates[position] for position in chosen]).pruned(), chosen
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimisation steps of an epoch."""
+        return self.batches.steps_per_epoch
+
+    @property
+    def num_steps(self) -> int:
+        """Most steps that the search takes; the floor may end it earlier."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+    def shape(self, init_channels: int) -> NetworkShape:
+        """Return the shape of a network for the data at hand."""
+        return NetworkShape(
+            in_channels=self.data.in_channels,
+            image_size=self.data.image_size,
+            num_classes=self.data.num_classes,
+            init_channels=init_channels,
+            stem=self.config.space.stem,
+        )
+
+    def _imitation(self) -> nn.Module:
+        if self.teacher is None:
+            return nn.Identity()
+        # What a sampler chose was not there to be checked before the sweep.
+        check_fits(self.teacher, self.data, self.config.distill, self.config.space.stem, "distill.teacher")
+        ours, theirs = self.supernet.network.tap_channels, self.teacher.tap_channels
+        return Imitation(self.config.distill, ours, theirs)
+
+    def _fit_imitation(self) -> None:
+        """Fit to the teacher what does not train, on some training images, the same ones in every process."""
+        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.factors is not None:
+            sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
+            images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
+            self.imitation.factors.fit(self.teacher.says(images).taps)
+
+
+_PLAIN = (
+    "step",
+    "deleted_since_snapshot",
+    "is_finished",
+    "device_seconds",
+    "history",
+    "sparsity",
+    "limit",
+    "macs_spent",
+)
+
+
+class EpochSums:
+    """Sums over the steps since the last epoch report."""
+
+    def __init__(self) -> None:
+        self.totals = {"task_loss": 0.0, "kd_loss": 0.0, "correct": 0.0}
+        self.images = 0
+        self.has_kd = False
+
+    def add(self, look: Look, has_kd: bool) -> None:
+        """Add what a look found."""
+        per_step = look.num_images / look.num_steps
+        self.totals["task_loss"] += look.task_loss * per_step
+        self.totals["kd_loss"] += look.kd_loss * per_step
+        self.totals["correct"] += look.correct
+        self.images += look.num_images
+        self.has_kd = has_kd
+
+    def mean(self, name: str) -> float | None:
+        """Return a sum per image; None before the first step, and for an imitation loss that there is not."""
+        if not self.images or (name == "kd_loss" and not self.has_kd):
+            return None
+        return self.totals[name] / self.images
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint."""
+        return {"totals": dict(self.totals), "images": self.images, "has_kd": self.has_kd}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        self.totals, self.images, self.has_kd = dict(state["totals"]), state["images"], state["has_kd"]

@@ -1,0 +1,45 @@
+"""Shared weights of snapshots, kept for a warm start: what is alive of a supernet, as its derived network has it."""
+
+from __future__ import annotations
+
+from dnad_ray.errors import RunFolderError, UserError, one_line
+from dnad_ray.networks.network_file import weights_of
+from dnad_ray.search.state import SearchState
+from dnad_ray.storage.files import Write, read_file, write_bytes
+from dnad_ray.storage.places import Place, address
+from dnad_ray.storage.weights_reader import MAX_BYTES
+from search_spaces.inherit import inherited_network
+
+__all__ = ["inherited_weights", "keep_weights"]
+
+
+def keep_weights(folder: Place, state: SearchState, step: int, write: Write | None = None) -> None:
+    """Write the weights of a snapshot; a step that is replayed writes the same again.
+
+    Args:
+        folder: The run folder.
+        state: The search, as it was when the snapshot was recorded.
+        step: The snapshot's step.
+        write: Writes the file; None for :func:`dnad_ray.storage.files.write_bytes`.
+    """
+    shape = state.shape(state.config.space.init_channels)
+    network = inherited_network(state.supernet, state.derived()[0], state.relaxation.weights().detach(), shape)
+    (write or write_bytes)(_file(folder, state.trial, step), weights_of(network))
+
+
+def inherited_weights(folder: Place, trial: str, step: int) -> bytes:
+    """Return the weights of a snapshot.
+
+    Raises:
+        RunFolderError: If the run kept none.
+    """
+    file = _file(folder, trial, step)
+    try:
+        return read_file(file, MAX_BYTES)
+    except (OSError, UserError) as error:
+        allowed = "a run that was searched with evaluation.keep_weights: true"
+        raise RunFolderError("--inherit", f"{address(file)} ({one_line(error)[:100]})", allowed) from error
+
+
+def _file(folder: Place, trial: str, step: int) -> Place:
+    return folder / "trials" / trial / "weights" / f"{step:08d}.safetensors"

@@ -1,0 +1,64 @@
+"""Text for people: durations as they write and say them, and text of others made safe (standard library only)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from dnad_ray.errors import ConfigError
+
+__all__ = ["duration_in_words", "parse_duration", "printable"]
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)")
+
+
+def parse_duration(text: str, option: str = "--time-budget") -> float:
+    """Return the seconds that people mean by a duration.
+
+    Raises:
+        ConfigError: If it is none, or not above 0.
+
+    >>> [parse_duration(text) for text in ("90", "90s", "10m", "1.5h", "2 h", "1d")]
+    [90.0, 90.0, 600.0, 5400.0, 7200.0, 86400.0]
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(option, text, "seconds above 0, or a number with s, m, h or d: 90, 90s, 10m, 2h")
+    return seconds
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    >>> [duration_in_words(s) for s in (8, 95, 5400, 200000)]
+    ['8 s', '2 min', '1.5 h', '2.3 days']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+# Control characters, those that turn the direction of writing or show nothing, halves of pairs, line separators.
+_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    r"""Return text without characters that a terminal obeys: they are written as Python writes them.
+
+    A name in somebody's run folder could else move the cursor, change the title or the colours, or hide a line.
+
+    >>> print(printable("run \x1b[2J\u202e one"))
+    run \x1b[2J\u202e one
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in _CATEGORIES else char
+        for char in text
+    )

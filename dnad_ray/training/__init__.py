@@ -1,0 +1,5 @@
+"""What all training shares."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

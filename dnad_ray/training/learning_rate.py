@@ -1,0 +1,24 @@
+"""Learning rates over the steps of a training."""
+
+from __future__ import annotations
+
+import math
+
+from dnad_ray.config.retrain import RetrainConfig
+
+__all__ = ["learning_rate_at"]
+
+
+def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Return the step size of a step, counted from 0: a linear rise, then cosine or linear to zero.
+
+    >>> config = RetrainConfig(epochs=4, learning_rate=0.4, schedule="linear", warmup_epochs=2)
+    >>> [round(learning_rate_at(config, step, 1), 3) for step in range(4)]
+    [0.2, 0.4, 0.4, 0.2]
+    """
+    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / (total - warmup)
+    factor = 1 - share if config.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+    return config.learning_rate * factor

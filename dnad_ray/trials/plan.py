@@ -1,0 +1,88 @@
+"""Which trials a run has: those that its configuration names, and those that were added to its folder later.
+
+A trial that cannot be derived from the configuration alone (chosen by Optuna, or one more seed of a setting on the
+front) is written down with what it changes before it begins. A resume reads that back, validated like any other
+configuration, and never needs the state of a sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.errors import (
+    ConfigError,
+)
+from dnad_ray.run_folder.reading import list_trials, read_status
+from dnad_ray.run_folder.writing import write_status
+from dnad_ray.storage.places import Place, reached
+from dnad_ray.trials.spec import DONE, TrialSpec, spec_of, trials_of
+
+__all__ = ["is_complete", "more_seeds", "register", "trials_in", "unfinished"]
+
+PENDING = "pending"
+"""State of a trial that is written down and has not begun."""
+
+
+def trials_in(config: RunConfig, folder: Place | None) -> list[TrialSpec]:
+    """Return the trials of a run in the order in which they start: as planned, then those that were added.
+
+    Args:
+        config: The run.
+        folder: The run folder; None, or one that does not stand, holds no trials.
+
+    Raises:
+        ConfigError: If what is varied, or what the folder says that a trial changes, is impossible.
+        RunFolderError: If the storage of the folder does not answer.
+    """
+    planned = {spec.name: spec for spec in trials_of(config)}
+    recorded = {}
+    for name in [] if folder is None or not reached(folder, "--out") else list_trials(folder):
+        overrides = None if folder is None else read_status(folder, name).get("overrides")
+        if isinstance(overrides, dict) and overrides and not (name in planned and planned[name].is_chosen):
+            recorded[name] = spec_of(config, name, overrides)
+    added = sorted((name for name in recorded if name not in planned), key=lambda name: (len(name), name))
+    return [recorded.get(name, spec) for name, spec in planned.items()] + [recorded[name] for name in added]
+
+
+def register(folder: Place, spec: TrialSpec) -> None:
+    """Write down a trial that is to begin, unless it has begun."""
+    if read_status(folder, spec.name)["state"] == "unknown":
+        write_status(folder, spec.name, PENDING, overrides=dict(spec.overrides))
+
+
+def more_seeds(
+    config: RunConfig, specs: Sequence[TrialSpec], names: Collection[str], num_seeds: int
+) -> list[TrialSpec]:
+    """Return new trials: each setting that some trials have, under seeds that it has not had yet.
+
+    Args:
+        config: The run.
+        specs: All its trials.
+        names: Trials whose settings are wanted, for example those on the front.
+        num_seeds: New seeds for each setting.
+
+    Raises:
+        ConfigError: If there is none of these trials.
+    """
+    wanted = {spec.setting: spec for spec in reversed(specs) if spec.name in names and spec.is_chosen}
+    if not wanted:
+        raise ConfigError("--more-seeds", num_seeds, "a run with snapshots on its front")
+    width = len(specs[-1].name) - 1
+    added: list[TrialSpec] = []
+    for setting, spec in reversed(wanted.items()):
+        last = max(other.config.seed for other in specs if other.setting == setting)
+        for seed in range(last + 1, last + 1 + num_seeds):
+            name = f"t{len(specs) + len(added):0{width}d}"
+            added.append(spec_of(config, name, {**spec.overrides, "seed": seed}))
+    return added
+
+
+def is_complete(specs: Sequence[TrialSpec], folder: Place) -> bool:
+    """Whether all trials of a run are at their end."""
+    return not unfinished(specs, folder)
+
+
+def unfinished(specs: Sequence[TrialSpec], folder: Place) -> list[TrialSpec]:
+    """Return the trials of a run that are not at their end."""
+    return [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]

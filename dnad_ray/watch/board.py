@@ -1,0 +1,107 @@
+"""What people and programs learn while a run goes on: the board takes it, displays show it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any, final
+
+from dnad_ray.errors import one_line
+from dnad_ray.run_folder.reading import RunContents
+from dnad_ray.storage.places import Place
+from dnad_ray.text import printable
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.moments import Activity, Display, Moment, Reported, RunBegan, RunEnded, Said, TrialBegan, TrialEnded
+from dnad_ray.watch.standing import Record, Standing
+
+__all__ = ["Board"]
+_MAX_ERRORS = 3
+
+
+@final
+class Board:
+    """Where a run writes what happens; what goes wrong in showing it never reaches the run.
+
+    Threads may write: the teacher of a sweep is made beside the start of its workers.
+
+    Args:
+        displays: Who shows it. One that fails is named in a warning, and left out after three failures.
+    """
+
+    def __init__(self, displays: Sequence[Display]) -> None:
+        self._errors = dict.fromkeys(displays, 0)
+        self._run: Standing | None = None
+        self._lock = threading.RLock()
+
+    def update(self, name: str, done: float, total: float, text: str = "") -> None:
+        """Show that ``done`` of ``total`` of the activity ``name`` is done."""
+        self._show(Activity(name, done, total, printable(text)))
+
+    def say(self, text: str) -> None:
+        """Write one lasting line."""
+        self._show(Said(printable(text)))
+
+    def begin(self, specs: Sequence[TrialSpec], folder: Place, stored: RunContents | None = None) -> None:
+        """Show the run whose folder stands; before it, and without it, reports of trials go nowhere."""
+        self._run = Standing(folder, specs)
+        if stored is not None:
+            self._run.take_up(stored)
+        self._show(RunBegan(self._run, stored))
+
+    def expect(self, spec: TrialSpec) -> None:
+        """Take note of a trial that was added, or whose setting was chosen only now."""
+        if self._run is not None:
+            self._run.expect(spec)
+
+    def trial_began(self, name: str) -> None:
+        """Show that a trial runs."""
+        with self._lock:
+            if self._run is not None:
+                self._run.begin(name)
+                self._show(TrialBegan(self._run, self._run.trials[name]))
+
+    def report(self, name: str, record: Record) -> None:
+        """Show a record of a trial, unless it is reported again."""
+        with self._lock:
+            if self._run is not None and self._run.report(name, record):
+                self._show(Reported(self._run, self._run.trials[name], record))
+
+    def trial_ended(self, name: str, state: str, reason: str | None = None) -> None:
+        """Show how a trial ended."""
+        with self._lock:
+            if self._run is not None:
+                self._run.end(name, state, reason)
+                self._show(TrialEnded(self._run, self._run.trials[name]))
+
+    def end(self, state: str, summary: dict[str, Any]) -> None:
+        """Show how the run ended."""
+        if self._run is not None:
+            self._show(RunEnded(self._run, state, summary))
+
+    def _show(self, moment: Moment) -> None:
+        with self._lock:
+            self._show_all(moment)
+
+    def _show_all(self, moment: Moment) -> None:
+        for display, errors in list(self._errors.items()):
+            try:
+                display(moment)
+                self._errors[display] = 0
+            except Exception as error:  # noqa: BLE001 - a full disk, a closed pipe, a server that is down: all the same
+                self._errors[display] = errors + 1
+                is_last = errors + 1 == _MAX_ERRORS
+                if is_last:
+                    del self._errors[display]
+                _warn(display, error, is_last)
+
+
+def _warn(display: Display, error: Exception, is_last: bool) -> None:
+    name = getattr(display, "__name__", type(display).__name__)
+    try:
+        warnings.warn(
+            f"{name} failed and the run goes on{' without it' * is_last}: {type(error).__name__}: {one_line(error)}",
+            stacklevel=2,
+        )
+    except Warning:  # somebody made errors of warnings: not of this one
+        return

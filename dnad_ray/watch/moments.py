@@ -1,0 +1,75 @@
+"""The moments of a run, and what a display does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dnad_ray.run_folder.reading import RunContents
+from dnad_ray.watch.standing import Record, Standing, TrialStanding
+
+__all__ = ["Activity", "Display", "Moment", "Reported", "RunBegan", "RunEnded", "Said", "TrialBegan", "TrialEnded"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A lasting line, for people."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Of something that is not a trial (images, the teacher), ``done`` of ``total`` is done."""
+
+    name: str
+    done: float
+    total: float
+    text: str
+
+
+@dataclass(frozen=True)
+class RunBegan:
+    """The run folder stands; ``stored`` is what it held, None for a new run."""
+
+    run: Standing
+    stored: RunContents | None
+
+
+@dataclass(frozen=True)
+class TrialBegan:
+    """A trial runs."""
+
+    run: Standing
+    trial: TrialStanding
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A trial reported a record that is new to the run."""
+
+    run: Standing
+    trial: TrialStanding
+    record: Record
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial is at its end, or Ray gave it up."""
+
+    run: Standing
+    trial: TrialStanding
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """The command ends; ``state`` is finished, incomplete, interrupted or failed, ``summary`` what a program wants."""
+
+    run: Standing
+    state: str
+    summary: dict[str, Any]
+
+
+Moment = Said | Activity | RunBegan | TrialBegan | Reported | TrialEnded | RunEnded
+Display = Callable[[Moment], None]

@@ -1,0 +1,69 @@
+"""A run as plain lines of text, for logs and for terminals that cannot draw."""
+
+from __future__ import annotations
+
+import time
+from typing import final
+
+from rich.console import Console
+
+from dnad_ray.trials.spec import DONE
+from dnad_ray.watch.moments import Activity, Moment, Reported, Said, TrialEnded
+from dnad_ray.watch.standing import Standing, TrialStanding
+
+__all__ = ["PlainLines", "trial_text"]
+
+_LINE_SECONDS = 5.0
+_ENDED = float("inf")
+
+
+@final
+class PlainLines:
+    """A line per name every few seconds, where there is no terminal to draw on.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._printed: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def __call__(self, moment: Moment) -> None:
+        """Write a line, unless one of that name has just been written."""
+        match moment:
+            case Said(text):
+                self._console.print(text, markup=False, soft_wrap=True)
+            case Activity(name, done, total, text):
+                self._line(name, done, total, text)
+            case Reported(run, trial, _):
+                self._line(trial.spec.name, trial.epoch, trial.epochs, trial_text(run, trial), may_end=False)
+            case TrialEnded(run, trial):
+                self._printed.pop(trial.spec.name, None)
+                if trial.state == "finished":
+                    self._line(trial.spec.name, trial.epochs, trial.epochs, trial_text(run, trial))
+                if len(run.trials) > 1 and trial.state in DONE:
+                    done = run.num_in(*DONE)
+                    self._line("sweep", done, len(run.trials), "trials at their end")
+
+    def _line(self, name: str, done: float, total: float, text: str, may_end: bool = True) -> None:
+        now = time.monotonic()
+        printed = self._printed.get(name, 0.0)
+        is_end = done >= total and may_end
+        if printed == _ENDED or (not is_end and now - printed < _LINE_SECONDS):
+            return
+        self._printed[name] = _ENDED if is_end else now
+        self._console.print(
+            f"[{now - self._began:5.0f} s] {name}: {done / max(total, 1):4.0%}  {text}", markup=False, soft_wrap=True
+        )
+
+
+def trial_text(run: Standing, trial: TrialStanding) -> str:
+    """Return where a trial stands in a few words."""
+    parts = [f"{trial.num_operations} operations"]
+    if trial.proxy_accuracy is not None:
+        parts.append(f"proxy error {1 - trial.proxy_accuracy:.2%}")
+        parts.append(f"{run.front.count_of[trial.spec.name]} on the front")
+    label = f"{trial.spec.label}: " if trial.spec.label else ""
+    return label + ", ".join(parts)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import shutil
+import zlib
+from html.parser import HTMLParser
+
+import pytest
+
+import analysis.report.page
+from analysis.frame import RunWarning, load_runs
+from analysis.pareto import front_of
+from analysis.report.page import write_report
+from dnad_ray.config.run import RunConfig, config_to_dict
+from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.run_folder.writing import create_run, write_config, write_result, write_snapshot, write_status
+from search_spaces.genotype import Genotype
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+TRIALS = ({"seed": 0, "shrink.rate": 0.1}, {"seed": 1, "shrink.rate": 0.1}, {"seed": 0, "shrink.rate": 0.05})
+
+
+class Page(HTMLParser):
+    """The parts of a page that tests ask for, as a browser would split it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.text, self.attributes = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+        else:
+            self.text.append(data)
+
+    @property
+    def data(self):
+        return unpacked(self.scripts[0])
+
+
+def unpacked(text):
+    return json.loads(zlib.decompress(base64.b64decode(text)))
+
+
+def column(data, name):
+    """The words of a column, row by row."""
+    found = data["columns"][name]
+    return [found["words"][code] for code in found["codes"]] if "codes" in found else found["words"]
+
+
+def read(file):
+    return Page(file.read_text(encoding="utf-8"))
+
+
+def test_write_report_is_one_file_that_loads_nothing(make_run, tmp_path):
+    out = tmp_path / "report.html"
+    assert write_report(make_run(trials=TRIALS), out) == out
+    page = read(out)
+    assert not {name for name, _ in page.attributes} & {"src", "srcset"}
+    assert "link" not in page.tags or all(
+        value == "data:," for name, value in page.attributes if name == "href" and value
+    )
+    assert "default-src 'none'" in out.read_text(encoding="utf-8")
+    assert out.stat().st_size < 7_000_000
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_write_report_embeds_front_networks_and_numbers_of_all(make_run, tmp_path):
+    folder = make_run(trials=TRIALS, epochs=6)
+    frame = load_runs(folder)
+    front = front_of(frame)
+    page = read(write_report(folder, tmp_path / "report.html"))
+    data = page.data
+    assert set(data["networks"]) == set(front["digest"])
+    assert len(data["networks"]) < frame["digest"].nunique()
+    for digest, network in data["networks"].items():
+        assert Genotype.from_dict(unpacked(network)["genotype"]).digest == digest
+        assert unpacked(network)["drawing"].count("<svg") > 3
+    assert data["labels"][0] == "Proxy error (share of validation images)"
+    assert column(data, "digest") == frame["digest"].tolist()
+    assert column(data, "error") == [f"{error:.2%}" for error in frame["error"]]
+    assert data["numbers"]["macs"] == frame["macs"].tolist()
+    assert data["first"] == front["error"].idxmin()
+    assert data["front"] == front.index.tolist()
+
+
+def test_write_report_has_every_chart_that_its_data_can_fill(make_run, tmp_path, retrained):
+    grid = [
+        {"seed": seed, "distill.kind": "logits", "distill.temperature": t, "distill.weight": w, "shrink.rate": 0.1}
+        for t in (1.0, 4.0)
+        for w in (0.5, 1.0)
+        for seed in (0, 1)
+    ]
+    folder = make_run(trials=grid, epochs=3)
+    always = {"front", "parallel", "space", "attainment", "hypervolume", "compute", "operations", "weights"}
+    always |= {"shrinking", "paths"}
+    page = read(write_report(folder, tmp_path / "report.html"))
+    assert set(page.data["figures"]) == always | {"response", "importance"}
+    assert {value for name, value in page.attributes if name == "id" and value.startswith("chart-")} == {
+        f"chart-{name}" for name in page.data["figures"]
+    }
+    frame = load_runs(folder).drop_duplicates("digest")
+    for row in range(3):
+        write_result(folder, retrained(frame.iloc[row], accuracy=0.9 + row / 100))
+    page = read(write_report(folder, tmp_path / "report.html"))
+    assert set(page.data["figures"]) == always | {"response", "importance", "retrained", "ranking"}
+    assert "Against the baselines" not in page.text
+    write_result(folder, retrained(frame.iloc[0], accuracy=0.5, origin="random", digest="f" * 16, job="chance"))
+    text = "".join(read(write_report(folder, tmp_path / "report.html")).text)
+    assert "Against the baselines" in text
+    assert "random (1.00x MACs, 50.00 %): wins by 40.00 +- " in text
+    assert "Network by network (3)" in text
+    assert "against random, the front wins at 3 of 3 sizes" in text
+    assert "no chart mixes the two" in " ".join("".join(page.text).split())
+
+
+def test_write_report_gives_the_command_that_retrains(make_run, tmp_path):
+    folder = make_run("it's a run/demo", epochs=2)
+    data = read(write_report(folder, tmp_path / "report.html")).data
+    assert shlex.split(data["commands"]["demo"]) == ["dnad-ray", "retrain", str(folder)]
+
+
+def test_write_report_says_who_made_the_front(make_run, tmp_path):
+    page = read(write_report(make_run(trials=TRIALS, epochs=4), tmp_path / "report.html"))
+    assert {"Who made the front", "Shrink rate 0.05"} <= set(page.text)
+
+
+def test_write_report_draws_what_there_is_room_for_and_says_so(make_run, tmp_path, monkeypatch):
+    folder = make_run(trials=TRIALS, epochs=6)
+    front = front_of(load_runs(folder))
+    assert len(front) > 3
+    monkeypatch.setattr(analysis.report.page, "_NETWORK_BYTES", 4_000)
+    page = read(write_report(folder, tmp_path / "report.html"))
+    embedded = page.data["networks"]
+    assert front.at[front["error"].idxmin(), "digest"] in embedded  # picks come first
+    assert 0 < len(embedded) < len(front)
+    missing = len(front) - len(embedded)
+    assert f"{missing} networks of the front are not embedded" in "".join(page.text)
+
+
+def test_spread_takes_ends_and_middles_first():
+    names = list(analysis.report.page._spread(list("abcdefghi")))
+    assert names[0] == "a"
+    assert list(dict.fromkeys(names))[:3] == ["a", "i", "e"]
+    assert set(names) == set("abcdefghi")
+    assert list(dict.fromkeys(analysis.report.page._spread(["a"]))) == ["a"]
+    assert list(analysis.report.page._spread([])) == []
+
+
+def test_write_report_says_by_whom_costs_are_and_whether_a_trace_confirmed_them(tmp_path, dense, snapshot):
+    folder = create_run(tmp_path / "demo", config_to_dict(RunConfig()), "0.0.0")
+    for step, traced in ((10, False), (20, True)):
+        write_snapshot(folder, snapshot(dense(), step=step, costs_traced=traced), dense())
+    data = read(write_report(folder, tmp_path / "report.html")).data
+    counter = "fvcore-0.1.5 total, eval"
+    assert "Costs by" in data["labels"]
+    assert column(data, "counter") == [counter, f"{counter}, confirmed by a trace of the network"]
+
+
+def test_write_report_lists_the_front_as_a_table(make_run, tmp_path):
+    folder = make_run(trials=TRIALS, epochs=5)
+    front = front_of(load_runs(folder))
+    text = (write_report(folder, tmp_path / "report.html")).read_text(encoding="utf-8")
+    rows = re.findall(r'<tr data-row="(\d+)"', text)
+    assert [int(row) for row in rows] == front.index.tolist()
+
+
+def test_write_report_says_that_errors_are_proxy_errors(make_run, tmp_path):
+    text = " ".join(" ".join(read(write_report(make_run(), tmp_path / "r.html")).text).split())
+    assert "Proxy errors" in text
+    assert "shared weights" in text
+    assert "The test set was not touched." in text
+
+
+def test_write_report_text_from_files_stays_text(make_run, tmp_path):
+    folder = make_run(trials=TRIALS, epochs=2)
+    write_status(folder, "t1", "failed", reason=HOSTILE)
+    config = config_to_dict(RunConfig())
+    config["data"]["root"] = HOSTILE
+    write_config(folder, config)
+    for file in folder.glob("trials/t2/snapshots/*.json"):
+        file.write_text(
+            # A trial has no such name: the store would leave the snapshot out.
+            json.dumps(json.loads(file.read_text()) | {"kd_kind": HOSTILE, "counter": HOSTILE, "dataset": HOSTILE})
+        )
+    marker = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(marker | {"name": HOSTILE}))
+    page = read(write_report(folder, tmp_path / "report.html"))
+    assert page.tags.count("script") == 4
+    assert "img" not in page.tags
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    text = "".join(page.text)
+    assert f"failed: {HOSTILE}" in text
+    assert f"root: {HOSTILE}" in text
+    assert "<" not in page.scripts[0]
+    assert HOSTILE in column(page.data, "counter")
+    plotted = json.dumps(page.data["figures"])
+    assert "<script" not in plotted
+    assert "<img" not in plotted
+
+
+def test_write_report_of_a_run_that_is_still_going_on(make_run, tmp_path):
+    folder = make_run(
+        trials=TRIALS, epochs=4, states={1: {"state": "running"}, 2: {"state": "failed", "reason": "NaN"}}
+    )
+    text = "".join(read(write_report(folder, tmp_path / "report.html")).text)
+    assert "Trials that did not finish" in text
+    assert "demo / t1: still running or interrupted" in text
+    assert "demo / t2: failed: NaN" in text
+
+
+def test_write_report_without_snapshots(tmp_path):
+    folder = create_run(tmp_path / "new", config_to_dict(RunConfig()), "0.0.0")
+    page = read(write_report(folder, folder / "report.html"))
+    assert "1 run with 0 trials left no snapshot yet." in page.text
+    assert page.data["figures"] == page.data["networks"] == {}
+
+
+def test_write_report_lost_genotype_is_said_and_the_rest_stands(make_run, tmp_path):
+    folder = make_run(epochs=3)
+    digest = front_of(load_runs(folder))["digest"].iloc[0]
+    (folder / "genotypes" / f"{digest}.json").unlink()
+    with pytest.warns(RunWarning, match=f"architecture {digest} cannot be drawn"):
+        page = read(write_report(folder, tmp_path / "report.html"))
+    assert digest not in page.data["networks"]
+    assert "Read with care" in page.text
+
+
+def test_write_report_of_several_runs_shows_all_configurations(make_run, tmp_path):
+    folders = [make_run("a/demo", epochs=2), make_run("b/demo", epochs=2)]
+    page = read(write_report(folders, tmp_path / "report.html"))
+    assert page.tags.count("details") == 2
+    assert {"demo (a/demo)", "demo (b/demo)"} <= set(page.text)
+
+
+def test_write_report_same_runs_give_the_same_file(make_run, tmp_path):
+    folder = make_run(trials=TRIALS)
+    first, second = (write_report(folder, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+def test_write_report_replaces_as_a_whole_or_not_at_all(make_run, tmp_path):
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    with pytest.raises(RunFolderError):
+        write_report(tmp_path / "missing", out)
+    assert out.read_text() == "old"
+    folder = make_run()
+    shutil.copytree(folder, tmp_path / "copy")
+    write_report([folder, tmp_path / "copy"], out)
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("out", [".", "missing/report.html"])
+def test_write_report_refuses_what_is_no_file(make_run, tmp_path, monkeypatch, out):
+    folder = make_run()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="an HTML file in an existing folder"):
+        write_report(folder, out)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from analysis.frame import history_frame, read_runs, snapshot_frame
+from analysis.report.summary import summarise
+from dnad_ray.config.run import RunConfig, config_to_dict
+from dnad_ray.run_folder.writing import create_run, write_snapshot, write_status
+
+
+def summary_of(*folders):
+    runs = read_runs(folders)
+    frame = snapshot_frame(runs)
+    return summarise(runs, frame, history_frame(runs)), frame
+
+
+@pytest.fixture
+def folder(tmp_path, dense, snapshot):
+    """One trial with three networks that bend: 50 % at 10, 20 % at 20 and 10 % at 110 MACs."""
+    folder = create_run(tmp_path / "demo", config_to_dict(RunConfig()), "0.0.0")
+    for step, accuracy, macs in ((10, 0.9, 110), (20, 0.8, 20), (30, 0.5, 10)):
+        genotype = dense(step // 10, 1)
+        values = {"proxy_accuracy": accuracy, "macs": macs, "params": macs, "device_seconds": 10.0 * step}
+        write_snapshot(folder, snapshot(genotype, step=step, **values), genotype)
+    write_status(folder, "t0", "finished")
+    return folder
+
+
+def test_summarise_says_what_was_found(folder):
+    summary, frame = summary_of(folder)
+    assert summary.sentences == (
+        "1 run with 1 trial left 3 snapshots of 3 architectures.",
+        "Trials: 1 finished.",
+        "The front holds 3 networks, from a proxy error of 10.00% at 110 MACs to 50.00% at 10 MACs.",
+        # Boxes under (error 1, MACs 110, parameters 110): 0.8 x (90/110)^2 and 0.5 x (100/110)^2, less their overlap.
+        f"Its hypervolume is {0.8 * (90 / 110) ** 2 + 0.5 * ((100 / 110) ** 2 - (90 / 110) ** 2):.4f} of the box from "
+        "zero to the reference point (Proxy error 100.00%, MACs 110, Parameters 110; costs are those of the densest "
+        "network).",
+        "The trials took 300.0 device-seconds on cpu.",
+    )
+    assert [(pick.title, frame["macs"][pick.label]) for pick in summary.picks] == [
+        ("Best", 110),
+        ("Knee", 20),
+        ("Smallest", 10),
+    ]
+    assert summary.unfinished == summary.cautions == summary.problems == ()
+
+
+def test_summarise_says_who_did_not_finish_and_why(make_run):
+    states = {
+        0: {"state": "stopped", "reason": "the training loss became NaN"},
+        2: {"state": "running"},
+        3: {"state": "failed", "reason": "the worker died"},
+    }
+    summary, _ = summary_of(make_run(trials=[{"seed": seed} for seed in range(4)], states=states, epochs=2))
+    assert "Trials: 1 finished, 1 still running or interrupted, 1 stopped early, 1 failed." in summary.sentences
+    assert [tuple(trial) for trial in summary.unfinished] == [
+        ("demo", "t0", "stopped early", "the training loss became NaN"),
+        ("demo", "t2", "still running or interrupted", ""),
+        ("demo", "t3", "failed", "the worker died"),
+    ]
+
+
+def test_summarise_warns_where_measurements_differ(folder, dense, snapshot):
+    write_snapshot(folder, snapshot(dense(), trial="t1", image_size=32), dense())
+    summary, _ = summary_of(folder)
+    assert summary.cautions == ("Snapshots differ in the image size (32, 8): their errors or costs do not compare.",)
+
+
+def test_summarise_a_run_without_snapshots(tmp_path):
+    summary, _ = summary_of(create_run(tmp_path / "new", config_to_dict(RunConfig()), "0.0.0"))
+    assert summary.sentences == ("1 run with 0 trials left no snapshot yet.",)
+    assert summary.picks == ()
+
+
+def test_summarise_one_network(tmp_path, dense, snapshot):
+    folder = create_run(tmp_path / "one", config_to_dict(RunConfig()), "0.0.0")
+    write_snapshot(folder, snapshot(dense(), macs=5), dense())
+    summary, _ = summary_of(folder)
+    assert "The front is one network: proxy error 10.00% at 5 MACs." in summary.sentences
+    assert [pick.title for pick in summary.picks] == ["Best", "Smallest"]

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from analysis.frame import load_runs
+from analysis.objectives import within
+from analysis.pareto import front_of
+from dnad_ray.cli.front import front
+from dnad_ray.errors import UserError
+
+
+def test_front_command_keeps_budgets(make_run):
+    folder = make_run(trials=[{"seed": 0}, {"seed": 1}], epochs=5)
+    frame = load_runs(folder)
+    limit = int(front_of(frame)["macs"].iloc[0])  # the cheapest network of the front, and nothing else of it
+    result = CliRunner().invoke(front, [str(folder), "--under", f"macs={limit}", "--under", "error<=50%", "--json"])
+    assert result.exit_code == 0
+    found = [row["digest"] for row in json.loads(result.output)]
+    assert found == front_of(within(frame, {"macs": limit, "error": 0.5}))["digest"].tolist()
+    assert 0 < len(found) < len(front_of(frame))
+
+
+def test_front_command_refuses_a_budget_in_words(make_run):
+    with pytest.raises(UserError, match="NAME=NUMBER with k, M, G or %"):
+        CliRunner().invoke(front, [str(make_run()), "--under", "macs=many"], catch_exceptions=False)

@@ -1,0 +1,88 @@
+"""`dnad-ray teacher`, and runs that take what it made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from dnad_ray.runtime.torchvision_import import torchvision_models
+
+
+@pytest.fixture(scope="module")
+def few(save_digits, tmp_path_factory):
+    """One hundred digits as an image folder, 4 epochs of teaching."""
+    root = tmp_path_factory.mktemp("few") / "digits"
+    save_digits(root, 10)
+    return root
+
+
+def _arguments(few, *settings):
+    options = ["distill.teacher.epochs=2", "train.epochs=2", "train.batch_size=32", *settings]
+    return ["--data", few, *(text for option in options for text in ("--set", option))]
+
+
+def test_teacher_is_made_once_and_taken_by_a_search(command, few, tmp_path):
+    code, said, err = command("teacher", "smoke", *_arguments(few), "--out", tmp_path / "made", "--quiet")
+    assert (code, err) == (0, "")
+    description = json.loads((tmp_path / "made" / "teacher.json").read_text())
+    assert f"teacher: {description['accuracy']:.2%} of the validation images are right, calibration error" in said
+    assert description["calibration"]["num_images"] == 20
+    settings = [
+        "distill.teacher.source=saved",
+        f"distill.teacher.weights={tmp_path / 'made'}",
+        "distill.kind=attention",
+    ]
+    code, said, err = command("search", "smoke", *_arguments(few, *settings), "--out", tmp_path / "run", "--quiet")
+    assert (code, err) == (0, "")
+    taken = json.loads((tmp_path / "run" / "teacher" / "teacher.json").read_text())
+    assert taken == description, "with accuracy and calibration, as the record of the run"
+    weights = [(tmp_path / name / "teacher.safetensors").read_bytes() for name in ("made", "run/teacher")]
+    assert weights[0] == weights[1]
+
+
+def test_teacher_goes_into_a_folder_of_its_own(command, few, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    code, _, err = command("teacher", "smoke", *_arguments(few), "--out", tmp_path / "full")
+    assert code == 2
+    assert "--out" in err
+    assert "a new or empty folder" in err
+    assert command("teacher", "smoke")[0] == 2
+
+
+MISTAKES = {
+    "other classes": (["source=torchvision", "model=resnet18", "weights=FOUR"], "a model of 4 classes'; allowed: 10"),
+    "no checkpoint": (["source=torchvision", "model=resnet18", "weights=/no.pth"], "/no.pth"),
+    "hostile checkpoint": (["source=torchvision", "model=resnet18", "weights=HOSTILE"], "hostile.pth"),
+    "no such model": (["source=torchvision", "model=resnet19"], "a torchvision model: resnet1"),
+    "no such tap": (
+        ["source=torchvision", "model=resnet18", "taps=[layer1, layer2, layer9]", "train=false"],
+        "distill.teacher.taps: got 'layer9'",
+    ),
+    "a tap of another size": (
+        ["source=torchvision", "model=resnet18", "taps=[layer1, layer1, layer4]", "train=false"],
+        "a tap of 8x8 pixels for stage 2 of 3",
+    ),
+    "no such module": (["source=module", "model=nowhere:model"], "No module named 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("program", ["teacher", "search"])
+def test_mistakes_leave_nothing_behind(program, name, command, few, tmp_path):
+    settings, words = MISTAKES[name]
+    four = tmp_path / "four.pth"
+    if "FOUR" in settings[-1]:
+        torch.save(torchvision_models().get_model("resnet18", weights=None, num_classes=4).state_dict(), four)
+    (tmp_path / "hostile.pth").write_bytes(b"PK and nothing else")
+    given = [f"distill.teacher.{text}" for text in settings]
+    given = [text.replace("FOUR", str(four)).replace("HOSTILE", str(tmp_path / "hostile.pth")) for text in given]
+    out = tmp_path / "out"
+    code, _, err = command(program, "smoke", *_arguments(few, "distill.kind=features", *given), "--out", out)
+    assert code == 2, err
+    assert words in err
+    assert err.startswith("dnad-ray: error: ")
+    assert err.count("\n") == 1
+    assert not out.exists()

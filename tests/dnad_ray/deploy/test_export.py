@@ -1,0 +1,284 @@
+"""Export: every format read again by the program it is for, nothing half-written, and images classified by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from dnad_ray.deploy import export as exporting
+from dnad_ray.deploy.export import ExportError, export_network
+from dnad_ray.deploy.formats import FORMATS, Deployed
+from dnad_ray.errors import ConfigError, RunFolderError
+from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
+from dnad_ray.networks.spec import Images, Subject, build
+from search_spaces.genotype import CellGenotype, Edge, Genotype
+
+# Every kind of operation, a dead cell, a node without edges, a state that nothing reads.
+CELLS = (
+    CellGenotype(False, ((Edge("sep_conv_3x3", 0), Edge("max_pool_3x3", 1)), (Edge("dil_conv_5x5", 2),))),
+    CellGenotype(
+        True, ((Edge("sep_conv_5x5", 1), Edge("skip_connect", 0)), (Edge("dil_conv_3x3", 1), Edge("noise", 0)))
+    ),
+    CellGenotype(True, ((Edge("conv_7x1_1x7", 1), Edge("avg_pool_3x3", 0)), ())),
+    CellGenotype(False, ((Edge("sep_conv_7x7", 0),), (Edge("skip_connect", 2), Edge("nor_conv_3x3", 2)))),
+)
+DARTS = Genotype(CELLS)
+RESIDUAL = Genotype(
+    tuple(
+        CellGenotype(
+            reduction,
+            (
+                (Edge("nor_conv_3x3", 0), Edge("nor_conv_1x1", 0)),
+                (Edge("skip_connect", 0), Edge("avg_pool_3x3", 1), Edge("skip_connect", 1)),
+            ),
+            (1,),
+        )
+        for reduction in (False, True)
+    ),
+    "nas_bench_201",
+)
+
+
+def trained(stem="cifar", size=8, channels=1, seed=0, genotype=DARTS) -> TrainedNetwork:
+    """A network whose statistics are those of no initialisation."""
+    images = Images(in_channels=channels, image_size=size, num_classes=3)
+    subject = Subject(origin="search", genotype=genotype, init_channels=4, stem=stem)
+    torch.manual_seed(seed)
+    network = build(subject, images).train()
+    for _ in range(3):
+        network(torch.randn(8, channels, size, size) * 2 + 1)
+    facts = {"run": "demo", "job": "j", "macs": 5, "accuracy": 0.5, "split": "test", "num_images": 9, "dataset": "d"}
+    return TrainedNetwork(
+        network.eval(), subject, images, ("ant", "bee", "cow"), (0.4,) * channels, (0.3,) * channels, facts
+    )
+
+
+def pixels_of(network, batch):
+    images = network.images
+    size = (batch, images.in_channels, images.image_size, images.image_size)
+    return np.random.default_rng(1).random(size, dtype=np.float32)
+
+
+def logits(network, pixels):
+    with torch.no_grad():
+        return Deployed(network).eval()(torch.from_numpy(pixels)).numpy()
+
+
+def test_deployed_network_normalises_pixels_by_hand():
+    network = trained()
+    pixels = pixels_of(network, 2)
+    with torch.no_grad():
+        expected = network.network(torch.from_numpy((pixels - 0.4) / 0.3)).logits.numpy()
+    np.testing.assert_allclose(logits(network, pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stem", "size", "channels", "genotype"),
+    [("cifar", 9, 1, DARTS), ("imagenet", 64, 3, DARTS)],
+)
+def test_onnx_file_runs_in_its_runtime_with_any_batch(stem, size, channels, genotype, tmp_path):
+    network = trained(stem, size, channels, genotype=genotype)
+    result = export_network(network, "onnx", tmp_path / "net.onnx")
+    assert result.difference < 1e-4
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    for batch in (1, 2, 5):
+        pixels = pixels_of(network, batch)
+        (found,) = session.run(["logits"], {"images": pixels})
+        np.testing.assert_allclose(found, logits(network, pixels), rtol=1e-3, atol=1e-3)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["ant", "bee", "cow"]
+    assert json.loads(metadata["mean"]) == pytest.approx([0.4] * channels)
+    assert json.loads(metadata["network"])["genotype"]["digest"] == network.subject.digest
+    assert not onnx.load(tmp_path / "net.onnx", load_external_data=False).graph.initializer[0].external_data
+
+
+@pytest.mark.parametrize("genotype", [DARTS, RESIDUAL], ids=["darts", "nas_bench_201"])
+def test_torch_export_file_runs_with_any_batch(genotype, tmp_path):
+    network = trained(genotype=genotype)
+    export_network(network, "torch-export", tmp_path / "net.pt2")
+    extra = {"metadata.json": ""}
+    program = torch.export.load(tmp_path / "net.pt2", extra_files=extra).module()
+    for batch in (1, 4):
+        pixels = pixels_of(network, batch)
+        found = program(torch.from_numpy(pixels)).detach().numpy()
+        np.testing.assert_allclose(found, logits(network, pixels), rtol=1e-4, atol=1e-4)
+    assert json.loads(extra["metadata.json"])["classes"] == ["ant", "bee", "cow"]
+
+
+def test_python_module_of_a_torchvision_network_is_refused(tmp_path):
+    network = dataclasses.replace(trained(), subject=Subject(origin="torchvision", model="resnet18", width=0.25))
+    with pytest.raises(ConfigError, match="a network of cells"):
+        export_network(network, "python", tmp_path / "net.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_safetensors_read_again_is_the_same_network(tmp_path):
+    network = trained()
+    export_network(network, "safetensors", tmp_path / "net.safetensors")
+    again = read_network(tmp_path, "net.safetensors", "net.json")
+    pixels = pixels_of(network, 2)
+    assert np.array_equal(logits(again, pixels), logits(network, pixels))
+    assert (again.classes, again.facts) == (network.classes, network.facts)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_export_that_gives_other_outputs_leaves_nothing(kind, tmp_path, monkeypatch):
+    form = FORMATS[kind]
+
+    def wrong(network, file):
+        return lambda pixels: form.read(network, file)(pixels) + 1
+
+    monkeypatch.setitem(exporting.FORMATS, kind, form._replace(read=wrong))
+    with pytest.raises(ExportError, match="other outputs"):
+        export_network(trained(), kind, tmp_path / f"net{form.suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_to_what_cannot_be_written_is_refused(tmp_path):
+    for target in (tmp_path / "no" / "net.safetensors", Path("/proc/net.safetensors")):
+        with pytest.raises(RunFolderError, match="--out"):
+            export_network(trained(), "safetensors", target)
+    with pytest.raises(RunFolderError, match=r"can be written \(No such file or directory\)"):
+        export_network(trained(), "safetensors", tmp_path / "no" / "net.safetensors")
+    (tmp_path / "net.safetensors").mkdir()
+    with pytest.raises(RunFolderError, match="not a folder"):
+        export_network(trained(), "safetensors", tmp_path / "net.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_export_without_its_packages_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"onnx is not: pip install 'dnad-ray\[export\]'"):
+        export_network(trained(), "onnx", tmp_path / "net.onnx")
+    with pytest.raises(ConfigError, match=r"ends with \.onnx"):
+        export_network(trained(), "onnx", tmp_path / "net.txt")
+    with pytest.raises(ConfigError, match="--format: got 'tflite'"):
+        export_network(trained(), "tflite", tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_model_card_says_where_from_what_it_costs_and_reaches(tmp_path):
+    network = trained()
+    export_network(network, "safetensors", tmp_path / "net.safetensors")
+    card = (tmp_path / "net.md").read_text()
+    for words in (network.subject.digest, "50.00% of 9 test images of d", "0: ant, 1: bee", "licence", "demo, j"):
+        assert words in card
+
+
+def test_model_card_of_facts_that_somebody_made_up_stays_a_card(tmp_path):
+    network = dataclasses.replace(
+        trained(), facts={"accuracy": "high", "run": "a|b\n# heading", "macs": "few"}, classes=("a\n# b", "c", "d")
+    )
+    export_network(network, "safetensors", tmp_path / "net.safetensors")
+    card = (tmp_path / "net.md").read_text()
+    assert "not measured" in card
+    assert sum(line.startswith("# ") for line in card.splitlines()) == 1
+
+
+def test_network_file_of_another_network_is_refused(tmp_path, digits):
+    network = trained()
+    data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)
+    write_network(tmp_path, network.network, network.subject, data, {})
+    assert read_network(tmp_path).subject.digest == network.subject.digest
+    description = json.loads((tmp_path / "network.json").read_text())
+    for change in (
+        {"sha256": "0" * 64},
+        {"classes": ["ant"]},
+        {"std": [0.0]},
+        {"network": description["network"] | {"init_channels": 6}},
+        {"network": description["network"] | {"model": "resnet18"}},
+        {"images": description["images"] | {"num_classes": 10**9}},
+        {"kind": "teacher"},
+    ):
+        (tmp_path / "network.json").write_text(json.dumps(description | change))
+        with pytest.raises(RunFolderError, match="an intact trained network"):
+            read_network(tmp_path)
+
+
+# -- the commands -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job(tmp_path, digits) -> Path:
+    folder = tmp_path / "job"
+    network = trained()
+    data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)
+    write_network(folder, network.network, network.subject, data, dict(network.facts))
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.slow
+def test_predict_agrees_over_all_formats_that_it_reads(command, job, picture, tmp_path):
+    for kind, name in (("onnx", "net.onnx"), ("safetensors", "net.safetensors")):
+        code, out, err = command("export", job, "--format", kind, "--out", tmp_path / name)
+        assert code == 0, err
+        assert "read again" in out
+    results = [
+        json.loads(command("predict", model, picture, "--json")[1])
+        for model in (job, tmp_path / "net.onnx", tmp_path / "net.safetensors")
+    ]
+    pixels = np.asarray(Image.open(picture), np.float32)[None, None] / 255
+    row = logits(trained(), pixels)[0].astype(float)
+    shares = np.exp(row) / np.exp(row).sum()
+    for (found,) in results:
+        assert found["classes"][0] == ("ant", "bee", "cow")[int(shares.argmax())]
+        assert found["probabilities"] == pytest.approx(sorted(shares, reverse=True), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("net.onnx", b"no model", ["net.onnx", "ONNX"]),
+        ("net.safetensors", b"no weights", ["net.json"]),
+        ("net.pt2", b"", ["pickles"]),
+        ("net.py", b"", ["program"]),
+        ("net.txt", b"", [".onnx"]),
+        ("none.onnx", None, ["none.onnx", "a file that exists"]),
+        ("none.safetensors", None, ["none.safetensors", "a file that exists"]),
+        (".", None, ["MODEL", "retrained/<job>"]),
+    ],
+)
+def test_predict_by_what_is_no_model_is_refused(command, picture, tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    code, _, err = command("predict", tmp_path / name, picture)
+    assert (code, err.count("\n"), "Traceback" in err) == (2, 1, False), err
+    assert all(word in err for word in words), err
+
+
+def test_predict_of_what_is_no_image_is_refused(command, job, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    for name in ("broken.png", "none.png"):
+        code, _, err = command("predict", job, tmp_path / name)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert name in err
+
+
+def test_predict_without_the_reader_of_onnx_is_refused(command, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("dnad_ray.deploy.predict.find_spec", lambda name: None)
+    (tmp_path / "net.onnx").write_bytes(b"")
+    code, _, err = command("predict", tmp_path / "net.onnx", picture)
+    assert code == 2
+    assert "pip install 'dnad-ray[export]'" in err
+
+
+def test_export_of_a_run_without_retrained_networks_is_refused(command, tmp_path):
+    code, _, err = command("export", tmp_path, "--format", "onnx")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a run folder, or a folder retrained/<job>" in err

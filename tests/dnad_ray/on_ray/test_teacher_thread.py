@@ -1,0 +1,115 @@
+"""A teacher that is made while others start: handed over, given up, or the reason why there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from dnad_ray.distill.teacher import TeacherFile
+from dnad_ray.errors import ConfigError
+from dnad_ray.on_ray.teacher_thread import Preparing
+from dnad_ray.runtime.stopping import StopRequest
+
+FILE = TeacherFile("{}", b"weights")
+SECONDS = 60
+
+
+@pytest.fixture
+def given():
+    return []
+
+
+def test_preparing_goes_on_beside_its_caller(given):
+    workers_run = threading.Event()
+
+    def make(check):
+        assert workers_run.wait(SECONDS)
+        check()
+        return FILE
+
+    with Preparing(make, given.append) as preparing:
+        assert given == []
+        workers_run.set()
+        preparing.finish()
+        assert given == [FILE]
+        assert preparing.request() is None
+
+
+def test_preparing_uses_the_threads_of_a_trial(given):
+    before = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            with Preparing(lambda check: torch.get_num_threads(), given.append):
+                pass
+    finally:
+        torch.set_num_threads(before)
+    assert given == [1, 2]
+
+
+def test_preparing_says_what_kept_it_from_that(given):
+    def make(check):
+        raise ConfigError("distill.teacher.weights", "missing", "a file")
+
+    with Preparing(make, given.append) as preparing:
+        with pytest.raises(ConfigError, match="missing"):
+            preparing.finish()
+        assert preparing.request() == StopRequest("there is no teacher")
+    assert given == []
+
+
+def test_preparing_is_given_up_once_somebody_asks_to_stop(given):
+    steps = []
+
+    def make(check):
+        while True:
+            try:
+                check()
+            except Exception:  # noqa: BLE001 - what a library around the training may do
+                pytest.fail("taken for a failure")
+            steps.append(len(steps))
+
+    stop = iter([None, None, StopRequest("interrupted by SIGINT")])
+    with Preparing(make, given.append, lambda: next(stop)) as preparing, pytest.raises(KeyboardInterrupt):
+        preparing.finish()
+    assert (given, steps) == ([], [0, 1])
+
+
+def test_preparing_ends_with_its_caller(given):
+    begun = threading.Event()
+
+    def make(check):
+        while True:
+            begun.set()
+            check()
+
+    def fail_beside_it():
+        with Preparing(make, given.append):
+            assert begun.wait(SECONDS)
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk"):
+        fail_beside_it()
+    assert not [thread for thread in threading.enumerate() if thread.name == "preparing"]
+
+
+@pytest.mark.ray
+def test_sweep_whose_teacher_diverges_leaves_no_folder(tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "demo"
+    settings = ["--set", "distill.teacher.learning_rate=1e30", "--set", "distill.teacher.epochs=50"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dnad_ray", "sweep", "smoke", "--out", str(out), *settings],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), (done.stdout, done.stderr)
+    assert done.stderr.startswith("dnad-ray: error: the teacher's loss became ")
+    assert not out.exists()

@@ -1,0 +1,353 @@
+"""What search and sweep share: which folder may be used, the teacher, the estimate, and how a run is concluded."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+
+from dnad_ray.config.run import config_to_dict
+from dnad_ray.data.loading import load_data
+from dnad_ray.distill.teacher import load_teacher
+from dnad_ray.errors import (
+    ConfigError,
+    DataError,
+    IncompleteRunError,
+    NonFiniteLossError,
+    ResourceError,
+    RunFolderError,
+)
+from dnad_ray.run_folder import checkpoints as checkpoint_module
+from dnad_ray.run_folder.reading import read_run, read_status
+from dnad_ray.run_folder.writing import create_run, write_status
+from dnad_ray.runtime.budget import Budget
+from dnad_ray.search import prepare as run_module
+from dnad_ray.search.loop import SearchState, search
+from dnad_ray.search.prepare import (
+    Prepared,
+    check_out,
+    conclude,
+    estimate_in_words,
+    load_images,
+    prepare,
+    run_folder,
+    run_search,
+)
+from dnad_ray.trials.plan import is_complete
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.board import Board
+from dnad_ray.watch.plain_lines import PlainLines
+
+
+@pytest.fixture
+def board():
+    console = Console(file=io.StringIO(), width=80)
+    board = Board([PlainLines(console)])
+    board.console = console
+    return board
+
+
+def said(board):
+    return board.console.file.getvalue()
+
+
+def spec_of(config, name="t00"):
+    return TrialSpec(name, {"seed": config.seed}, config)
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    return create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
+
+
+def test_check_out_of_a_new_run_makes_nothing(tiny, tmp_path):
+    out = tmp_path / "runs" / "new"
+    assert check_out(tiny(), [spec_of(tiny())], out, False) == out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_out_of_a_run_to_resume(tiny, folder):
+    assert check_out(tiny(), [spec_of(tiny())], folder, True) == folder
+    with pytest.raises(RunFolderError, match="--resume"):
+        check_out(tiny(), [spec_of(tiny())], folder, False)
+
+
+def test_check_out_of_another_configuration_names_the_differences(tiny, folder):
+    other = tiny({"train.epochs": 9, "shrink.rate": 0.1})
+    with pytest.raises(ConfigError, match=r"--resume: got 'train.epochs 9, shrink.rate 0.1'; allowed: .*config.yaml"):
+        check_out(other, [spec_of(other)], folder, True)
+
+
+def test_check_out_takes_lists_and_tuples_for_the_same(tiny, tmp_path):
+    config = tiny({"sweep.grid": {"train.betas": [[0.5, 0.9], [0.9, 0.99]]}})
+    lists = config.sweep.grid["train.betas"]
+    as_recipes_say = config.model_copy(
+        update={"sweep": config.sweep.model_copy(update={"grid": {"train.betas": tuple(map(tuple, lists))}})}
+    )
+    folder = create_run(tmp_path / "demo", config_to_dict(as_recipes_say), "0.1")
+    assert check_out(as_recipes_say, [], folder, True) == folder
+
+
+def test_check_out_of_a_run_that_the_other_command_made(tiny, folder):
+    write_status(folder, "t00", "running", overrides={"distill.temperature": 2.0, "seed": 0})
+    with pytest.raises(RunFolderError, match=r"search or sweep \(t00 differs\)"):
+        check_out(tiny(), [spec_of(tiny())], folder, True)
+    same = TrialSpec("t00", {"distill.temperature": 2.0, "seed": 0}, tiny())
+    assert check_out(tiny(), [same], folder, True) == folder
+
+
+def test_check_out_of_no_run(tiny, folder, tmp_path):
+    with pytest.raises(RunFolderError, match="leave --resume out"):
+        check_out(tiny(), [], tmp_path, True)
+    (folder / "config.yaml").write_text("a: [")
+    with pytest.raises(RunFolderError, match=r"config\.yaml can be read"):
+        check_out(tiny(), [], folder, True)
+
+
+def test_load_images_says_what_they_are(tiny, board):
+    data = load_images(tiny(), board)
+    assert (data.image_size, data.num_classes) == (8, 10)
+    assert said(board) == "digits: 1,151 training and 287 validation images of 8x8 pixels in 10 classes\n"
+
+
+def test_load_images_says_that_they_stay_on_disk(tiny, board, pictures):
+    config = tiny({"data.name": "imagefolder", "data.root": str(pictures), "data.storage": "disk"})
+    load_images(config, board)
+    assert said(board).count("streamed from disk") == 1
+    assert said(board).endswith(
+        "80 training and 20 validation images of 8x8 pixels in 10 classes, streamed from disk\n"
+    )
+
+
+def test_load_images_shows_each_part_of_the_work(tiny, board, monkeypatch):
+    def slow(config, progress):
+        progress("reading image sizes", 7, 7)
+        progress("decoding images", 7, 7)
+        return load_data(config)
+
+    monkeypatch.setattr(run_module, "load_data", slow)
+    load_images(tiny(), board)
+    assert "reading image sizes: 100%" in said(board)
+    assert "decoding images: 100%" in said(board)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_load_images_without_the_gpu_that_is_asked_for(tiny, board):
+    with pytest.raises(ResourceError, match=r"train\.device: got 'cuda'"):
+        load_images(tiny({"train.device": "cuda"}), board)
+
+
+def fail_in(folder, config, *, resume=False, error, trial=None):
+    with run_folder(config, folder, resume):
+        if trial is not None:
+            write_status(folder, trial, "running")
+        raise error
+
+
+@pytest.mark.parametrize("error", [DataError("data", "x", "y"), NonFiniteLossError("nan"), OSError("disk")])
+def test_run_folder_is_taken_away_where_no_trial_began(error, tiny, tmp_path):
+    with pytest.raises(type(error)):
+        fail_in(tmp_path / "demo", tiny(), error=error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_folder_stays_where_there_is_something_in_it(tiny, tmp_path):
+    with pytest.raises(DataError):
+        fail_in(tmp_path / "demo", tiny(), error=DataError("data", "x", "y"), trial="t00")
+    assert read_run(tmp_path / "demo").config == config_to_dict(tiny())
+
+
+def test_run_folder_of_a_resumed_run_is_never_taken_away(tiny, folder):
+    with pytest.raises(DataError):
+        fail_in(folder, tiny(), error=DataError("data", "x", "y"), resume=True)
+    assert (folder / "run.json").exists()
+
+
+def test_prepare_trains_the_teacher_once(tiny, digits, folder, board):
+    config = tiny({"distill.kind": "features"})
+    first = prepare(config, digits, [spec_of(config)], folder, board)
+    assert "teacher: 100%" in said(board)
+    assert (folder / "teacher" / "teacher.json").exists()
+    spoken = said(board)
+    again = prepare(config, digits, [spec_of(config)], folder, board)
+    assert again.teacher_file.weights == first.teacher_file.weights
+    assert json.loads(again.teacher_file.description) == json.loads(first.teacher_file.description)
+    assert said(board) == spoken
+    assert load_teacher(again.teacher_file, torch.device("cpu")).shape.init_channels == 4
+
+
+def test_prepare_without_imitation_trains_nobody(tiny, digits, folder, board):
+    assert prepare(tiny(), digits, [spec_of(tiny())], folder, board) == Prepared(digits, None)
+    assert not (folder / "teacher").exists()
+    # A trial that imitates is enough, whatever the others do.
+    imitates = tiny({"distill.kind": "logits"})
+    assert prepare(imitates, digits, [spec_of(tiny()), spec_of(imitates)], folder, board).teacher_file is not None
+
+
+def test_estimate_counts_rounds(tiny, digits, monkeypatch):
+    monkeypatch.setattr(run_module, "seconds_per_step", lambda state: 10 / state.num_steps)
+    words = estimate_in_words(spec_of(tiny()), Prepared(digits, None), 5, 2)
+    assert (
+        words == "about 15 s, at most 30 s: 5 trials of up to 6 epochs, 2 at a time, each 10 s if nothing were deleted"
+    )
+    assert "1 trial of" in estimate_in_words(spec_of(tiny()), Prepared(digits, None), 1, 1)
+
+
+def test_estimate_of_what_diverges_is_an_estimate_too(tiny, digits):
+    # One setting of a grid must not end the sweep before it begins.
+    config = tiny({"train.learning_rate": 1e30})
+    assert "about" in estimate_in_words(spec_of(config), Prepared(digits, None), 1, 1)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, monkeypatch, request):
+    digits, timeless = request.getfixturevalue("digits"), request.getfixturevalue("timeless")
+    save, steps = checkpoint_module.save_checkpoint, []
+
+    def save_and_die(path, state, step):
+        save(path, state, step)
+        steps.append(step)
+        if len(steps) == 3:
+            raise Killed
+
+    spec = spec_of(tiny())
+    monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)
+    monkeypatch.setattr(checkpoint_module, "LEAST_GAP_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", save_and_die)
+    with pytest.raises(Killed):
+        run_search(spec, Prepared(digits, None), folder, board)
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", save)
+    checkpoints = folder / "trials" / "t00" / "checkpoints"
+    assert sorted(int(path.name) for path in checkpoints.iterdir()) == steps  # the third came before it could prune
+    (checkpoints / f"{steps[-1]:08d}" / "state.pt").write_bytes(b"torn")
+    assert not is_complete([spec], folder)
+
+    resumed = SearchState.resume.__func__
+    seen = []
+    monkeypatch.setattr(
+        SearchState,
+        "resume",
+        classmethod(
+            lambda cls, saved, *args, **names: (seen.append(saved["step"]), resumed(cls, saved, *args, **names))[1]
+        ),
+    )
+    board.begin([spec], folder, read_run(folder))
+    run_search(spec, Prepared(digits, None), folder, board)
+    assert seen == [steps[1]]  # the newest was torn
+    expected = search(SearchState.start(tiny(), digits, run="demo", trial="t00"))
+    assert timeless(read_run(folder).snapshots) == timeless(expected)
+    assert len(list(checkpoints.iterdir())) == 2
+    assert is_complete([spec], folder)
+    assert "t00: 100%" in said(board)
+
+
+@pytest.fixture
+def two(tiny, folder):
+    specs = [spec_of(tiny(), "t00"), spec_of(tiny(), "t01")]
+    for spec in specs:
+        write_status(folder, spec.name, "finished")
+    return specs
+
+
+def test_conclude_a_complete_run(two, folder, board):
+    conclude(two, folder, board)
+    assert said(board) == f"0 snapshots in {folder / 'snapshots.parquet'}\n"
+    assert is_complete(two, folder)
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "unknown"])
+def test_conclude_computes_that_a_run_is_incomplete(state, two, folder, board):
+    write_status(folder, "t01", state, reason="the disk is gone")
+    with pytest.raises(IncompleteRunError, match=r"1 of 2 trials did not finish \(t01\); the disk is gone"):
+        conclude(two, folder, board)
+    assert (folder / "snapshots.parquet").exists()
+    assert not is_complete(two, folder)
+
+
+def test_conclude_says_which_trials_stopped_early(two, folder, board):
+    write_status(folder, "t00", "stopped", reason="the loss became nan at step 3")
+    with pytest.raises(NonFiniteLossError, match=r"1 of 2 trials stopped early.*t00: the loss became nan at step 3"):
+        conclude(two, folder, board)
+    assert "t00 stopped early: the loss became nan at step 3; its snapshots stand" in said(board)
+    assert is_complete(two, folder)  # it would diverge again
+    write_status(folder, "t01", "running")
+    with pytest.raises(IncompleteRunError, match=r"\(t01\)"):
+        conclude(two, folder, board)
+
+
+def test_conclude_takes_a_spent_budget_for_no_failure(two, folder, board):
+    write_status(folder, "t01", "paused", reason="the time budget was spent")
+    spent = Budget(1e-9)
+    words = "the time budget of 0 s is spent; 1 of 2 trials are not at their end (t01)"
+    assert conclude(two, folder, board, spent) == words
+    with pytest.raises(IncompleteRunError, match=r"1 of 2 trials did not finish \(t01\)"):
+        conclude(two, folder, board, Budget(3600))  # it ended for another reason
+    write_status(folder, "t01", "failed", reason="the disk is gone")
+    write_status(folder, "t00", "running")
+    with pytest.raises(
+        IncompleteRunError, match=r"^1 of 2 trials did not finish \(t01\); the disk is gone; the time bud"
+    ):
+        conclude(two, folder, board, spent)
+
+
+def test_conclude_with_trials_left_out(two, folder, board):
+    write_status(folder, "t01", "pending")
+    budget = Budget(max_trials=1)
+    words = "--max-trials 1 is reached; 1 of 2 trials are not at their end (t01)"
+    assert conclude(two, folder, board, budget, ["t01"]) == words
+    write_status(folder, "t00", "running")
+    with pytest.raises(IncompleteRunError, match=r"1 of 2 trials did not finish \(t00\)"):
+        conclude(two, folder, board, budget, ["t01"])
+    write_status(folder, "t00", "stopped", reason="the loss became nan")
+    with pytest.raises(NonFiniteLossError, match="t00: the loss became nan; --max-trials 1 is reached"):
+        conclude(two, folder, board, budget, ["t01"])
+
+
+def test_conclude_says_which_trials_ended_before_their_floor(two, folder, board):
+    write_status(folder, "t00", "finished", reason="it reached limit.seconds 5")
+    write_status(folder, "t01", "dominated", reason="worse at all 4 snapshots")
+    assert conclude(two, folder, board) == ""
+    assert "t00 ended: it reached limit.seconds 5; its snapshots stand" in said(board)
+    assert "t01 was stopped by the scheduler: worse at all 4 snapshots; its snapshots stand" in said(board)
+    assert is_complete(two, folder)
+
+
+def test_run_search_pauses_when_its_time_is_spent_and_goes_on(tiny, digits, folder, board, timeless):
+    spec = spec_of(tiny())
+    run_search(spec, Prepared(digits, None), folder, board, stop=Budget(1e-9).check)
+    assert read_status(folder, "t00")["state"] == "paused"
+    assert read_run(folder).history["t00"] == []
+    (checkpoint,) = (folder / "trials" / "t00" / "checkpoints").iterdir()
+    assert checkpoint.name == "00000000"  # it asks before its first step, too
+    run_search(spec, Prepared(digits, None), folder, board)
+    expected = search(SearchState.start(tiny(), digits, run="demo", trial="t00"))
+    assert timeless(read_run(folder).snapshots) == timeless(expected)
+    assert (read_status(folder, "t00")["state"], read_status(folder, "t00")["attempt"]) == ("finished", 2)
+
+
+def test_run_search_that_diverges_is_concluded(tiny, digits, folder, board):
+    data = dataclasses.replace(digits, mean=(float("inf"),))
+    run_search(spec_of(tiny()), Prepared(data, None), folder, board)
+    assert read_status(folder, "t00")["state"] == "stopped"
+    with pytest.raises(NonFiniteLossError, match="step 0"):
+        conclude([spec_of(tiny())], folder, board)
+
+
+def test_run_search_checkpoints_by_time_where_nothing_is_deleted(tiny, digits, folder, board, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "LONGEST_GAP_SECONDS", 0.0)
+    steps = []
+    monkeypatch.setattr(
+        checkpoint_module,
+        "save_checkpoint",
+        lambda path, state, step: (path.mkdir(parents=True, exist_ok=True), steps.append(step)),
+    )
+    config = tiny({"train.epochs": 3, "shrink.gamma_init": 1e-6, "shrink.gamma_max": 1.0})
+    run_search(spec_of(config), Prepared(digits, None), folder, board)
+    assert sorted(set(steps)) == [3, 6, 9]

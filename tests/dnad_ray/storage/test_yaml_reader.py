@@ -1,0 +1,56 @@
+"""What YAML of others may hold, and what it may not."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from dnad_ray.config.recipes import RECIPES, recipe_named
+from dnad_ray.config.run import config_to_dict
+from dnad_ray.storage.yaml_reader import MAX_BYTES, MAX_DEPTH, YamlError, parse_yaml
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_yaml_of_every_recipe_comes_back(name):
+    data = config_to_dict(recipe_named(name))
+    text = yaml.safe_dump(data, sort_keys=False)
+    assert yaml.safe_dump(parse_yaml(text, name), sort_keys=False) == text
+    assert parse_yaml(text.encode(), name) == parse_yaml(text, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LAUGHS, "alias"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "levels"),
+        ("[" * 5000, "levels"),
+        ("#" * (MAX_BYTES + 1), "at most"),
+        ("a: 1\na: 2", "twice"),
+        ("a: .inf", "finite"),
+        ("a: .nan", "finite"),
+        ("a: " + "9" * 5000, "digits"),
+        ("a: 2001-99-99", "constructor"),
+        ("a: !!binary aGk=", "constructor"),
+        ("!!set {a, b}", "constructor"),
+        ("!!python/object/apply:os.system ['x']", "constructor"),
+        ("!!python/name:os.system", "constructor"),
+        ("? [1]\n: 2", "unhashable"),
+        ("a: [", "parsing"),
+        ("--- a\n--- b", "document"),
+        ("\x00", "character"),
+        (b"\xff", "YAML in UTF-8"),
+    ],
+)
+def test_yaml_that_is_no_configuration_is_refused_in_one_line(content, words):
+    with pytest.raises(YamlError, match=r"^my file: got .*; allowed: ") as caught:
+        parse_yaml(content, "my file")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 450
+
+
+def test_yaml_limits_are_reached_and_not_passed():
+    assert parse_yaml("[" * MAX_DEPTH + "]" * MAX_DEPTH, "x")
+    assert parse_yaml("#" * MAX_BYTES, "x") is None
