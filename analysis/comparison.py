@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Group", "groups_of", "summary", "verdict"]
+__all__ = ["Group", "compare_front", "compare_network", "groups_of"]
 
 Group = tuple[str, str, int, list[float]]
 """Kind, digest, multiply-adds, and accuracies, one per seed."""
@@ -51,7 +51,7 @@ class _Duel(NamedTuple):
         return (self.difference > self.margin) - (self.difference < -self.margin)
 
 
-def verdict(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def compare_network(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Compare each network of a front with the baselines nearest to it in cost, one of a kind.
 
     A difference counts as one where it exceeds twice its standard error, from the spread over seeds of both and the
@@ -75,11 +75,11 @@ def verdict(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say for each kind of baseline whether, where and by how much the front wins, by the rule of :func:`verdict`.
+def compare_front(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say for each kind of baseline whether, where and by how much the front wins; rule of :func:`compare_network`.
 
     Args:
-        records: As for :func:`verdict`.
+        records: As for :func:`compare_network`.
 
     Returns:
         One line per kind of baseline.

@@ -155,7 +155,7 @@ def through_ray(folder: Path, num_trials: int = 4) -> list[dict[str, float]]:
 
     from dnad_ray.on_ray.cluster import cluster
     from dnad_ray.on_ray.reports import metrics_of
-    from dnad_ray.on_ray.watcher import Watcher
+    from dnad_ray.on_ray.watcher import BoardCallback
 
     per_trial = MARKS[-1] // num_trials
 
@@ -182,7 +182,7 @@ def through_ray(folder: Path, num_trials: int = 4) -> list[dict[str, float]]:
                 storage_path=str(folder / "ray"),
                 name="attempt-1",
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-                callbacks=[Watcher(folder / "run", board)],
+                callbacks=[BoardCallback(folder / "run", board)],
                 verbose=0,
             ),
         ).fit()

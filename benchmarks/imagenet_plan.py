@@ -25,7 +25,7 @@ from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.data.image_files import decode_images
 from dnad_ray.data.images import Augmentation, ImageData, Split
-from dnad_ray.networks.spec import Subject, cost_of, images_of, scaled_to
+from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of, scaled_to
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.search.loop import SearchState
 from search_spaces.space import space_named
@@ -84,16 +84,16 @@ def search_rate(device, batch):
 def retrain_rate(device, batch):
     space = space_named("dnad", None, 14, 4)
     # Two separable convolutions a node: about what searches of this space end with.
-    known = Subject(
+    known = NetworkSpec(
         origin="genotype",
         genotype=space.uniform(("sep_conv_3x3",), only_inputs=True),
         init_channels=48,
         stem="imagenet",
     )
     data = random_images(batch)
-    subject = scaled_to(known, images_of(data), max_macs=BUDGET)
+    spec = scaled_to(known, images_of(data), max_macs=BUDGET)
     config = with_settings(retrain_recipe("imagenet-mobile"), {"batch_size": batch, "device": device})
-    state = RetrainState(subject, config, data, 0)
+    state = RetrainState(spec, config, data, 0)
     state.train_step()
     state.sums.tolist()
     clock = clock_of(device)
@@ -102,7 +102,7 @@ def retrain_rate(device, batch):
         state.train_step()
     state.sums.tolist()  # waits for the device
     rate = batch * STEPS / (clock() - began)
-    return rate, subject, cost_of(subject, images_of(data))
+    return rate, spec, cost_of(spec, images_of(data))
 
 
 def decode_rate(number=64):
@@ -130,14 +130,14 @@ def main() -> None:
         torch.set_num_threads(1)
     search = search_rate(arguments.device, arguments.search_batch)
     print(f"search {search:.3f} images a second", flush=True)
-    train, subject, cost = retrain_rate(arguments.device, arguments.train_batch)
+    train, spec, cost = retrain_rate(arguments.device, arguments.train_batch)
     decode = decode_rate()
     hours = {
         "search, at most": IMAGES * 0.8 * SEARCH_EPOCHS / search / 3600,
         "retraining": IMAGES * TRAIN_EPOCHS / train / 3600,
     }
     print(f"device {arguments.device}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
-    print(f"network for retraining: C = {subject.init_channels}, {cost.macs:,} MACs, {cost.params:,} parameters")
+    print(f"network for retraining: C = {spec.init_channels}, {cost.macs:,} MACs, {cost.params:,} parameters")
     print(f"images per second: search {search:.2f}, retraining {train:.2f}, decoding by one process {decode:.0f}")
     print(f"achieved while retraining: {3 * cost.macs * train / 1e9:.1f} G multiply-adds a second (3 passes)")
     print("hours on this device: " + ", ".join(f"{name} {value:,.0f}" for name, value in hours.items()))

@@ -33,11 +33,11 @@ from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import with_overrides
 from dnad_ray.costs.table import costs_of
 from dnad_ray.data.loading import resolve_data_argument
-from dnad_ray.networks.spec import Subject, images_of
+from dnad_ray.networks.spec import NetworkSpec, images_of
 from dnad_ray.retrain.data import load_retrain_images
 from dnad_ray.retrain.state import RetrainState, train
 from dnad_ray.run_folder.reading import read_genotype, read_run
-from dnad_ray.search.prepare import Prepared, load_images, run_folder, run_search
+from dnad_ray.search.prepare import PreparedRun, load_images, run_folder, run_search
 from dnad_ray.search.warm_start import inherited_weights
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
@@ -51,7 +51,7 @@ def searched(folder, config, seeds, recalibration):
         data = load_images(config, board)
         for seed in seeds:
             spec = TrialSpec(f"t{seed:02d}", {"seed": seed}, with_overrides(config, {"seed": seed}))
-            run_search(spec, Prepared(data, None), folder, board)
+            run_search(spec, PreparedRun(data, None), folder, board)
     return {(row["trial"], row["step"]): row for row in read_run(folder).snapshots}
 
 
@@ -63,10 +63,10 @@ def spread(rows, number):
     return [ordered[place] for place in places]
 
 
-def trained(subject, config, images, seed, inherited=b""):
+def trained(spec, config, images, seed, inherited=b""):
     """Test accuracy, and what it took in seconds."""
     began = time.process_time()
-    state = RetrainState(subject, config, images.data, seed)
+    state = RetrainState(spec, config, images.data, seed)
     if inherited:
         state.inherit(inherited)
     for _ in train(state):
@@ -134,16 +134,16 @@ def main() -> None:
             raise SystemExit(f"{len(picked)} different networks were found; more epochs of search would find more")
         for row in picked:
             genotype = read_genotype(root / "recalibrated", row["digest"])
-            subject = Subject(origin="search", genotype=genotype, init_channels=config.space.init_channels)
+            spec = NetworkSpec(origin="search", genotype=genotype, init_channels=config.space.init_channels)
             weights = inherited_weights(root / "recalibrated", row["trial"], row["step"])
             accuracies, spent = zip(
-                *(trained(subject, full, images, seed) for seed in range(arguments.seeds)), strict=True
+                *(trained(spec, full, images, seed) for seed in range(arguments.seeds)), strict=True
             )
-            fine, fine_seconds = trained(subject, fine_tuning, images, 0, weights)
-            cold, _ = trained(subject, short, images, 0)
+            fine, fine_seconds = trained(spec, fine_tuning, images, 0, weights)
+            cold, _ = trained(spec, short, images, 0)
             found = {
                 "digest": row["digest"],
-                "macs": costs_of(genotype, subject.shape(images_of(images.data))).macs,
+                "macs": costs_of(genotype, spec.shape(images_of(images.data))).macs,
                 "proxy": plain[row["trial"], row["step"]]["proxy_accuracy"],
                 "recalibrated": row["proxy_accuracy"],
                 "fine_tuned": fine,

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.plain_supernet import PlainSupernet, copy_weights
 from dnad_ray.config.run import DistillConfig, RunConfig, TrainConfig
-from dnad_ray.runtime.devices import MEMORY_FORMAT, keep_freed_memory, placed
+from dnad_ray.runtime.devices import MEMORY_FORMAT, keep_freed_memory, to_device
 from dnad_ray.search.learner import Learner
 from dnad_ray.search.losses import shrinking_loss
 from dnad_ray.search.relaxation import Relaxation
@@ -79,7 +79,7 @@ def build(setting, share, device, precision, is_plain):
         net = PlainSupernet(operations, num_cells, num_nodes, in_channels, channels, num_classes)
         copy_weights(supernet, net)
         return plain_step(net.to(device), supernet.candidates, images, labels, precision)
-    placed(supernet, device)
+    to_device(supernet, device)
     images = images.contiguous(memory_format=MEMORY_FORMAT)
     train = TrainConfig(precision=precision)
     learner = Learner(RunConfig(train=train, distill=DistillConfig(kind="none")), supernet, torch.nn.Identity(), None)

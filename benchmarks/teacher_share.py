@@ -92,7 +92,7 @@ def measure(name: str, size: int, kind: str, settings: dict[str, Any], num_steps
         images, _ = states["asked"].batches.batch(0)
         calls = {"inference mode": [], "no_grad": []}
         for _ in range(num_steps):
-            calls["inference mode"].append(seconds(lambda: teacher.says(images)))
+            calls["inference mode"].append(seconds(lambda: teacher.predict(images)))
             with torch.no_grad():
                 calls["no_grad"].append(seconds(lambda: teacher.network(images)))
         bytes_kept = {file.suffix: file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()}

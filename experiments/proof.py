@@ -33,7 +33,7 @@ from dnad_ray.config.run import RunConfig, config_from_dict, with_overrides
 from dnad_ray.costs.table import costs_of
 from dnad_ray.data.loading import load_data
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import Subject, images_of, scaled_to
+from dnad_ray.networks.spec import NetworkSpec, images_of, scaled_to
 from dnad_ray.retrain.baselines import space_of
 from dnad_ray.retrain.jobs import job_of
 from dnad_ray.retrain.one_level_darts import darts_genotype
@@ -185,7 +185,7 @@ def search_images(data: Any) -> Any:
 
 def dense_macs(config: RunConfig) -> int:
     genotype = space_of(config).dense()
-    dense = Subject(origin="genotype", genotype=genotype, init_channels=config.space.init_channels)
+    dense = NetworkSpec(origin="genotype", genotype=genotype, init_channels=config.space.init_channels)
     return costs_of(genotype, dense.shape(images_of(search_images(config.data)))).macs
 
 
@@ -210,8 +210,8 @@ def picked(
                 jobs.append((arm, seed, setting, config, [of_snps[seed, target] for target in setting.targets]))
         for arm in ("resnet18", "mobilenet_v3_small", "efficientnet_b0"):
             if arm in wanted and (arm, seed) not in done:
-                subject = Subject(origin="torchvision", model=arm)
-                picks += [pick_of(arm, seed, target, subject, None, 0.0, None) for target in setting.targets]
+                spec = NetworkSpec(origin="torchvision", model=arm)
+                picks += [pick_of(arm, seed, target, spec, None, 0.0, None) for target in setting.targets]
     write_json(place(file), picks)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for found in pool.imap_unordered(other_arm, jobs):
@@ -222,10 +222,10 @@ def picked(
 
 
 def pick_of(
-    arm: str, seed: int, target: int, subject: Subject, proxy: float | None, compute: float, gap: Any
+    arm: str, seed: int, target: int, spec: NetworkSpec, proxy: float | None, compute: float, gap: Any
 ) -> dict[str, Any]:
     return {
-        "arm": arm, "seed": seed, "target": target, "subject": subject.to_dict(), "proxy_accuracy": proxy,
+        "arm": arm, "seed": seed, "target": target, "subject": spec.to_dict(), "proxy_accuracy": proxy,
         "search_macs": compute, "history": gap,
     }  # fmt: skip
 
@@ -243,8 +243,8 @@ def of_front(folder: Path, arm: str, seed: int, setting: Setting, compute: float
     for target in setting.targets:
         row = front.loc[(front["macs"] / target).map(lambda ratio: max(ratio, 1 / ratio)).idxmin()]
         genotype = read_genotype(folder, row["digest"])
-        subject = Subject(origin="search", genotype=genotype, init_channels=int(row["init_channels"]))
-        picks.append(pick_of(arm, seed, target, subject, float(row["proxy_accuracy"]), compute, history))
+        spec = NetworkSpec(origin="search", genotype=genotype, init_channels=int(row["init_channels"]))
+        picks.append(pick_of(arm, seed, target, spec, float(row["proxy_accuracy"]), compute, history))
     return picks
 
 
@@ -255,7 +255,7 @@ def other_arm(job: tuple[str, int, Setting, RunConfig, list[dict[str, Any]]]) ->
     torch.set_num_threads(1)
     arm, seed, setting, config, like = job
     compute, data = like[0]["search_macs"], search_images(config.data)
-    models = [Subject.from_dict(pick["subject"]) for pick in like]
+    models = [NetworkSpec.from_dict(pick["subject"]) for pick in like]
     if arm == "darts":
         dense = dense_macs(config)
         epochs = max(1, round(compute / (PASSES_PER_STEP * len(data.train) * dense)))
@@ -266,9 +266,9 @@ def other_arm(job: tuple[str, int, Setting, RunConfig, list[dict[str, Any]]]) ->
             seed,
             on_epoch=lambda epoch: history.append([*epoch]),
         )
-        subject = Subject(origin="darts", genotype=genotype, init_channels=config.space.init_channels)
+        spec = NetworkSpec(origin="darts", genotype=genotype, init_channels=config.space.init_channels)
         spent = float(PASSES_PER_STEP * len(data.train) * dense * epochs)
-        return [pick_of(arm, seed, target, subject, None, spent, history) for target in setting.targets]
+        return [pick_of(arm, seed, target, spec, None, spent, history) for target in setting.targets]
     images, space = images_of(data), space_of(config)
     drawn = functools.partial(random_like, space=space, images=images)
     if arm == "random":
@@ -276,14 +276,14 @@ def other_arm(job: tuple[str, int, Setting, RunConfig, list[dict[str, Any]]]) ->
     else:
         chosen = best_of_random(models, drawn, setting, data, compute, seed)
     return [
-        pick_of(arm, seed, target, subject, proxy, spent, None)
-        for target, (subject, proxy, spent) in zip(setting.targets, chosen, strict=True)
+        pick_of(arm, seed, target, spec, proxy, spent, None)
+        for target, (spec, proxy, spent) in zip(setting.targets, chosen, strict=True)
     ]
 
 
 def best_of_random(
-    models: list[Subject], drawn: Any, setting: Setting, data: Any, compute: float, seed: int
-) -> list[tuple[Subject, float, float]]:
+    models: list[NetworkSpec], drawn: Any, setting: Setting, data: Any, compute: float, seed: int
+) -> list[tuple[NetworkSpec, float, float]]:
     """Train random candidates for a few epochs as long as the compute lasts; keep the best on validation images."""
     protocol = with_settings(
         retrain_recipe(setting.retrain_recipe), {**setting.retrain, "epochs": setting.short_epochs}
@@ -294,13 +294,13 @@ def best_of_random(
     for model, target in zip(models, setting.targets, strict=True):
         scored = []
         for index in range(number):
-            subject = drawn(model, seed=1000 * (seed + 1) + index)
-            state = RetrainState(scaled_to(subject, images_of(data), max_macs=target), protocol, data, seed)
+            spec = drawn(model, seed=1000 * (seed + 1) + index)
+            state = RetrainState(scaled_to(spec, images_of(data), max_macs=target), protocol, data, seed)
             for _ in train(state):
                 pass
-            scored.append((state.measure(), subject))
-        proxy, subject = max(scored, key=lambda entry: entry[0])
-        found.append((subject, proxy, float(of_one * sum(setting.targets) * number)))
+            scored.append((state.measure(), spec))
+        proxy, spec = max(scored, key=lambda entry: entry[0])
+        found.append((spec, proxy, float(of_one * sum(setting.targets) * number)))
     return found
 
 
@@ -328,12 +328,14 @@ def retrained(
                 continue
             entry = {key: value for key, value in pick.items() if key not in ("subject", "history")}
             try:
-                subject = scaled_to(Subject.from_dict(pick["subject"]), images_of(images.data), max_macs=pick["target"])
+                spec = scaled_to(
+                    NetworkSpec.from_dict(pick["subject"]), images_of(images.data), max_macs=pick["target"]
+                )
             except ConfigError as error:
                 index.append({**entry, "job": None, "reason": str(error)})
                 continue
             job = job_of(
-                subject,
+                spec,
                 request.config,
                 request.recipe,
                 pick["seed"],
@@ -341,7 +343,7 @@ def retrained(
                 proxy_accuracy=pick["proxy_accuracy"],
             )
             jobs[job.name] = job
-            index.append({**entry, "job": job.name, "digest": subject.digest})
+            index.append({**entry, "job": job.name, "digest": spec.digest})
         write_json(place(out / f"{name}.json"), index)
         return list(jobs.values())
 

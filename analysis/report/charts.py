@@ -26,7 +26,7 @@ from analysis.measurements import retrained_networks
 from analysis.published import published_figures
 from search_spaces.genotype import Genotype
 
-__all__ = ["Chart", "Found", "charts_of"]
+__all__ = ["Chart", "NamedGenotype", "charts_of"]
 
 MOST_DOMINATED = 1500
 """Markers of dominated snapshots in the first chart; a browser draws as many at once."""
@@ -38,7 +38,7 @@ _PLAIN_HEIGHT = 440
 _PUBLISHED = {"cifar10": "cifar10", "imagenet": "imagenet"}  # names of datasets here, and there
 
 
-class Found(NamedTuple):
+class NamedGenotype(NamedTuple):
     """What a report is about.
 
     Attributes:
@@ -65,7 +65,7 @@ class Chart(NamedTuple):
     figure: go.Figure
 
 
-def charts_of(found: Found) -> list[Chart]:
+def charts_of(found: NamedGenotype) -> list[Chart]:
     """Return the charts that the data can fill; the first one, where there is any snapshot, is the front."""
     charts = [Chart(name, heading, caption, draw()) for name, heading, caption, draw in _entries(found)]
     num_settings = len(setting_of(found.frame).cat.categories) if len(found.frame) else 0
@@ -80,7 +80,7 @@ def _without_legend(chart: Chart) -> Chart:
     return chart._replace(caption=f"{chart.caption} Colours are those of the front's legend.")
 
 
-def _entries(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+def _entries(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
     frame = found.frame
     if len(frame):
         yield "front", "The front", "", lambda: plot_front(frame, most_dominated=MOST_DOMINATED)
@@ -161,7 +161,7 @@ def _settings(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[],
         )  # fmt: skip
 
 
-def _retrained(found: Found) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+def _retrained(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
     networks = retrained_networks(found.retrained)
     if not len(networks):
         return

@@ -18,13 +18,12 @@ from plotly.offline import get_plotlyjs
 from analysis.charts.architecture import draw_architecture
 from analysis.charts.template import DARK
 from analysis.charts.words import shown
-from analysis.comparison import summary as in_all
-from analysis.comparison import verdict
+from analysis.comparison import compare_front, compare_network
 from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
 from analysis.measurements import retrained_frame
 from analysis.pareto import front_of
 from analysis.quality import contributions
-from analysis.report.charts import Found, charts_of
+from analysis.report.charts import NamedGenotype, charts_of
 from analysis.report.data import column_of, numbers_of, packed, words_of
 from analysis.report.summary import Summary, summarise
 from dnad_ray.errors import UserError
@@ -91,7 +90,7 @@ def _page(runs: Sequence[RunContents]) -> str:
     genotypes, missing = _genotypes(front)
     summary = summarise(runs, frame, history)
     summary = summary._replace(problems=(*summary.problems, *missing))
-    charts = charts_of(Found(frame, history, retrained, genotypes, weight_frame(runs)))
+    charts = charts_of(NamedGenotype(frame, history, retrained, genotypes, weight_frame(runs)))
     networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
     rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
@@ -189,11 +188,11 @@ def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:
     verdicts = []
     for protocol, part in retrained.groupby("protocol", sort=True):
         records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
-        lines = verdict(records)
+        lines = compare_network(records)
         if lines:
             first = records[0]
             words = f"{first['recipe']}, {first['epochs']} epochs on {first['dataset']} (protocol {protocol})"
-            verdicts.append({"protocol": words, "summary": in_all(records), "lines": lines})
+            verdicts.append({"protocol": words, "summary": compare_front(records), "lines": lines})
     return verdicts
 
 

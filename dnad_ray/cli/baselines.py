@@ -13,7 +13,7 @@ from dnad_ray.storage.places import Place, address
 
 if TYPE_CHECKING:
     from dnad_ray.config.run import RunConfig
-    from dnad_ray.networks.spec import Subject
+    from dnad_ray.networks.spec import NetworkSpec
     from dnad_ray.retrain.data import RetrainImages
     from dnad_ray.retrain.jobs import Job
     from search_spaces.genotype import Genotype
@@ -37,9 +37,9 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
 
     Results stand beside those of `dnad-ray retrain`; what was trained already is not trained again.
     """
-    from analysis.comparison import summary, verdict
+    from analysis.comparison import compare_front, compare_network
     from dnad_ray.retrain.baselines import checked_kinds
-    from dnad_ray.retrain.plan import chosen, jobs_for, subjects_for
+    from dnad_ray.retrain.plan import chosen, jobs_for, specs_for
     from dnad_ray.run_folder.genotypes import found_in_front
     from dnad_ray.run_folder.jobs import read_retrained
     from dnad_ray.run_folder.reading import is_run
@@ -59,44 +59,44 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
     names: set[str] = set()
 
     def plan(images: RetrainImages) -> list[Job]:
-        front = subjects_for(chosen(picked, request), request, config, images.data)
-        subjects = [*front, *_baselines(front, wanted, config, images, run=run, seed=request.first_seed)]
+        front = specs_for(chosen(picked, request), request, config, images.data)
+        specs = [*front, *_baselines(front, wanted, config, images, run=run, seed=request.first_seed)]
         scores = {e.genotype.digest: e.proxy_accuracy for e in picked if e.proxy_accuracy is not None}
-        jobs = jobs_for(subjects, request, config, scores)
+        jobs = jobs_for(specs, request, config, scores)
         names.update(job.name for job in jobs)
         return jobs
 
     carry_out(plan, request, config, run, options)
     found, _ = read_retrained(run)
     compared = [record for record in found if record["job"] in names]
-    for line in [*verdict(compared), *summary(compared)]:
+    for line in [*compare_network(compared), *compare_front(compared)]:
         click.echo(line)
 
 
 def _baselines(
-    front: list[Subject], kinds: tuple[str, ...], config: RunConfig, images: RetrainImages, *, run: Place, seed: int
-) -> list[Subject]:
-    from dnad_ray.networks.spec import Subject, cost_of, images_of, scaled_to
+    front: list[NetworkSpec], kinds: tuple[str, ...], config: RunConfig, images: RetrainImages, *, run: Place, seed: int
+) -> list[NetworkSpec]:
+    from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of, scaled_to
     from dnad_ray.retrain.baselines import space_of
     from dnad_ray.retrain.random_networks import random_like
 
     size = images_of(images.data)
-    subjects = []
+    specs = []
     for kind in kinds:
         derived = _darts(config, run, seed) if kind == "darts" else None
-        for subject in front:
+        for spec in front:
             if kind == "random":
-                subjects.append(random_like(subject, space_of(config), size, seed))
+                specs.append(random_like(spec, space_of(config), size, seed))
                 continue
             if derived is not None:
-                known = Subject(origin="darts", genotype=derived, init_channels=2, stem=config.space.stem)
+                known = NetworkSpec(origin="darts", genotype=derived, init_channels=2, stem=config.space.stem)
             else:
-                known = Subject(origin="torchvision", model=kind)
+                known = NetworkSpec(origin="torchvision", model=kind)
             try:
-                subjects.append(scaled_to(known, size, max_macs=cost_of(subject, size).macs))
+                specs.append(scaled_to(known, size, max_macs=cost_of(spec, size).macs))
             except ConfigError as error:
-                click.echo(f"baselines: no {kind} as small as network {subject.digest}: {error}")
-    return list(dict.fromkeys(subjects))
+                click.echo(f"baselines: no {kind} as small as network {spec.digest}: {error}")
+    return list(dict.fromkeys(specs))
 
 
 def _darts(config: RunConfig, run: Place, seed: int) -> Genotype:

@@ -38,13 +38,13 @@ def export(source: Place, kind: str, digest: str | None, job: str | None, out: P
     if kind not in _SUFFIXES:
         raise ConfigError("--format", kind, ", ".join(_SUFFIXES))
     trained = trained_network(source, digest, job)
-    target = out or Path(f"network_{trained.subject.digest}{_SUFFIXES[kind]}")
+    target = out or Path(f"network_{trained.spec.digest}{_SUFFIXES[kind]}")
     exported = export_network(trained, kind, target)
     accuracy = trained.facts.get("accuracy")
     is_measured = isinstance(accuracy, float)  # the file may be anybody's
     of = printable(f" ({accuracy:.2%} of {trained.facts.get('split')} images)") if is_measured else ""
     click.echo(
-        f"exported: network {trained.subject.digest}{of} as {', '.join(str(file) for file in exported.files)}; "
+        f"exported: network {trained.spec.digest}{of} as {', '.join(str(file) for file in exported.files)}; "
         f"read again, logits differ by {exported.difference:.2g} at most"
     )
 
@@ -93,7 +93,7 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
     from dnad_ray.config.run import config_from_dict
     from dnad_ray.deploy.measure import measure as measured
     from dnad_ray.networks.network_file import read_network
-    from dnad_ray.networks.spec import Images, Subject
+    from dnad_ray.networks.spec import ImageShape, NetworkSpec
     from dnad_ray.run_folder.genotypes import found_in_front
     from dnad_ray.run_folder.jobs import job_folder, read_retrained
     from dnad_ray.run_folder.reading import is_run, read_run
@@ -106,24 +106,26 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
         raise ConfigError("--device", device, "auto or cpu, or cuda where torch finds a GPU")
     config = config_from_dict(read_run(run).config, address(run / "config.yaml"))
     rows = to_records(front_of(load_runs(run)))
-    subjects: dict[tuple[Subject, Images], None] = {}
+    specs: dict[tuple[NetworkSpec, ImageShape], None] = {}
     channels = _channels(rows, run)
     for found in found_in_front(rows, run, address(run)):
-        images = Images(in_channels=channels, image_size=found.image_size or 32, num_classes=found.num_classes or 10)
+        images = ImageShape(
+            in_channels=channels, image_size=found.image_size or 32, num_classes=found.num_classes or 10
+        )
         width = found.init_channels or config.evaluation.init_channels
-        subject = Subject(origin="search", genotype=found.genotype, init_channels=width, stem=config.space.stem)
-        subjects[subject, images] = None
+        spec = NetworkSpec(origin="search", genotype=found.genotype, init_channels=width, stem=config.space.stem)
+        specs[spec, images] = None
     for record in read_retrained(run)[0]:
         trained = read_network(job_folder(run, record["job"]))
-        subjects[trained.subject, trained.images] = None
-    wanted = [pair for pair in subjects if not digests or any(pair[0].digest.startswith(digest) for digest in digests)]
+        specs[trained.spec, trained.images] = None
+    wanted = [pair for pair in specs if not digests or any(pair[0].digest.startswith(digest) for digest in digests)]
     if not wanted:
-        raise RunFolderError("--digest", ", ".join(digests), ", ".join(sorted({pair[0].digest for pair in subjects})))
-    for subject, images in wanted:
-        result = measured(subject, images, device_for(device), run=run.name, **numbers)
+        raise RunFolderError("--digest", ", ".join(digests), ", ".join(sorted({pair[0].digest for pair in specs})))
+    for spec, images in wanted:
+        result = measured(spec, images, device_for(device), run=run.name, **numbers)
         write_measurement(run, result)
         click.echo(
-            f"{subject.model} {subject.digest} C {subject.init_channels}: {result.latency_p50:.3f} ms (p90 "
+            f"{spec.model} {spec.digest} C {spec.init_channels}: {result.latency_p50:.3f} ms (p90 "
             f"{result.latency_p90:.3f}, p99 {result.latency_p99:.3f}), {result.peak_memory / 2**20:.2f} MiB"
         )
     click.echo(f"measured: {len(wanted)} networks in {address(run / 'measured')}")

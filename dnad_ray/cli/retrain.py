@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dnad_ray.retrain.data import RetrainImages
     from dnad_ray.retrain.jobs import Job
     from dnad_ray.retrain.plan import Request
-    from dnad_ray.run_folder.genotypes import Found
+    from dnad_ray.run_folder.genotypes import NamedGenotype
 
 __all__ = ["carry_out", "request_of", "retrain", "run_config_of", "training_options"]
 
@@ -99,7 +99,7 @@ def retrain(
     Said again, the command goes on where it was stopped or killed.
     """
     from dnad_ray.config.retrain import with_settings
-    from dnad_ray.retrain.plan import chosen, jobs_for, subjects_for
+    from dnad_ray.retrain.plan import chosen, jobs_for, specs_for
 
     request = request_of(options, digests, networks)
     if cells is None and options["recipe"] == "imagenet-mobile":
@@ -122,10 +122,10 @@ def retrain(
         )
 
     def plan(images: RetrainImages) -> list[Job]:
-        subjects = subjects_for(picked, request, run, images.data)
+        specs = specs_for(picked, request, run, images.data)
         scores = {e.genotype.digest: e.proxy_accuracy for e in picked if e.proxy_accuracy is not None}
         # A score on other images is no proxy of an accuracy on these.
-        return jobs_for(subjects, request, run, {} if request.transfer else scores, inherited)
+        return jobs_for(specs, request, run, {} if request.transfer else scores, inherited)
 
     carry_out(plan, request, run, out or folder, options)
 
@@ -237,7 +237,7 @@ def carry_out(
         console.print("retrain: there are no test images; accuracies are those of images that the search selected on")
 
     def ended(job: Job, state: str) -> None:
-        text = f"{job.subject.model} {job.subject.digest} seed {job.seed}: {state}"
+        text = f"{job.spec.model} {job.spec.digest} seed {job.seed}: {state}"
         reason = read_job_status(folder, job.name).get("reason")
         console.print(f"{text} ({reason})" if reason else text, markup=False, soft_wrap=True)
 
@@ -326,14 +326,14 @@ def _standing(jobs: list[Job], folder: Place) -> list[str]:
         if states[job.name] == "running" and history:
             epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
             lines.append(
-                f"{job.subject.model} {job.subject.digest} seed {job.seed}: epoch {epoch} of {job.config.epochs}, "
+                f"{job.spec.model} {job.spec.digest} seed {job.seed}: epoch {epoch} of {job.config.epochs}, "
                 f"training loss {loss:.4f}, accuracy {share:.2%}"
             )
     waiting = sum(state == "unknown" for state in states.values())
     return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 
 
-def _found(source: Place, out: Place | None, num_cells: int | None) -> tuple[Place, list[Found]]:
+def _found(source: Place, out: Place | None, num_cells: int | None) -> tuple[Place, list[NamedGenotype]]:
     """Return the folder where results go by default, and the networks."""
     from dnad_ray.run_folder.genotypes import found_in_file, found_in_front
 

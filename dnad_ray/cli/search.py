@@ -189,7 +189,7 @@ def _carry_out(
     """
     from dnad_ray.run_folder.reading import read_run
     from dnad_ray.runtime.stopping import StopSignals
-    from dnad_ray.search.prepare import check_out, conclude, load_images, prepare, run_folder
+    from dnad_ray.search.prepare import check_out, conclude, load_images, prepare_teacher, run_folder
     from dnad_ray.trials.plan import is_complete, unfinished
     from dnad_ray.watch.displays import logs_of, open_board
     from dnad_ray.watch.logbook import check_loggers
@@ -217,7 +217,7 @@ def _carry_out(
             with session(), run_folder(config, folder, resume):
                 board.begin(specs, folder, read_run(folder) if resume else None)
                 try:
-                    make = partial(prepare, config, data, specs, folder, board)
+                    make = partial(prepare_teacher, config, data, specs, folder, board)
                     work(data, make, folder, board, signals)
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error

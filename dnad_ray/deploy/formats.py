@@ -59,7 +59,7 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
         "std": list(trained.std),
         "input": "float32 (batch, channels, height, width), pixels in 0..1; normalisation is inside",
         "images": asdict(trained.images),
-        "network": trained.subject.to_dict(),
+        "network": trained.spec.to_dict(),
         "facts": dict(trained.facts),
     }
 
@@ -128,7 +128,7 @@ def _write_safetensors(trained: TrainedNetwork, file: Path) -> list[Path]:
             {
                 "kind": "dnad-ray network",
                 "schema": 1,
-                "network": trained.subject.to_dict(),
+                "network": trained.spec.to_dict(),
                 "images": asdict(trained.images),
                 "classes": list(trained.classes),
                 "mean": list(trained.mean),
@@ -144,7 +144,7 @@ def _write_safetensors(trained: TrainedNetwork, file: Path) -> list[Path]:
 
 
 def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
-    network = with_weights(trained.subject, trained.images, file.read_bytes(), file.name)
+    network = with_weights(trained.spec, trained.images, file.read_bytes(), file.name)
     again = TrainedNetwork(network, *(getattr(trained, name) for name in TrainedNetwork.__match_args__[1:]))
     module = Deployed(again).eval()
 
@@ -159,9 +159,9 @@ def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
 
 
 def _write_module(trained: TrainedNetwork, file: Path) -> list[Path]:
-    genotype = trained.subject.genotype
+    genotype = trained.spec.genotype
     if genotype is None:
-        raise ConfigError("--format", "python", f"a network of cells; {trained.subject.model} is built by torchvision")
+        raise ConfigError("--format", "python", f"a network of cells; {trained.spec.model} is built by torchvision")
     if not file.stem.isidentifier():
         raise ConfigError("--out", file.name, "a name that Python can import, such as network.py")
     file.write_text(module_source(trained, genotype), encoding="utf-8")

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import Images, Subject, build
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
 from dnad_ray.run_folder.records import Measurement
-from dnad_ray.runtime.devices import MEMORY_FORMAT, placed
+from dnad_ray.runtime.devices import MEMORY_FORMAT, to_device
 
 __all__ = ["measure", "peak_bytes"]
 
@@ -27,8 +27,8 @@ _MOST_BATCH, _MOST_REPEATS = 4096, 100_000
 
 
 def measure(
-    subject: Subject,
-    images: Images,
+    spec: NetworkSpec,
+    images: ImageShape,
     device: torch.device,
     *,
     run: str,
@@ -39,7 +39,7 @@ def measure(
     """Time a network in evaluation mode and find its peak memory; weights do not matter, so they are random.
 
     Args:
-        subject: The network.
+        spec: The network.
         images: What it takes.
         device: Where to measure; verified on CPUs only.
         run: Name of the run, for the record.
@@ -56,7 +56,7 @@ def measure(
     if threads < 1:
         raise ConfigError("--threads", threads, "at least 1")
     with torch.random.fork_rng(devices=[]):
-        network = placed(build(subject, images), device).eval()
+        network = to_device(build(spec, images), device).eval()
     size = (batch_size, images.in_channels, images.image_size, images.image_size)
     batch = torch.zeros(size, device=device).contiguous(memory_format=MEMORY_FORMAT)
     before = torch.get_num_threads()
@@ -69,10 +69,10 @@ def measure(
     p50, p90, p99 = (float(value) * 1000 for value in np.percentile(seconds, (50, 90, 99)))
     return Measurement(
         run=run,
-        digest=subject.digest,
-        model=subject.model,
-        init_channels=subject.init_channels,
-        width=subject.width,
+        digest=spec.digest,
+        model=spec.model,
+        init_channels=spec.init_channels,
+        width=spec.width,
         image_size=images.image_size,
         batch_size=batch_size,
         device=device.type,

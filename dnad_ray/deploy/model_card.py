@@ -25,8 +25,8 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
         files: Names of the files that the export wrote.
         difference: Largest relative difference of logits when the file was read again.
     """
-    facts, subject, images = trained.facts, trained.subject, trained.images
-    what = f"genotype `{subject.digest}`" if subject.genotype is not None else f"{subject.model} x {subject.width:g}"
+    facts, spec, images = trained.facts, trained.spec, trained.images
+    what = f"genotype `{spec.digest}`" if spec.genotype is not None else f"{spec.model} x {spec.width:g}"
     rows: list[tuple[str, Any]] = [
         ("Format", f"{kind}: {', '.join(files)}"),
         ("Input", f"float32 (batch, {images.in_channels}, {images.image_size}, {images.image_size}), pixels in 0..1"),
@@ -36,8 +36,8 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
     ]
     origin: list[tuple[str, Any]] = [
         ("Network", what),
-        ("Origin", facts.get("origin", subject.origin)),
-        ("Width C", subject.init_channels or "-"),
+        ("Origin", facts.get("origin", spec.origin)),
+        ("Width C", spec.init_channels or "-"),
         ("Run, job", f"{facts.get('run', '-')}, {facts.get('job', '-')}"),
         ("Protocol", f"{facts.get('recipe', '-')}, {facts.get('epochs', '-')} epochs, seed {facts.get('seed', '-')}"),
         ("Began with", "weights of a supernet" if facts.get("inherited") else "random weights"),
@@ -53,7 +53,7 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
     where = f"{facts.get('num_images', '?')} {facts.get('split', '?')} images of {facts.get('dataset', '?')}"
     is_measured = isinstance(accuracy, float)
     reached = _cell(f"{accuracy:.2%} of {where}, measured once after training") if is_measured else "not measured"
-    lines = [f"# Model card: {subject.digest}", "", *_table(rows), "", "## Origin", "", *_table(origin), ""]
+    lines = [f"# Model card: {spec.digest}", "", *_table(rows), "", "## Origin", "", *_table(origin), ""]
     lines += ["## Cost", "", *_table(cost), "", "## Accuracy", "", f"{reached}.", ""]
     lines += ["## Classes", "", _cell(", ".join(f"{i}: {name}" for i, name in enumerate(trained.classes))), ""]
     lines += ["## Data and licence", "", f"Trained on {_cell(facts.get('dataset', 'unnamed data'))}. {_LICENCE}", ""]

@@ -85,8 +85,8 @@ def module_source(trained: TrainedNetwork, genotype: Genotype) -> str:
         image_size=trained.images.image_size,
         cells=_literal([_cell_data(cell) for cell in pruned.cells]),
         in_channels=trained.images.in_channels,
-        channels=trained.subject.init_channels,
-        stem=trained.subject.stem,
+        channels=trained.spec.init_channels,
+        stem=trained.spec.stem,
         mean=list(trained.mean),
         std=list(trained.std),
     )

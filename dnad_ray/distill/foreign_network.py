@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnad_ray.distill.foreign_spec import Outline
+from dnad_ray.distill.foreign_spec import ForeignSpec
 from dnad_ray.errors import ConfigError, UserError, one_line
 from dnad_ray.runtime.torchvision_import import torchvision_models
 from search_spaces.network import NetworkOutput
@@ -37,7 +37,7 @@ class ForeignNetwork(nn.Module):
         channels: Channels that it wants.
     """
 
-    def __init__(self, model: nn.Module, outline: Outline, channels: int) -> None:
+    def __init__(self, model: nn.Module, outline: ForeignSpec, channels: int) -> None:
         super().__init__()
         self.model = model
         self.tap_channels: tuple[int, ...] = ()
@@ -77,7 +77,7 @@ class ForeignNetwork(nn.Module):
         return keep
 
 
-def build_foreign(outline: Outline) -> ForeignNetwork:
+def build_foreign(outline: ForeignSpec) -> ForeignNetwork:
     """Build a foreign teacher with weights of no meaning, on the CPU; draws from no global stream.
 
     Raises:
@@ -107,7 +107,7 @@ def build_foreign(outline: Outline) -> ForeignNetwork:
     return network
 
 
-def _torchvision(outline: Outline) -> nn.Module:
+def _torchvision(outline: ForeignSpec) -> nn.Module:
     models = torchvision_models()
     names: list[str] = models.list_models(module=models)
     if outline.model not in names:
@@ -116,7 +116,7 @@ def _torchvision(outline: Outline) -> nn.Module:
     return cast(nn.Module, models.get_model(outline.model, weights=None, num_classes=outline.num_classes))
 
 
-def _from_module(outline: Outline) -> nn.Module:
+def _from_module(outline: ForeignSpec) -> nn.Module:
     module, _, factory = outline.model.partition(":")
     try:
         made = getattr(importlib.import_module(module), factory)(num_classes=outline.num_classes)
@@ -131,7 +131,7 @@ def _from_module(outline: Outline) -> nn.Module:
     return made
 
 
-def _keep_resolution(network: ForeignNetwork, outline: Outline) -> None:
+def _keep_resolution(network: ForeignNetwork, outline: ForeignSpec) -> None:
     """Take strides out of a model for large images, first ones first, until its last stage is as large as ours.
 
     At each step all strided layers that see the largest maps lose their stride (both branches of a residual block,
@@ -149,7 +149,7 @@ def _keep_resolution(network: ForeignNetwork, outline: Outline) -> None:
                 module.kernel_size, module.padding = 1, 0
 
 
-def _halving_layers(network: ForeignNetwork, outline: Outline) -> Iterator[tuple[Any, int, int]]:
+def _halving_layers(network: ForeignNetwork, outline: ForeignSpec) -> Iterator[tuple[Any, int, int]]:
     """Yield each strided layer with the sides of what it is given and gives."""
     found: list[tuple[nn.Module, int, int]] = []
 
@@ -161,7 +161,7 @@ def _halving_layers(network: ForeignNetwork, outline: Outline) -> Iterator[tuple
     yield from found
 
 
-def _taps_of(network: ForeignNetwork, outline: Outline) -> tuple[list[str | None], list[Tensor | None]]:
+def _taps_of(network: ForeignNetwork, outline: ForeignSpec) -> tuple[list[str | None], list[Tensor | None]]:
     """Return for each stage which module is tapped, and what it gave for one image; None where there is none."""
     modules = dict(network.model.named_modules())
     declared = outline.taps or getattr(network.model, "tap_names", None)
@@ -205,7 +205,7 @@ def _stage_end(given: dict[str, Tensor], side: int) -> str | None:
     return min(reversed(names), key=lambda name: name.count("."), default=None)
 
 
-def _probed(network: ForeignNetwork, outline: Outline, hooks: Sequence[Any]) -> NetworkOutput:
+def _probed(network: ForeignNetwork, outline: ForeignSpec, hooks: Sequence[Any]) -> NetworkOutput:
     """Show the network one image, with hooks that are removed afterwards."""
     image = torch.zeros(1, outline.in_channels, outline.image_size, outline.image_size)
     try:

@@ -9,14 +9,14 @@ from dnad_ray.config.run import TeacherConfig
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import ConfigError
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Outline", "stage_sides"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ForeignSpec", "stage_sides"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What torchvision's pretrained weights were trained with, by its documentation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outline:
+class ForeignSpec:
     """What makes a foreign teacher besides its weights; plain data.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outline:
     shift: tuple[float, ...]
 
     @classmethod
-    def of(cls, settings: TeacherConfig, data: ImageData, stem: str) -> Outline:
+    def of(cls, settings: TeacherConfig, data: ImageData, stem: str) -> ForeignSpec:
         """Return the outline that a configuration asks for.
 
         Raises:
@@ -75,7 +75,7 @@ class Outline:
         )
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Outline:
+    def from_dict(cls, data: dict[str, Any]) -> ForeignSpec:
         """Build an outline from :meth:`to_dict`; raises TypeError or KeyError where it is none."""
         taps, size = data["taps"], data["input_size"]
         return cls(

@@ -16,9 +16,9 @@ from dnad_ray.config.run import DistillConfig
 from dnad_ray.data.images import ImageData
 from dnad_ray.distill.calibration import Calibration
 from dnad_ray.distill.foreign_network import build_foreign
-from dnad_ray.distill.foreign_spec import Outline, stage_sides
+from dnad_ray.distill.foreign_spec import ForeignSpec, stage_sides
 from dnad_ray.errors import ConfigError, RunFolderError, one_line
-from dnad_ray.runtime.devices import placed
+from dnad_ray.runtime.devices import to_device
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
@@ -32,7 +32,7 @@ __all__ = [
     "Renormalisation",
     "Teacher",
     "TeacherFile",
-    "check_fits",
+    "check_teacher",
     "frozen",
     "load_teacher",
     "read_teacher",
@@ -80,7 +80,7 @@ class Teacher:
     shape: NetworkShape | None
     accuracy: float
     calibration: Calibration | None = None
-    outline: Outline | None = None
+    outline: ForeignSpec | None = None
     renormalisation: Renormalisation | None = None
 
     @property
@@ -102,7 +102,7 @@ class Teacher:
         assert known is not None
         return known.in_channels, known.image_size, known.num_classes
 
-    def says(self, images: Tensor, half: bool = False) -> NetworkOutput:
+    def predict(self, images: Tensor, half: bool = False) -> NetworkOutput:
         """Return what it says about images (N, C, H, W), computed in inference mode: no gradient passes.
 
         Autograd cannot keep such tensors for a backward pass; every imitation begins with an operation on them alone,
@@ -191,12 +191,12 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         calibration = description.get("calibration")
         calibration = None if calibration is None else Calibration(**calibration)
         if "outline" in description:
-            outline = Outline.from_dict(description["outline"])
+            outline = ForeignSpec.from_dict(description["outline"])
             if outline.source == "module" and outline.model != file.factory:
                 raise ValueError(f"it is made by {outline.model}, which the configuration does not name")
             foreign = build_foreign(outline)
             foreign.load_state_dict(parse_weights(file.weights, foreign.state_dict(), _WEIGHTS))
-            return Teacher(frozen(placed(foreign, device)), None, None, accuracy, calibration, outline)
+            return Teacher(frozen(to_device(foreign, device)), None, None, accuracy, calibration, outline)
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
         shape = NetworkShape(**description["shape"])
         with torch.device("meta"):  # takes no memory, however large a network is described
@@ -208,10 +208,10 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RunFolderError("teacher", one_line(error)[:300], "an intact teacher.json and .safetensors") from error
-    return Teacher(frozen(placed(network, device)), genotype, shape, accuracy, calibration, None, renormalisation)
+    return Teacher(frozen(to_device(network, device)), genotype, shape, accuracy, calibration, None, renormalisation)
 
 
-def check_fits(teacher: Teacher, data: ImageData, config: DistillConfig, stem: str, origin: str) -> None:
+def check_teacher(teacher: Teacher, data: ImageData, config: DistillConfig, stem: str, origin: str) -> None:
     """Check that a teacher knows the images of a run, and has the taps that are to be imitated.
 
     Args:
@@ -263,7 +263,7 @@ def _renormalisation(described: Any, num_channels: int) -> Renormalisation | Non
     return Renormalisation(*values)
 
 
-def _factory_of(outline: Outline | None) -> str | None:
+def _factory_of(outline: ForeignSpec | None) -> str | None:
     return outline.model if outline is not None and outline.source == "module" else None
 
 

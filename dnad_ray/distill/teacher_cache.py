@@ -91,7 +91,7 @@ def open_cache(
     return TeacherCache(
         # On storage that several nodes see, each has its own: they share no memory.
         folder / _FOLDER / re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "node") / name,
-        lambda images: _parts(teacher.says(images, settings.precision == "auto"), *map(bool, wanted)),
+        lambda images: _parts(teacher.predict(images, settings.precision == "auto"), *map(bool, wanted)),
         data,
         batches,
         by_image=is_plain,

@@ -17,14 +17,14 @@ from dnad_ray.data.batches import TrainingBatches, evaluation_batches
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.calibration import calibration_of
 from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign
-from dnad_ray.distill.foreign_spec import Outline
-from dnad_ray.distill.teacher import Renormalisation, Teacher, check_fits, frozen, load_teacher, read_teacher
+from dnad_ray.distill.foreign_spec import ForeignSpec
+from dnad_ray.distill.teacher import Renormalisation, Teacher, check_teacher, frozen, load_teacher, read_teacher
 from dnad_ray.errors import ConfigError, NonFiniteLossError
 from dnad_ray.networks.network_file import DESCRIPTION, read_network
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.run_folder.genotypes import read_any_genotype
 from dnad_ray.run_folder.reading import is_run, read_genotype, read_run
-from dnad_ray.runtime.devices import MEMORY_FORMAT, placed
+from dnad_ray.runtime.devices import MEMORY_FORMAT, to_device
 from dnad_ray.storage.files import read_file
 from dnad_ray.storage.places import Place, address, place, reached
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_checkpoint
@@ -38,10 +38,12 @@ __all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher"]
 _PREFIXES = ("module.", "model.")
 """Of names in a checkpoint: of DistributedDataParallel, and of a teacher that was saved here."""
 
-Progress = Callable[[int, int], None]
+StepProgress = Callable[[int, int], None]
 
 
-def make_teacher(config: RunConfig, data: ImageData, device: torch.device, progress: Progress | None = None) -> Teacher:
+def make_teacher(
+    config: RunConfig, data: ImageData, device: torch.device, progress: StepProgress | None = None
+) -> Teacher:
     """Make the teacher of a run as ``distill.teacher`` says; validation images only measure it.
 
     Args:
@@ -61,20 +63,20 @@ def make_teacher(config: RunConfig, data: ImageData, device: torch.device, progr
         return train_teacher(config, data, device, progress)
     if settings.source == "saved":
         return _saved(config, data, device)
-    outline = Outline.of(settings, data, config.space.stem)
+    outline = ForeignSpec.of(settings, data, config.space.stem)
     with _own_seed(config.seed):
         network = build_foreign(outline)
     if settings.weights is not None:
         _load_checkpoint(network, settings, data.num_classes)
-    teacher = Teacher(placed(network, device), None, None, 0.0, None, outline)
-    check_fits(teacher, data, config.distill, config.space.stem, "distill.teacher")
+    teacher = Teacher(to_device(network, device), None, None, 0.0, None, outline)
+    check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher")
     if settings.is_trained:
         _train(teacher.network, config, data, device, progress)
     return _measured(teacher, data, config.evaluation.batch_size)
 
 
 def train_teacher(
-    config: RunConfig, data: ImageData, device: torch.device, progress: Progress | None = None
+    config: RunConfig, data: ImageData, device: torch.device, progress: StepProgress | None = None
 ) -> Teacher:
     """Train a network of ours on the training images; the validation images only measure it.
 
@@ -98,7 +100,7 @@ def train_teacher(
         stem=config.space.stem,
     )
     with _own_seed(config.seed):
-        network = placed(network_from(genotype, shape), device)
+        network = to_device(network_from(genotype, shape), device)
     _train(network, config, data, device, progress)
     return _measured(Teacher(network, genotype, shape, 0.0), data, config.evaluation.batch_size)
 
@@ -151,7 +153,7 @@ def _saved(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
         )
         raise ConfigError("distill.teacher.weights", path, allowed)
     teacher = _exported(folder, data, device) if file is None else load_teacher(file, device)
-    check_fits(teacher, data, config.distill, config.space.stem, "distill.teacher.weights")
+    check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher.weights")
     # Measured here and now: the images held out then may have been others.
     return _measured(teacher, data, config.evaluation.batch_size)
 
@@ -168,10 +170,10 @@ def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
     """
     is_file = path.suffix == ".safetensors"
     trained = read_network(path.parent, path.name, f"{path.stem}.json") if is_file else read_network(path)
-    genotype = trained.subject.genotype
+    genotype = trained.spec.genotype
     if genotype is None:
         allowed = "a network of a genotype; for one of torchvision distill.teacher.source is torchvision"
-        raise ConfigError("distill.teacher.weights", f"{trained.subject.model} in {address(path)}", allowed)
+        raise ConfigError("distill.teacher.weights", f"{trained.spec.model} in {address(path)}", allowed)
     if trained.facts.get("split") == "test":
         warnings.warn(
             f"{address(path)} was trained on the held-out images of the search too: its accuracy on them says nothing, "
@@ -183,9 +185,9 @@ def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
     shift = tuple((ours - theirs) / std for theirs, std, ours, _ in pairs)
     same = (trained.mean, trained.std) == (tuple(data.mean), tuple(data.std))
     return Teacher(
-        frozen(placed(trained.network, device)),
+        frozen(to_device(trained.network, device)),
         genotype.pruned(),
-        trained.subject.shape(trained.images),
+        trained.spec.shape(trained.images),
         0.0,
         renormalisation=None if same else Renormalisation(scale, shift),
     )
@@ -230,7 +232,7 @@ def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_class
 
 
 def _train(
-    network: nn.Module, config: RunConfig, data: ImageData, device: torch.device, progress: Progress | None
+    network: nn.Module, config: RunConfig, data: ImageData, device: torch.device, progress: StepProgress | None
 ) -> None:
     settings = config.distill.teacher
     batches = TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT)
@@ -271,7 +273,7 @@ def _measured(teacher: Teacher, data: ImageData, batch_size: int) -> Teacher:
     device = next(frozen(teacher.network).parameters()).device
     logits, labels = [], []
     for images, right in evaluation_batches(data.validation, data, batch_size, device, MEMORY_FORMAT):
-        logits.append(teacher.says(images).logits)
+        logits.append(teacher.predict(images).logits)
         labels.append(right)
     said, right = torch.cat(logits), torch.cat(labels)
     if not bool(torch.isfinite(said).all()):

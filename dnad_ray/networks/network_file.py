@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import RunFolderError, UserError, one_line
-from dnad_ray.networks.spec import Images, Subject, build, images_of
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build, images_of
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, address
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
@@ -34,7 +34,7 @@ class TrainedNetwork:
 
     Attributes:
         network: In evaluation mode, on the CPU; maps normalised images to logits.
-        subject: Which network it is.
+        spec: Which network it is.
         images: What it takes and tells apart.
         classes: Names of the classes.
         mean: Mean of each channel in 0..1, as it was trained with.
@@ -43,8 +43,8 @@ class TrainedNetwork:
     """
 
     network: nn.Module
-    subject: Subject
-    images: Images
+    spec: NetworkSpec
+    images: ImageShape
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -57,7 +57,7 @@ def weights_of(network: nn.Module) -> bytes:
 
 
 def write_network(
-    folder: Place, network: nn.Module, subject: Subject, data: ImageData, facts: Mapping[str, Any]
+    folder: Place, network: nn.Module, spec: NetworkSpec, data: ImageData, facts: Mapping[str, Any]
 ) -> None:
     """Write a trained network into a folder; its description comes last."""
     content = weights_of(network)
@@ -67,7 +67,7 @@ def write_network(
         {
             "kind": KIND,
             "schema": SCHEMA,
-            "network": subject.to_dict(),
+            "network": spec.to_dict(),
             "images": asdict(images_of(data)),
             "classes": list(data.classes),
             "mean": list(data.mean),
@@ -96,13 +96,13 @@ def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = 
             raise ValueError(f"{description_file} has no kind {KIND!r} of schema {SCHEMA}")
         if hashlib.sha256(content).hexdigest() != description["sha256"]:
             raise ValueError(f"{weights} is not the file that {description_file} describes")
-        subject = Subject.from_dict(description["network"])
+        spec = NetworkSpec.from_dict(description["network"])
         images = _images(description["images"])
         classes = tuple(str(name) for name in description["classes"])
         mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
         if len(classes) != images.num_classes or not len(mean) == len(std) == images.in_channels or min(std) <= 0:
             raise ValueError("classes or normalisation do not fit the network")
-        network = with_weights(subject, images, content, weights)
+        network = with_weights(spec, images, content, weights)
         facts = dict(description["facts"])
     except FileNotFoundError as error:
         raise RunFolderError("network", address(folder), f"a folder with {description_file} and {weights}") from error
@@ -110,26 +110,26 @@ def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = 
         raise RunFolderError(
             "network", f"{address(folder)} ({one_line(error)[:300]})", "an intact trained network"
         ) from error
-    return TrainedNetwork(network, subject, images, classes, mean, std, facts)
+    return TrainedNetwork(network, spec, images, classes, mean, std, facts)
 
 
-def with_weights(subject: Subject, images: Images, content: bytes, origin: str) -> nn.Module:
+def with_weights(spec: NetworkSpec, images: ImageShape, content: bytes, origin: str) -> nn.Module:
     """Build a network with the weights of a safetensors file, in evaluation mode.
 
     Raises:
         WeightsError: If they are those of another network.
     """
     with torch.device("meta"):  # takes no memory, however large a network is described
-        expected = build(subject, images).state_dict()
+        expected = build(spec, images).state_dict()
     weights: dict[str, Tensor] = parse_weights(content, expected, origin)
     with torch.random.fork_rng(devices=[]):
-        network = build(subject, images)
+        network = build(spec, images)
     network.load_state_dict(weights)
     return network.eval()
 
 
-def _images(data: dict[str, Any]) -> Images:
-    images = Images(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
+def _images(data: dict[str, Any]) -> ImageShape:
+    images = ImageShape(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
     if images.in_channels not in (1, 3) or images.image_size > _MOST_SIDE or images.num_classes > _MOST_CLASSES:
         raise ValueError(f"impossible images: {json.dumps(data)[:200]}")
     return images

@@ -21,12 +21,22 @@ from search_spaces.network import NetworkOutput, network_from
 from search_spaces.shape import NetworkShape
 from search_spaces.stages import stages
 
-__all__ = ["GENOTYPE", "Images", "Subject", "build", "check_fits", "cost_of", "images_of", "logits_of", "scaled_to"]
+__all__ = [
+    "GENOTYPE",
+    "ImageShape",
+    "NetworkSpec",
+    "build",
+    "check_image_size",
+    "cost_of",
+    "images_of",
+    "logits_of",
+    "scaled_to",
+]
 
 
-def images_of(data: ImageData) -> Images:
+def images_of(data: ImageData) -> ImageShape:
     """Return what a network must know of the images."""
-    return Images(in_channels=data.in_channels, image_size=data.image_size, num_classes=data.num_classes)
+    return ImageShape(in_channels=data.in_channels, image_size=data.image_size, num_classes=data.num_classes)
 
 
 GENOTYPE = "genotype"
@@ -35,7 +45,7 @@ _MOST_WIDTH = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class ImageShape:
     """What a network must know of its images.
 
     Attributes:
@@ -50,7 +60,7 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class NetworkSpec:
     """One network, up to its images.
 
     Attributes:
@@ -91,7 +101,7 @@ class Subject:
             return self.genotype.digest
         return digest_of_data({"model": self.model, "width": self.width})
 
-    def shape(self, images: Images) -> NetworkShape:
+    def shape(self, images: ImageShape) -> NetworkShape:
         """Return the shape of a genotype's network."""
         return NetworkShape(
             in_channels=images.in_channels,
@@ -113,8 +123,8 @@ class Subject:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Subject:
-        """Build a subject from :meth:`to_dict`.
+    def from_dict(cls, data: dict[str, Any]) -> NetworkSpec:
+        """Build one from :meth:`to_dict`.
 
         Raises:
             KeyError: If something is missing.
@@ -131,52 +141,52 @@ class Subject:
         )
 
 
-def build(subject: Subject, images: Images) -> nn.Module:
+def build(spec: NetworkSpec, images: ImageShape) -> nn.Module:
     """Build the network with the initial weights that torch's random stream gives it.
 
     Raises:
         UserError: If it cannot be built for these images.
     """
-    if subject.genotype is not None:
-        return network_from(subject.genotype, subject.shape(images))
-    return vision_network(subject.model, subject.width, images.in_channels, images.num_classes, images.image_size)
+    if spec.genotype is not None:
+        return network_from(spec.genotype, spec.shape(images))
+    return vision_network(spec.model, spec.width, images.in_channels, images.num_classes, images.image_size)
 
 
-def check_fits(subject: Subject, images: Images) -> None:
+def check_image_size(spec: NetworkSpec, images: ImageShape) -> None:
     """Check that a genotype's network can see images of that size.
 
     Raises:
         GenotypeError: If its reductions leave less than a pixel of them, or it is not connected.
         SpaceError: If an operation is unknown, or the images are too small for the stem.
     """
-    if subject.genotype is None:
+    if spec.genotype is None:
         return
-    reductions = stages(subject.genotype)[-1]
-    least = 2**reductions * (8 if subject.stem == "imagenet" else 1)
+    reductions = stages(spec.genotype)[-1]
+    least = 2**reductions * (8 if spec.stem == "imagenet" else 1)
     if images.image_size < least:
         raise GenotypeError(
-            f"genotype {subject.digest} with images of",
+            f"genotype {spec.digest} with images of",
             f"{images.image_size} pixels",
-            f"at least {least} pixels: it halves them {reductions} times behind the {subject.stem} stem",
+            f"at least {least} pixels: it halves them {reductions} times behind the {spec.stem} stem",
         )
     with torch.device("meta"):
-        build(subject, images)
+        build(spec, images)
 
 
-def cost_of(subject: Subject, images: Images) -> Complexity:
+def cost_of(spec: NetworkSpec, images: ImageShape) -> Complexity:
     """Return what the network costs for one image, without auxiliary head."""
-    if subject.genotype is not None:
-        return costs_of(subject.genotype, subject.shape(images))
-    return _vision_cost(subject.model, subject.width, images)
+    if spec.genotype is not None:
+        return costs_of(spec.genotype, spec.shape(images))
+    return _vision_cost(spec.model, spec.width, images)
 
 
 def scaled_to(
-    subject: Subject, images: Images, *, max_macs: int | None = None, max_params: int | None = None
-) -> Subject:
+    spec: NetworkSpec, images: ImageShape, *, max_macs: int | None = None, max_params: int | None = None
+) -> NetworkSpec:
     """Return the widest version of a network that costs no more than a budget.
 
     Args:
-        subject: Its own width counts for nothing.
+        spec: Its own width counts for nothing.
         images: For which costs are counted.
         max_macs: Most multiply-adds (fvcore total), None for no limit.
         max_params: Most parameters, None for no limit.
@@ -187,9 +197,9 @@ def scaled_to(
     if max_macs is None and max_params is None:
         raise ConfigError("--max-macs and --max-params", None, "at least one of them, to scale a network to it")
 
-    def at(step: int) -> Subject:
-        fields = {"init_channels": 1 + step} if subject.genotype is not None else {"width": step / 64}
-        return Subject(**{**subject.__dict__, **fields})
+    def at(step: int) -> NetworkSpec:
+        fields = {"init_channels": 1 + step} if spec.genotype is not None else {"width": step / 64}
+        return NetworkSpec(**{**spec.__dict__, **fields})
 
     def fits(step: int) -> bool:
         cost = cost_of(at(step), images)
@@ -201,10 +211,10 @@ def scaled_to(
         raise ConfigError(
             "--max-macs" if max_macs is not None and cost.macs > max_macs else "--max-params",
             max_macs if max_macs is not None and cost.macs > max_macs else max_params,
-            f"at least {cost.macs:,} multiply-adds and {cost.params:,} parameters, those of {subject.model} "
-            f"{subject.digest} at its narrowest",
+            f"at least {cost.macs:,} multiply-adds and {cost.params:,} parameters, those of {spec.model} "
+            f"{spec.digest} at its narrowest",
         )
-    most = _MOST_CHANNELS - 1 if subject.genotype is not None else int(_MOST_WIDTH * 64)
+    most = _MOST_CHANNELS - 1 if spec.genotype is not None else int(_MOST_WIDTH * 64)
     while high < most and fits(high):
         low, high = high, 2 * high
     high = min(high, most + 1)
@@ -215,7 +225,7 @@ def scaled_to(
 
 
 @lru_cache(maxsize=1024)
-def _vision_cost(model: str, width: float, images: Images) -> Complexity:
+def _vision_cost(model: str, width: float, images: ImageShape) -> Complexity:
     shape = NetworkShape(
         in_channels=images.in_channels, image_size=images.image_size, num_classes=images.num_classes, init_channels=2
     )

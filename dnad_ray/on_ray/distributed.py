@@ -43,7 +43,7 @@ from dnad_ray.storage.places import Place, address, place
 from dnad_ray.trials.spec import TrialSpec, spec_of
 from search_spaces.json_reader import parse_json
 
-__all__ = ["WAITING_ROOM", "PlaceCleaner", "Shared", "SharedStop", "trainer_of", "tune_shared_trial"]
+__all__ = ["WAITING_ROOM", "PlacementCleaner", "Shared", "SharedStop", "trainer_of", "tune_shared_trial"]
 
 WAITING_ROOM = [{"memory": 1.0}]
 """What the trial itself is given, beside its processes: it does nothing but wait, and an empty request is refused."""
@@ -195,7 +195,7 @@ class SharedStop:
 
 
 @final
-class PlaceCleaner(tune.Callback):
+class PlacementCleaner(tune.Callback):
     """Gives back the CPUs and GPUs of the processes of a trial that ended, in whatever way.
 
     A trial that was killed or stopped cannot do it, and its attempt to go on would wait for them for ever. Train has a

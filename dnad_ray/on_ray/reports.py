@@ -16,7 +16,7 @@ from typing import Any, final
 from dnad_ray.run_folder.records import EpochReport, Snapshot
 from search_spaces.json_reader import parse_json
 
-__all__ = ["Reporter", "metrics_of", "records_in"]
+__all__ = ["TrialReporter", "metrics_of", "records_in"]
 
 REPORT_SECONDS = 2.0
 """Least time between two reports: each holds up its trial, until the driver has dealt with it, for some 10 ms."""
@@ -51,7 +51,7 @@ def records_in(metrics: Mapping[str, Any]) -> Iterator[EpochReport | Snapshot]:
 
 
 @final
-class Reporter:
+class TrialReporter:
     """Tells what a trial records, at most once in a while.
 
     Args:

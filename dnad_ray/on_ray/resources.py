@@ -45,7 +45,7 @@ class Allotment:
 
     def num_parallel(self, nodes: Sequence[Node]) -> int:
         """Return how many trials fit at once."""
-        return _places(nodes, self.cpus, self.gpus) // self.processes
+        return _num_processes(nodes, self.cpus, self.gpus) // self.processes
 
 
 def check_requests(config: RunConfig) -> None:
@@ -131,7 +131,7 @@ def allot(config: RunConfig, nodes: Sequence[Node]) -> Allotment:
     else:
         cpus = _cpus_beside_gpu(nodes, gpus) if gpus else 1.0
     result = Allotment(processes=processes, cpus=cpus, gpus=gpus)
-    _check_fits(result, nodes)
+    _check_teacher(result, nodes)
     return result
 
 
@@ -147,7 +147,7 @@ def idle_in_words(config: RunConfig, allotment: Allotment, nodes: Sequence[Node]
         return None
     processes = allotment.processes * num_parallel
     largest = int(max(node.cpus for node in nodes))
-    most = max(each for each in range(1, 1 + largest) if _places(nodes, each, 0) >= processes)
+    most = max(each for each in range(1, 1 + largest) if _num_processes(nodes, each, 0) >= processes)
     if most == 1:
         return None
     total = sum(node.cpus for node in nodes)
@@ -164,7 +164,7 @@ def _cpus_beside_gpu(nodes: Sequence[Node], gpus: float) -> float:
     return float(min(int(share + _ROUNDING), MOST_AUTOMATIC_CPUS)) if share >= 1 else max(int(share * 100) / 100, 0.01)
 
 
-def _places(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
+def _num_processes(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     """Return how many processes fit at once; fractions of a GPU do not reach over two of them."""
     total = 0
     for node in nodes:
@@ -175,7 +175,7 @@ def _places(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     return total
 
 
-def _check_fits(allotment: Allotment, nodes: Sequence[Node]) -> None:
+def _check_teacher(allotment: Allotment, nodes: Sequence[Node]) -> None:
     processes = allotment.processes
     for name in ("cpus", "gpus"):
         # The largest node counts, not the sum: a process lives on one node, and asking for more waits for ever.
@@ -185,7 +185,7 @@ def _check_fits(allotment: Allotment, nodes: Sequence[Node]) -> None:
             raise ResourceError(
                 f"sweep.{name}_per_trial", asked * processes, f"at most {most:g}{each}, what the largest node has"
             )
-    places = _places(nodes, allotment.cpus, allotment.gpus)
+    places = _num_processes(nodes, allotment.cpus, allotment.gpus)
     if places < processes:
         what = f"{allotment.cpus:g} CPUs" + (f" and {allotment.gpus:g} GPUs" if allotment.gpus else "")
         if processes == 1:

@@ -20,19 +20,19 @@ from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.on_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel
-from dnad_ray.on_ray.distributed import WAITING_ROOM, PlaceCleaner, tune_shared_trial
+from dnad_ray.on_ray.distributed import WAITING_ROOM, PlacementCleaner, tune_shared_trial
 from dnad_ray.on_ray.mailbox import SweepStop, hand_over, stop_board
 from dnad_ray.on_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.on_ray.scheduler import ParetoScheduler
-from dnad_ray.on_ray.teacher_thread import Preparing
+from dnad_ray.on_ray.teacher_thread import TeacherThread
 from dnad_ray.on_ray.trainable import tune_trial
 from dnad_ray.on_ray.trial_source import Sampler, TrialSource
-from dnad_ray.on_ray.watcher import Watcher
+from dnad_ray.on_ray.watcher import BoardCallback
 from dnad_ray.run_folder.reading import read_run, read_status
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.stopping import StopCheck, first_of
-from dnad_ray.search.prepare import Prepared, estimate_in_words
+from dnad_ray.search.prepare import PreparedRun, estimate_in_words
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address
 from dnad_ray.trials.dominance import Trajectories
@@ -58,7 +58,7 @@ def run_sweep(
     folder: Place,
     board: Board,
     *,
-    make: Callable[[Callable[[], None]], Prepared],
+    make: Callable[[Callable[[], None]], PreparedRun],
     stop: StopCheck | None = None,
     budget: Budget | None = None,
     make_sampler: SamplerMaker | None = None,
@@ -73,7 +73,7 @@ def run_sweep(
         data: Images; they go into the object store once.
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
-        make: Makes what else they share, while workers start where it can; called as :class:`Preparing` says.
+        make: Makes what else they share, while workers start where it can; called as :class:`TeacherThread` says.
         stop: Asked ten times a second; trials then end after their step, with a checkpoint.
         budget: What it may spend; None for no limit.
         make_sampler: Makes who chooses trials from results, out of the trials at their end; None where all are chosen.
@@ -95,7 +95,7 @@ def run_sweep(
     hint = idle_in_words(config, allotment, nodes(), parallel)
     trajectories = _trajectories(config, specs, data, folder)
     at_end = [spec for spec in specs if spec not in left]
-    watcher, messages = Watcher(folder, board), stop_board()
+    watcher, messages = BoardCallback(folder, board), stop_board()
 
     def prepare(check: Callable[[], None]) -> TeacherFile | None:
         prepared = make(check)
@@ -108,7 +108,7 @@ def run_sweep(
         watcher.open()
         hand_over(messages, teacher_file)
 
-    preparing = Preparing(prepare, begin, stop)
+    preparing = TeacherThread(prepare, begin, stop)
     source = TrialSource(
         todo,
         config,
@@ -139,7 +139,7 @@ def run_sweep(
                 storage_path=storage,
                 name=attempt,
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[watcher, PlaceCleaner(folder), ending],
+                callbacks=[watcher, PlacementCleaner(folder), ending],
                 stop=CombinedStopper(ending, *limits),
                 verbose=0,
             ),

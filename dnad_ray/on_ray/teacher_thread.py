@@ -14,7 +14,7 @@ from typing import final
 from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 
-__all__ = ["Preparing"]
+__all__ = ["TeacherThread"]
 
 
 class _Abandoned(BaseException):
@@ -22,7 +22,7 @@ class _Abandoned(BaseException):
 
 
 @final
-class Preparing:
+class TeacherThread:
     """What is done once before the trials of a sweep can begin, and who is told of it; a context manager.
 
     Args:
@@ -43,7 +43,7 @@ class Preparing:
         self._is_given_up = self._is_unwanted = False
         self._thread = threading.Thread(target=self._run, name="preparing", daemon=True)
 
-    def __enter__(self) -> Preparing:
+    def __enter__(self) -> TeacherThread:
         self._thread.start()
         return self
 

@@ -14,7 +14,7 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import Teacher, TeacherFile, load_teacher
 from dnad_ray.on_ray.mailbox import RemoteStop, taken_from
-from dnad_ray.on_ray.reports import Reporter
+from dnad_ray.on_ray.reports import TrialReporter
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper, checkpoints_of
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.budget import time_check
@@ -58,10 +58,10 @@ def tune_trial(
     importlib.import_module("torch._dynamo")  # the first optimizer would load it, which takes a second
     gift = taken_from(board)  # torch is loaded by now, which takes as long as a small teacher
     if not gift:
-        Reporter(tune.report).end(stopped="asked before it began")
+        TrialReporter(tune.report).end(stopped="asked before it began")
         return
     if (request := time_check(deadline)()) is not None:
-        Reporter(tune.report).end(stopped=request.reason)  # it waited for resources until there was no time left
+        TrialReporter(tune.report).end(stopped=request.reason)  # it waited for resources until there was no time left
         return
     # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
     torch.set_num_threads(num_threads)
@@ -80,7 +80,7 @@ def tune_trial(
             tune.report(metrics)
 
         # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
-        reporter = Reporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
+        reporter = TrialReporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
         saved, stop = checkpoints.newest(), stop_check(board, deadline)
         with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
             for event, state in events:

@@ -14,11 +14,11 @@ from dnad_ray.storage.places import Place
 from dnad_ray.trials.spec import DONE
 from dnad_ray.watch.board import Board
 
-__all__ = ["Watcher"]
+__all__ = ["BoardCallback"]
 
 
 @final
-class Watcher(tune.Callback):
+class BoardCallback(tune.Callback):
     """Hands what trials report to the board; whatever goes wrong in showing must not end the experiment.
 
     Args:

@@ -13,7 +13,7 @@ from dnad_ray.costs.trace import COUNTER
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.network_file import write_network
-from dnad_ray.networks.spec import Subject, cost_of, images_of
+from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of
 from dnad_ray.retrain.data import RetrainImages
 from dnad_ray.retrain.state import RetrainState, train
 from dnad_ray.run_folder.checkpoints import keep_checkpoint, load_newest
@@ -43,7 +43,7 @@ class Job:
 
     Attributes:
         name: Name of its folder: a digest of everything that decides its result.
-        subject: Which network.
+        spec: Which network.
         config: The protocol.
         recipe: Name of the recipe that the protocol began with.
         seed: Seed.
@@ -53,7 +53,7 @@ class Job:
     """
 
     name: str
-    subject: Subject
+    spec: NetworkSpec
     config: RetrainConfig
     recipe: str
     seed: int
@@ -65,7 +65,7 @@ class Job:
         """Return plain data for JSON."""
         return {
             "name": self.name,
-            "network": self.subject.to_dict(),
+            "network": self.spec.to_dict(),
             "settings": self.config.model_dump(mode="json"),
             "recipe": self.recipe,
             "seed": self.seed,
@@ -76,7 +76,7 @@ class Job:
 
 
 def job_of(
-    subject: Subject,
+    spec: NetworkSpec,
     config: RetrainConfig,
     recipe: str,
     seed: int,
@@ -89,11 +89,11 @@ def job_of(
     images = data.model_dump(mode="json", exclude={"root", "download", "storage", "workers"})
     settings = config.model_dump(mode="json", exclude={"init_channels", "device"})
     protocol = digest_of_data({"settings": settings, "data": images, "inherited": bool(inherited)})
-    network = {**subject.to_dict(), "digest": subject.digest}
+    network = {**spec.to_dict(), "digest": spec.digest}
     name = digest_of_data({"network": network, "protocol": protocol, "seed": seed})
     return Job(
         name=name,
-        subject=subject,
+        spec=spec,
         config=config,
         recipe=recipe,
         seed=seed,
@@ -133,7 +133,7 @@ def run_job(
         The state that its status says.
     """
     folder = job_folder(run, job.name)
-    state = RetrainState(job.subject, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
+    state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
     saved = share_state(
         ranks, load_newest((folder / "checkpoints").glob("*")) if ranks.is_first else None, state.device
     )
@@ -171,7 +171,7 @@ def run_job(
         _write_status(run, job, "stopped", reason=str(error), **facts)
         return "stopped"
     record = _record(job, state, images, run)
-    write_network(folder, state.trained(), job.subject, images.data, record.to_dict())
+    write_network(folder, state.trained(), job.spec, images.data, record.to_dict())
     write_result(run, record)
     _write_status(run, job, "finished", **facts)
     return "finished"
@@ -192,20 +192,20 @@ def _follow(state: RetrainState, stop: StopCheck | None) -> str:
 def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) -> Retrained:
     """Measure a network at its end: the one look at the images that are kept for it."""
     accuracy = state.measure()
-    last, genotype, data = state.history[-1], job.subject.genotype, images.data
-    cost = cost_of(job.subject, images_of(data))
+    last, genotype, data = state.history[-1], job.spec.genotype, images.data
+    cost = cost_of(job.spec, images_of(data))
     return Retrained(
         run=run.name,
         job=job.name,
-        origin=job.subject.origin,
-        model=job.subject.model,
-        digest=job.subject.digest,
+        origin=job.spec.origin,
+        model=job.spec.model,
+        digest=job.spec.digest,
         recipe=job.recipe,
         protocol=job.protocol,
         seed=job.seed,
         epochs=job.config.epochs,
-        init_channels=job.subject.init_channels,
-        width=job.subject.width,
+        init_channels=job.spec.init_channels,
+        width=job.spec.width,
         num_cells=0 if genotype is None else len(genotype.cells),
         num_operations=0 if genotype is None else genotype.pruned().num_operations,
         dataset=data.name,

@@ -15,7 +15,7 @@ from dnad_ray.data.images import ImageData
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.spec import images_of
 from dnad_ray.retrain.baselines import _of, space_of
-from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, placed
+from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
 from search_spaces.genotype import NONE, Genotype
 from search_spaces.shape import NetworkShape
@@ -73,7 +73,7 @@ def darts_genotype(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        supernet = placed(Supernet(space_of(config), shape), device)
+        supernet = to_device(Supernet(space_of(config), shape), device)
         candidates = supernet.candidates
         alpha = nn.Parameter((1e-3 * torch.randn(len(candidates))).to(device))
     group = _groups(candidates).to(device)

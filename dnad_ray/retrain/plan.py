@@ -9,11 +9,11 @@ from dnad_ray.config.retrain import RetrainConfig
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import ConfigError, GenotypeError
-from dnad_ray.networks.spec import Subject, check_fits, images_of, scaled_to
+from dnad_ray.networks.spec import NetworkSpec, check_image_size, images_of, scaled_to
 from dnad_ray.retrain.jobs import Job, job_of
-from dnad_ray.run_folder.genotypes import Found
+from dnad_ray.run_folder.genotypes import NamedGenotype
 
-__all__ = ["Request", "chosen", "jobs_for", "subjects_for"]
+__all__ = ["Request", "chosen", "jobs_for", "specs_for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Request:
             raise ConfigError("--seed", self.first_seed, f"0 to {2**31 - self.seeds - 1}")
 
 
-def chosen(found: Sequence[Found], request: Request) -> list[Found]:
+def chosen(found: Sequence[NamedGenotype], request: Request) -> list[NamedGenotype]:
     """Return the networks that are wanted, of a front in its order.
 
     Raises:
@@ -73,7 +73,7 @@ def chosen(found: Sequence[Found], request: Request) -> list[Found]:
     return result
 
 
-def subjects_for(found: Sequence[Found], request: Request, run: RunConfig, data: ImageData) -> list[Subject]:
+def specs_for(found: Sequence[NamedGenotype], request: Request, run: RunConfig, data: ImageData) -> list[NetworkSpec]:
     """Return the networks at the width at which they are trained.
 
     Raises:
@@ -81,7 +81,7 @@ def subjects_for(found: Sequence[Found], request: Request, run: RunConfig, data:
         ConfigError: If one cannot be made small enough.
     """
     images = images_of(data)
-    subjects = []
+    specs = []
     for entry in found:
         searched = (entry.image_size or data.image_size, entry.num_classes or data.num_classes)
         if not request.transfer and searched != (data.image_size, data.num_classes):
@@ -92,18 +92,18 @@ def subjects_for(found: Sequence[Found], request: Request, run: RunConfig, data:
                 "say that others are meant",
             )
         width = request.config.init_channels or entry.init_channels or run.evaluation.init_channels
-        subject = Subject(
+        spec = NetworkSpec(
             origin=entry.origin, genotype=entry.genotype.pruned(), init_channels=width, stem=run.space.stem
         )
-        check_fits(subject, images)
+        check_image_size(spec, images)
         if request.max_macs is not None or request.max_params is not None:
-            subject = scaled_to(subject, images, max_macs=request.max_macs, max_params=request.max_params)
-        subjects.append(subject)
-    return subjects
+            spec = scaled_to(spec, images, max_macs=request.max_macs, max_params=request.max_params)
+        specs.append(spec)
+    return specs
 
 
 def jobs_for(
-    subjects: Sequence[Subject],
+    specs: Sequence[NetworkSpec],
     request: Request,
     run: RunConfig,
     scores: dict[str, float] | None = None,
@@ -112,7 +112,7 @@ def jobs_for(
     """Return the jobs: every network under every seed, seed by seed, so that a stop leaves whole rounds.
 
     Args:
-        subjects: The networks.
+        specs: The networks.
         request: What is asked for.
         run: Whose data they are trained on.
         scores: Proxy accuracies by digest.
@@ -120,14 +120,14 @@ def jobs_for(
     """
     return [
         job_of(
-            subject,
+            spec,
             request.config,
             request.recipe,
             request.first_seed + number,
             run.data,
-            proxy_accuracy=(scores or {}).get(subject.digest),
-            inherited=(inherited or {}).get(subject.digest, b""),
+            proxy_accuracy=(scores or {}).get(spec.digest),
+            inherited=(inherited or {}).get(spec.digest, b""),
         )
         for number in range(request.seeds)
-        for subject in subjects
+        for spec in specs
     ]

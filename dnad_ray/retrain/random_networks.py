@@ -6,7 +6,7 @@ import numpy as np
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import Images, Subject
+from dnad_ray.networks.spec import ImageShape, NetworkSpec
 from dnad_ray.retrain.baselines import _of
 from search_spaces.genotype import NONE, Genotype
 from search_spaces.space import SearchSpace
@@ -18,14 +18,14 @@ _TRIES = 1000
 _NEAR = 0.05
 
 
-def random_like(subject: Subject, space: SearchSpace, images: Images, seed: int) -> Subject:
+def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed: int) -> NetworkSpec:
     """Return a random architecture of a space with the operations (or a few more) and the cost of another network.
 
     Candidates are drawn without regard to anything but their number, until the multiply-adds at the same width are
     within 5 %; after 1,000 draws the nearest one is taken, and its own cost stands in its record.
 
     Args:
-        subject: A network of the space.
+        spec: A network of the space.
         space: The space.
         images: For which costs are counted.
         seed: Seed of the draws.
@@ -33,9 +33,9 @@ def random_like(subject: Subject, space: SearchSpace, images: Images, seed: int)
     Raises:
         ConfigError: If no draw leads from the image to the classifier.
     """
-    assert subject.genotype is not None
-    shape = subject.shape(images)
-    target, number = costs_of(subject.genotype, shape).macs, subject.genotype.pruned().num_operations
+    assert spec.genotype is not None
+    shape = spec.shape(images)
+    target, number = costs_of(spec.genotype, shape).macs, spec.genotype.pruned().num_operations
     dense = space.dense()
     everything = [
         Candidate(c, n, edge)
@@ -44,7 +44,7 @@ def random_like(subject: Subject, space: SearchSpace, images: Images, seed: int)
         for edge in edges
         if edge.operation != NONE
     ]
-    generator = np.random.default_rng((seed, int(subject.digest, 16) % 2**32))
+    generator = np.random.default_rng((seed, int(spec.digest, 16) % 2**32))
     best: tuple[float, Genotype] | None = None
     for _ in range(_TRIES):
         genotype = _grown(dense, everything, number, generator)
@@ -57,7 +57,7 @@ def random_like(subject: Subject, space: SearchSpace, images: Images, seed: int)
             break
     if best is None:
         raise ConfigError("random baseline of operations", number, "enough of them to lead from image to classifier")
-    return Subject(origin="random", genotype=best[1], init_channels=subject.init_channels, stem=subject.stem)
+    return NetworkSpec(origin="random", genotype=best[1], init_channels=spec.init_channels, stem=spec.stem)
 
 
 def _grown(

@@ -25,10 +25,10 @@ from dnad_ray.data.images import ImageData
 from dnad_ray.distill.imitation import logit_imitation
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
-from dnad_ray.networks.spec import Subject, images_of, logits_of
+from dnad_ray.networks.spec import NetworkSpec, images_of, logits_of
 from dnad_ray.retrain.data import varied_as
 from dnad_ray.retrain.trainee import Trainee
-from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, placed
+from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.runtime.processes import ALONE, Ranks
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.storage.weights_reader import parse_weights
@@ -51,7 +51,7 @@ class RetrainState:
         device_seconds: Wall seconds spent times the processes.
 
     Args:
-        subject: Which network.
+        spec: Which network.
         config: The protocol.
         data: Images as :func:`dnad_ray.retrain.data.load_retrain_images` returned them.
         seed: Seed of initial weights, order of images and variations.
@@ -61,7 +61,7 @@ class RetrainState:
 
     def __init__(
         self,
-        subject: Subject,
+        spec: NetworkSpec,
         config: RetrainConfig,
         data: ImageData,
         seed: int,
@@ -71,13 +71,13 @@ class RetrainState:
     ) -> None:
         if config.kd_weight and teacher is None:
             raise ConfigError("kd_weight", config.kd_weight, "0, for there is no teacher to imitate")
-        self.subject, self.config, self.seed, self.ranks = subject, config, seed, ranks
+        self.spec, self.config, self.seed, self.ranks = spec, config, seed, ranks
         self.data, self.device = varied_as(config, data), device_for(config.device)
         self.teacher = teacher if config.kd_weight else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            trainee = Trainee(subject, images_of(data), config)
-        self.trainee = placed(trainee, self.device)
+            trainee = Trainee(spec, images_of(data), config)
+        self.trainee = to_device(trainee, self.device)
         self.batches = TrainingBatches(self.data, config.batch_size, seed, self.device, MEMORY_FORMAT, ranks=ranks)
         self.optimizer = torch.optim.SGD(
             self.trainee.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
@@ -149,7 +149,7 @@ class RetrainState:
                 loss = loss + config.auxiliary_weight * second
             if self.teacher is not None:
                 with torch.no_grad():
-                    target = self.teacher.says(images).logits
+                    target = self.teacher.predict(images).logits
                 loss = loss + config.kd_weight * logit_imitation(output.logits.float(), target, config.kd_temperature)
             self.optimizer.zero_grad()
             loss.backward()
@@ -214,7 +214,7 @@ class RetrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors for a checkpoint."""
         return {
-            "digest": self.subject.digest,
+            "digest": self.spec.digest,
             "trainee": self.trainee.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "averages": self.averages,
@@ -231,8 +231,8 @@ class RetrainState:
             RunFolderError: If it is the state of another network.
         """
         try:
-            if state["digest"] != self.subject.digest:
-                raise ValueError(f"it is of network {state['digest']}, not {self.subject.digest}")
+            if state["digest"] != self.spec.digest:
+                raise ValueError(f"it is of network {state['digest']}, not {self.spec.digest}")
             self.trainee.load_state_dict(state["trainee"])
             self.optimizer.load_state_dict(state["optimizer"])
             check_optimizer(self.optimizer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dnad_ray.config.retrain import RetrainConfig
-from dnad_ray.networks.spec import Images, Subject, build, logits_of
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build, logits_of
 from search_spaces.drop_path import DropPath
 from search_spaces.network import Network
 from search_spaces.stem_head import AuxiliaryHead
@@ -48,21 +48,21 @@ class Trainee(nn.Module):
     """A network with what only training needs.
 
     Args:
-        subject: Which network.
+        spec: Which network.
         images: What it must know of its images.
         config: The protocol.
     """
 
-    def __init__(self, subject: Subject, images: Images, config: RetrainConfig) -> None:
+    def __init__(self, spec: NetworkSpec, images: ImageShape, config: RetrainConfig) -> None:
         super().__init__()
-        self.network = build(subject, images)
+        self.network = build(spec, images)
         self.auxiliary: AuxiliaryHead | None = None
         self.drop_path: DropPath | None = None
         self.peak = 0.0
         self._features: Tensor | None = None
-        if subject.genotype is None:
+        if spec.genotype is None:
             return
-        network, genotype = cast(Network, self.network), subject.genotype.pruned()
+        network, genotype = cast(Network, self.network), spec.genotype.pruned()
         num_cells = len(genotype.cells)
         self.peak = drop_path_peak(config, genotype.num_operations, num_cells)
         if self.peak:

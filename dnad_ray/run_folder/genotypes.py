@@ -15,11 +15,11 @@ from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
 from search_spaces.json_reader import parse_json
 from search_spaces.published import published, published_named
 
-__all__ = ["Found", "found_in_file", "found_in_front", "genotype_from_file", "read_any_genotype"]
+__all__ = ["NamedGenotype", "found_in_file", "found_in_front", "genotype_from_file", "read_any_genotype"]
 
 
 @dataclass(frozen=True)
-class Found:
+class NamedGenotype:
     """A genotype and what was known of it.
 
     Attributes:
@@ -57,7 +57,7 @@ def genotype_from_file(path: Place, num_cells: int | None = None) -> Genotype:
     return read_any_genotype(path, num_cells)
 
 
-def found_in_file(path: Place, num_cells: int | None = None) -> list[Found]:
+def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenotype]:
     """Read a file that is a genotype, or a front whose genotypes lie beside it or in it.
 
     Args:
@@ -71,7 +71,9 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[Found]:
         content = read_file(path, MAX_JSON_BYTES, follow_links=True)
     except FileNotFoundError:
         try:
-            return [Found(genotype_from_file(path, num_cells), "genotype")]  # it may be the name of a shipped one
+            return [
+                NamedGenotype(genotype_from_file(path, num_cells), "genotype")
+            ]  # it may be the name of a shipped one
         except RunFolderError:
             allowed = "a run folder, a front.json, a genotype file, or a name that `dnad-ray published` lists"
             raise RunFolderError("SOURCE", address(path), allowed) from None
@@ -79,10 +81,10 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[Found]:
         raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype file") from error
     if content.lstrip()[:1] == b"[":
         return found_in_front(parse_json(content, address(path)), path.parent, address(path))
-    return [Found(genotype_from_file(path, num_cells), "genotype")]
+    return [NamedGenotype(genotype_from_file(path, num_cells), "genotype")]
 
 
-def found_in_front(records: list[Any], folder: Place, origin: str) -> list[Found]:
+def found_in_front(records: list[Any], folder: Place, origin: str) -> list[NamedGenotype]:
     """Return the networks of a front, each digest once, the best-scored record of it.
 
     Args:
@@ -107,7 +109,7 @@ def found_in_front(records: list[Any], folder: Place, origin: str) -> list[Found
     return [_found(digest, record, folder, origin) for digest, record in best.items()]
 
 
-def _found(digest: str, record: dict[str, Any], folder: Place, origin: str) -> Found:
+def _found(digest: str, record: dict[str, Any], folder: Place, origin: str) -> NamedGenotype:
     try:
         if isinstance(record.get("genotype"), dict):
             genotype = Genotype.from_dict(record["genotype"], f"{origin}, genotype")
@@ -122,7 +124,7 @@ def _found(digest: str, record: dict[str, Any], folder: Place, origin: str) -> F
             "a front.json in its run folder, with genotypes/<digest>.json beside it",
         ) from error
     numbers = {name: record.get(name) for name in ("init_channels", "image_size", "num_classes")}
-    return Found(
+    return NamedGenotype(
         genotype,
         "search",
         proxy_accuracy=None if record.get("proxy_accuracy") is None else _number(record["proxy_accuracy"]),

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["MEMORY_FORMAT", "device_for", "keep_freed_memory", "limit_memory", "placed"]
+__all__ = ["MEMORY_FORMAT", "device_for", "keep_freed_memory", "limit_memory", "to_device"]
 
 # Convolutions on CPUs and on tensor cores both prefer channels last (measured on CPU only).
 MEMORY_FORMAT = torch.channels_last
@@ -57,7 +57,7 @@ def keep_freed_memory() -> bool:
     )
 
 
-def placed(module: _Module, device: torch.device) -> _Module:
+def to_device(module: _Module, device: torch.device) -> _Module:
     """Move a module to a device and its convolutions to :data:`MEMORY_FORMAT`, in place; returns it."""
     module.to(device)
     return module.to(memory_format=MEMORY_FORMAT)  # type: ignore[call-overload,no-any-return] # torch's stub lacks it

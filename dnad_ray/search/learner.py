@@ -21,10 +21,10 @@ from dnad_ray.training.optimizers import cut_optimizer
 from search_spaces.network import NetworkOutput
 from search_spaces.supernet import Supernet
 
-__all__ = ["Learner", "Look"]
+__all__ = ["Learner", "StepFacts"]
 
 
-class Look(NamedTuple):
+class StepFacts(NamedTuple):
     """What the host learns when it looks, as plain numbers.
 
     Attributes:
@@ -150,7 +150,7 @@ class Learner:
             loss, kd_loss = task_loss, None
             if self.teacher is not None:
                 is_half = self._distill.teacher.precision == "auto"
-                target = self.teacher.says(images, is_half) if self._target is None else self._target
+                target = self.teacher.predict(images, is_half) if self._target is None else self._target
                 weight, temperature = self._strength
                 kd_loss = self.imitation(output, target, labels, temperature)
                 loss = loss + weight * kd_loss
@@ -180,14 +180,14 @@ class Learner:
         average(self._ranks, [*gradients, *self._statistics], self._share, facts)
 
     @torch.no_grad()
-    def look(self) -> Look:
+    def look(self) -> StepFacts:
         """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
         weights = self.relaxation.weights()
         facts = torch.stack([self._loss, sparsity(weights)])
         loss, total, task_loss, kd_loss, correct, *values = self._ranks.of_first(
             torch.cat([facts, self._totals, weights])
         ).tolist()
-        result = Look(loss, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values)
+        result = StepFacts(loss, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values)
         self._totals.zero_()
         self._num_steps = self._num_images = 0
         return result

@@ -20,7 +20,7 @@ from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.runtime.processes import check_same
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
-from dnad_ray.search.learner import Look
+from dnad_ray.search.learner import StepFacts
 from dnad_ray.search.limits import PASSES_PER_STEP, limit_reached
 from dnad_ray.search.losses import sparsity
 from dnad_ray.search.recording import derived_shape, report_epoch, take_snapshot
@@ -97,7 +97,7 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
             yield report
 
 
-def _look(state: SearchState) -> Look:
+def _look(state: SearchState) -> StepFacts:
     """Let the host learn what the steps since the last look did."""
     look = state.learner.look()
     # The loss is of the weights before the last step; the sparsity sum tells whether those after it are numbers still.

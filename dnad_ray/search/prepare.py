@@ -14,7 +14,7 @@ import torch
 from dnad_ray import __version__
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data.loading import ImageData, load_data
-from dnad_ray.distill.teacher import Teacher, TeacherFile, check_fits, load_teacher, read_teacher, save_teacher
+from dnad_ray.distill.teacher import Teacher, TeacherFile, check_teacher, load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.distill.teacher_sources import make_teacher
 from dnad_ray.errors import (
@@ -41,12 +41,12 @@ from dnad_ray.trials.spec import DONE, TrialSpec
 from dnad_ray.watch.board import Board
 
 __all__ = [
-    "Prepared",
+    "PreparedRun",
     "check_out",
     "conclude",
     "estimate_in_words",
     "load_images",
-    "prepare",
+    "prepare_teacher",
     "run_folder",
     "run_search",
     "seconds_per_step",
@@ -58,7 +58,7 @@ _ENDED_EARLY = {"finished": "ended", "stopped": "stopped early", "dominated": "w
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """What all trials of a run share.
 
     Attributes:
@@ -154,7 +154,7 @@ def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]
         raise
 
 
-def prepare(
+def prepare_teacher(
     config: RunConfig,
     data: ImageData,
     specs: Sequence[TrialSpec],
@@ -162,7 +162,7 @@ def prepare(
     board: Board,
     *,
     check: Callable[[], None] | None = None,
-) -> Prepared:
+) -> PreparedRun:
     """Make the teacher, unless the run folder has it or nobody is imitated.
 
     Args:
@@ -186,7 +186,7 @@ def prepare(
 
     clear_cache(folder)
     if not any(spec.config.distill.uses_teacher for spec in specs):
-        return Prepared(data, None)
+        return PreparedRun(data, None)
     settings, device = config.distill.teacher, device_for(config.train.device)
     file = read_teacher(folder / "teacher", settings.model if settings.source == "module" else None)
     if file is None:
@@ -196,8 +196,8 @@ def prepare(
     else:
         teacher = load_teacher(file, device)
     for spec in specs:
-        check_fits(teacher, data, spec.config.distill, spec.config.space.stem, "distill.teacher")
-    return Prepared(data, file)
+        check_teacher(teacher, data, spec.config.distill, spec.config.space.stem, "distill.teacher")
+    return PreparedRun(data, file)
 
 
 def teacher_in_words(teacher: Teacher) -> str:
@@ -209,7 +209,7 @@ def teacher_in_words(teacher: Teacher) -> str:
     return f"{words}, calibration error {found.error:.2%}, calibrated at temperature {found.temperature:.2f}"
 
 
-def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_parallel: int) -> str:
+def estimate_in_words(spec: TrialSpec, prepared: PreparedRun, num_trials: int, num_parallel: int) -> str:
     """Say how long the trials will take at most, from a few measured steps of the dense supernet."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
@@ -224,7 +224,7 @@ def estimate_in_words(spec: TrialSpec, prepared: Prepared, num_trials: int, num_
 
 
 def run_search(
-    spec: TrialSpec, prepared: Prepared, folder: Place, board: Board, *, stop: StopCheck | None = None
+    spec: TrialSpec, prepared: PreparedRun, folder: Place, board: Board, *, stop: StopCheck | None = None
 ) -> None:
     """Run or continue one trial in this process, until it is asked to stop; it can be resumed exactly there."""
     device = device_for(spec.config.train.device)
@@ -275,9 +275,9 @@ def conclude(
         if entry["state"] in DONE and "reason" in entry:
             board.say(f"{name} {_ENDED_EARLY[entry['state']]}: {entry['reason']}; its snapshots stand")
     board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
-    unfinished = {name: entry for name, entry in status.items() if entry["state"] not in DONE}
-    cut = [n for n, e in unfinished.items() if n in left_out or (budget.is_spent() and e["state"] != "failed")]
-    failed = [name for name in unfinished if name not in cut]
+    open_trials = {name: entry for name, entry in status.items() if entry["state"] not in DONE}
+    cut = [n for n, e in open_trials.items() if n in left_out or (budget.is_spent() and e["state"] != "failed")]
+    failed = [name for name in open_trials if name not in cut]
     words = budget.words(cut, len(specs))
     if failed:
         reasons = {str(status[name]["reason"]) for name in failed if "reason" in status[name]}

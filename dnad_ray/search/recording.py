@@ -27,7 +27,7 @@ def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     """Score and count the network that is left, and return its record."""
     began = time.perf_counter()
     config = state.config
-    genotype, chosen = state.derived()
+    genotype, chosen = state.derived_network()
     is_whole = len(chosen) == len(state.supernet.candidates)
     # The score is that of the network that the record names, with what it inherited.
     weights = (state.relaxation.weights() if is_whole else state.relaxation.weights_of(chosen)).detach()

@@ -12,14 +12,14 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.data.batches import TrainingBatches, evaluation_batches
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.imitation import Imitation
-from dnad_ray.distill.teacher import Teacher, check_fits
+from dnad_ray.distill.teacher import Teacher, check_teacher
 from dnad_ray.distill.teacher_cache import TeacherCache
 from dnad_ray.errors import RunFolderError, one_line
 from dnad_ray.networks.search_space import space_of
-from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, placed
+from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.runtime.processes import ALONE, Ranks
 from dnad_ray.runtime.random_states import random_states, restore_random_states
-from dnad_ray.search.learner import Learner, Look
+from dnad_ray.search.learner import Learner, StepFacts
 from dnad_ray.search.losses import sparsity
 from dnad_ray.search.shrink import ShrinkController, schedule_for
 from dnad_ray.training.optimizers import check_optimizer
@@ -74,7 +74,7 @@ class SearchState:
             self.imitation = self._imitation()
         if alive is not None:
             self.supernet.keep_only(alive)
-        placed(self.supernet, self.device)
+        to_device(self.supernet, self.device)
         self.imitation.to(self.device)
         self._fit_imitation()
         self.learner = Learner(config, self.supernet, self.imitation, self.teacher, ranks)
@@ -173,7 +173,7 @@ class SearchState:
         own = {"random", "history", "device_seconds"}
         return {name: value for name, value in self.state_dict().items() if name not in own}
 
-    def derived(self) -> tuple[Genotype, list[int]]:
+    def derived_network(self) -> tuple[Genotype, list[int]]:
         """Return the network that the space derives of the supernet as it is, in canonical form.
 
         Returns:
@@ -208,7 +208,7 @@ class SearchState:
         if self.teacher is None:
             return nn.Identity()
         # What a sampler chose was not there to be checked before the sweep.
-        check_fits(self.teacher, self.data, self.config.distill, self.config.space.stem, "distill.teacher")
+        check_teacher(self.teacher, self.data, self.config.distill, self.config.space.stem, "distill.teacher")
         ours, theirs = self.supernet.network.tap_channels, self.teacher.tap_channels
         return Imitation(self.config.distill, ours, theirs)
 
@@ -217,7 +217,7 @@ class SearchState:
         if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.factors is not None:
             sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
             images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
-            self.imitation.factors.fit(self.teacher.says(images).taps)
+            self.imitation.factors.fit(self.teacher.predict(images).taps)
 
 
 _PLAIN = (
@@ -240,7 +240,7 @@ class EpochSums:
         self.images = 0
         self.has_kd = False
 
-    def add(self, look: Look, has_kd: bool) -> None:
+    def add(self, look: StepFacts, has_kd: bool) -> None:
         """Add what a look found."""
         per_step = look.num_images / look.num_steps
         self.totals["task_loss"] += look.task_loss * per_step

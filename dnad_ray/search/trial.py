@@ -96,7 +96,7 @@ def run_trial(
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
-                write_snapshot(folder, event, state.derived()[0], write)
+                write_snapshot(folder, event, state.derived_network()[0], write)
                 if spec.config.evaluation.keep_weights:
                     keep_weights(folder, state, event.step, write)
             history.write(HISTORY_SECONDS)

@@ -23,7 +23,7 @@ def keep_weights(folder: Place, state: SearchState, step: int, write: Write | No
         write: Writes the file; None for :func:`dnad_ray.storage.files.write_bytes`.
     """
     shape = state.shape(state.config.space.init_channels)
-    network = inherited_network(state.supernet, state.derived()[0], state.relaxation.weights().detach(), shape)
+    network = inherited_network(state.supernet, state.derived_network()[0], state.relaxation.weights().detach(), shape)
     (write or write_bytes)(_file(folder, state.trial, step), weights_of(network))
 
 

@@ -14,7 +14,7 @@ from dnad_ray.cli.program import cli
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig
 from dnad_ray.distill.foreign_network import build_foreign
-from dnad_ray.distill.foreign_spec import Outline, stage_sides
+from dnad_ray.distill.foreign_spec import ForeignSpec, stage_sides
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.search.checks import check_buildable
 from dnad_ray.search.shrink import schedule_for
@@ -94,7 +94,7 @@ def test_teacher_of_the_page_has_the_taps_that_it_names(config, page):
     settings = config.distill.teacher
     assert not settings.is_trained, "it is taken as it is"
     sides = stage_sides(224, config.space.stem)
-    outline = Outline(
+    outline = ForeignSpec(
         source=settings.source,
         model=settings.model or "",
         in_channels=3,

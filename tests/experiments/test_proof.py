@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from proof_settings import SETTINGS
 
-from dnad_ray.networks.spec import Images, Subject, build
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
 
 HERE = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -54,15 +54,15 @@ def test_proof_gives_the_arms_that_search_the_compute_of_snps(out):
     # Whole epochs of the supernet, and whole candidates: the nearest to it.
     assert spent["darts"] == pytest.approx(spent["snps"], rel=0.5)
     assert spent["random-best"] == pytest.approx(spent["snps"], rel=0.5)
-    images = Images(in_channels=1, image_size=8, num_classes=10)
+    images = ImageShape(in_channels=1, image_size=8, num_classes=10)
     alive = {
-        (pick["arm"], pick["target"]): Subject.from_dict(pick["subject"]).genotype.num_operations
+        (pick["arm"], pick["target"]): NetworkSpec.from_dict(pick["subject"]).genotype.num_operations
         for pick in picks
         if pick["arm"] in ("snps", "random")
     }
     for target in SETTINGS["smoke"].targets:
         assert alive["random", target] == alive["snps", target]
-    assert build(Subject.from_dict(picks[0]["subject"]), images)
+    assert build(NetworkSpec.from_dict(picks[0]["subject"]), images)
 
 
 def test_proof_said_again_trains_nothing_again(out):

@@ -22,7 +22,7 @@ from dnad_ray.run_folder.genotypes import read_any_genotype
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.records import RETRAINED_COLUMNS
 from dnad_ray.run_folder.writing import write_parquet
-from dnad_ray.search.prepare import Prepared, run_folder, run_search
+from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
 from dnad_ray.trials.spec import TrialSpec
 from search_spaces.shape import NetworkShape
 
@@ -38,7 +38,7 @@ def searched(tiny, digits, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("searched") / "run"
     spec = TrialSpec("t00", {"seed": 0}, config)
     with run_folder(config, folder, False):
-        run_search(spec, Prepared(digits, None), folder, Board([]))
+        run_search(spec, PreparedRun(digits, None), folder, Board([]))
     write_parquet(folder)
     from analysis import front_of, load_runs, to_records
 

@@ -18,7 +18,7 @@ from dnad_ray.deploy.export import ExportError, export_network
 from dnad_ray.deploy.formats import FORMATS, Deployed
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
-from dnad_ray.networks.spec import Images, Subject, build
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 
 # Every kind of operation, a dead cell, a node without edges, a state that nothing reads.
@@ -49,15 +49,15 @@ RESIDUAL = Genotype(
 
 def trained(stem="cifar", size=8, channels=1, seed=0, genotype=DARTS) -> TrainedNetwork:
     """A network whose statistics are those of no initialisation."""
-    images = Images(in_channels=channels, image_size=size, num_classes=3)
-    subject = Subject(origin="search", genotype=genotype, init_channels=4, stem=stem)
+    images = ImageShape(in_channels=channels, image_size=size, num_classes=3)
+    spec = NetworkSpec(origin="search", genotype=genotype, init_channels=4, stem=stem)
     torch.manual_seed(seed)
-    network = build(subject, images).train()
+    network = build(spec, images).train()
     for _ in range(3):
         network(torch.randn(8, channels, size, size) * 2 + 1)
     facts = {"run": "demo", "job": "j", "macs": 5, "accuracy": 0.5, "split": "test", "num_images": 9, "dataset": "d"}
     return TrainedNetwork(
-        network.eval(), subject, images, ("ant", "bee", "cow"), (0.4,) * channels, (0.3,) * channels, facts
+        network.eval(), spec, images, ("ant", "bee", "cow"), (0.4,) * channels, (0.3,) * channels, facts
     )
 
 
@@ -97,7 +97,7 @@ def test_onnx_file_runs_in_its_runtime_with_any_batch(stem, size, channels, geno
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == ["ant", "bee", "cow"]
     assert json.loads(metadata["mean"]) == pytest.approx([0.4] * channels)
-    assert json.loads(metadata["network"])["genotype"]["digest"] == network.subject.digest
+    assert json.loads(metadata["network"])["genotype"]["digest"] == network.spec.digest
     assert not onnx.load(tmp_path / "net.onnx", load_external_data=False).graph.initializer[0].external_data
 
 
@@ -115,7 +115,7 @@ def test_torch_export_file_runs_with_any_batch(genotype, tmp_path):
 
 
 def test_python_module_of_a_torchvision_network_is_refused(tmp_path):
-    network = dataclasses.replace(trained(), subject=Subject(origin="torchvision", model="resnet18", width=0.25))
+    network = dataclasses.replace(trained(), spec=NetworkSpec(origin="torchvision", model="resnet18", width=0.25))
     with pytest.raises(ConfigError, match="a network of cells"):
         export_network(network, "python", tmp_path / "net.py")
     assert list(tmp_path.iterdir()) == []
@@ -170,7 +170,7 @@ def test_model_card_says_where_from_what_it_costs_and_reaches(tmp_path):
     network = trained()
     export_network(network, "safetensors", tmp_path / "net.safetensors")
     card = (tmp_path / "net.md").read_text()
-    for words in (network.subject.digest, "50.00% of 9 test images of d", "0: ant, 1: bee", "licence", "demo, j"):
+    for words in (network.spec.digest, "50.00% of 9 test images of d", "0: ant, 1: bee", "licence", "demo, j"):
         assert words in card
 
 
@@ -187,8 +187,8 @@ def test_model_card_of_facts_that_somebody_made_up_stays_a_card(tmp_path):
 def test_network_file_of_another_network_is_refused(tmp_path, digits):
     network = trained()
     data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)
-    write_network(tmp_path, network.network, network.subject, data, {})
-    assert read_network(tmp_path).subject.digest == network.subject.digest
+    write_network(tmp_path, network.network, network.spec, data, {})
+    assert read_network(tmp_path).spec.digest == network.spec.digest
     description = json.loads((tmp_path / "network.json").read_text())
     for change in (
         {"sha256": "0" * 64},
@@ -212,7 +212,7 @@ def job(tmp_path, digits) -> Path:
     folder = tmp_path / "job"
     network = trained()
     data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)
-    write_network(folder, network.network, network.subject, data, dict(network.facts))
+    write_network(folder, network.network, network.spec, data, dict(network.facts))
     return folder
 
 

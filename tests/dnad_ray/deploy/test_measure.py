@@ -10,15 +10,17 @@ from torch import nn
 
 from dnad_ray.deploy.measure import measure, peak_bytes
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import Images, Subject
+from dnad_ray.networks.spec import ImageShape, NetworkSpec
 from dnad_ray.run_folder.jobs import read_measurements
 from dnad_ray.run_folder.metrics import METRICS
 from dnad_ray.run_folder.writing import write_measurement
 from search_spaces.space import space_named
 
 CPU = torch.device("cpu")
-IMAGES = Images(in_channels=1, image_size=8, num_classes=10)
-SMALL = Subject(origin="search", genotype=space_named("dnad", None, 3, 2).uniform(("skip_connect",)), init_channels=4)
+IMAGES = ImageShape(in_channels=1, image_size=8, num_classes=10)
+SMALL = NetworkSpec(
+    origin="search", genotype=space_named("dnad", None, 3, 2).uniform(("skip_connect",)), init_channels=4
+)
 
 
 class Chain(nn.Module):

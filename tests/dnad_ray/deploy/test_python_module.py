@@ -18,7 +18,7 @@ from dnad_ray.deploy.formats import FORMATS, Deployed
 from dnad_ray.deploy.standalone import blocks
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.network_file import TrainedNetwork
-from dnad_ray.networks.spec import Images, Subject, build
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.named import SPACES
 from search_spaces.ops import OPERATIONS
@@ -96,10 +96,10 @@ CASES = dict(cases())
 
 def trained(case: Case) -> TrainedNetwork:
     """A network whose norms have statistics of some images."""
-    images = Images(in_channels=case.in_channels, image_size=case.image_size, num_classes=3)
-    subject = Subject(origin="search", genotype=case.genotype, init_channels=4, stem=case.stem)
+    images = ImageShape(in_channels=case.in_channels, image_size=case.image_size, num_classes=3)
+    spec = NetworkSpec(origin="search", genotype=case.genotype, init_channels=4, stem=case.stem)
     torch.manual_seed(0)
-    network = build(subject, images).train()
+    network = build(spec, images).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = (
@@ -108,7 +108,7 @@ def trained(case: Case) -> TrainedNetwork:
     with torch.no_grad():
         network(torch.randn(8, case.in_channels, case.image_size, case.image_size) * 2 + 1)
     mean, std = (0.4, 0.5, 0.3)[: case.in_channels], (0.3, 0.2, 0.25)[: case.in_channels]
-    return TrainedNetwork(network.eval(), subject, images, ("ant", "bee", "cow"), mean, std, {})
+    return TrainedNetwork(network.eval(), spec, images, ("ant", "bee", "cow"), mean, std, {})
 
 
 @pytest.fixture(scope="module")

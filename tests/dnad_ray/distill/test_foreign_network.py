@@ -10,8 +10,8 @@ import torch
 
 from dnad_ray.config.run import DistillConfig, TeacherConfig
 from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign
-from dnad_ray.distill.foreign_spec import IMAGENET_MEAN, IMAGENET_STD, Outline, stage_sides
-from dnad_ray.distill.teacher import Teacher, check_fits
+from dnad_ray.distill.foreign_spec import IMAGENET_MEAN, IMAGENET_STD, ForeignSpec, stage_sides
+from dnad_ray.distill.teacher import Teacher, check_teacher
 from dnad_ray.errors import ConfigError
 from search_spaces.network import network_from
 from search_spaces.shape import NetworkShape
@@ -69,7 +69,7 @@ def _models(tmp_path_factory):
 def outline(model, size=8, channels=3, **options):
     source = "module" if ":" in model else "torchvision"
     defaults = {"input_size": None, "taps": None, "scale": (1.0,), "shift": (0.0,), "num_classes": 10}
-    return Outline(
+    return ForeignSpec(
         **{
             "source": source,
             "model": model,
@@ -182,7 +182,7 @@ def test_gray_images_are_shown_to_a_model_for_colours_in_gray():
 
 def test_normalisation_is_the_teachers_own(digits):
     settings = TeacherConfig(source="module", model="my_models:Plain", mean=(0.5, 0.4, 0.3), std=(0.2, 0.1, 0.3))
-    made = Outline.of(settings, digits, "cifar")
+    made = ForeignSpec.of(settings, digits, "cifar")
     network = build_foreign(made)
     pixels = torch.rand(2, 1, 8, 8)
     ours = (pixels - digits.mean[0]) / digits.std[0]
@@ -192,7 +192,7 @@ def test_normalisation_is_the_teachers_own(digits):
 
 def test_normalisation_of_weights_of_torchvision_is_that_of_imagenet(digits):
     made = {
-        weights: Outline.of(TeacherConfig(source="torchvision", model="resnet18", weights=weights), digits, "cifar")
+        weights: ForeignSpec.of(TeacherConfig(source="torchvision", model="resnet18", weights=weights), digits, "cifar")
         for weights in (None, "x.pth")
     }
     assert (made[None].scale, made[None].shift) == ((1.0,), (0.0,))
@@ -207,7 +207,7 @@ def test_normalisation_of_other_channels_is_refused(digits):
     colours = dataclasses.replace(colours, train=_coloured(digits.train))
     settings = TeacherConfig(source="module", model="my_models:Plain", mean=(0.5,), std=(0.2,))
     with pytest.raises(ConfigError, match=r"teacher\.mean: got \(0\.5,\); allowed: 3 values, one per channel"):
-        Outline.of(settings, colours, "cifar")
+        ForeignSpec.of(settings, colours, "cifar")
 
 
 def _coloured(split):
@@ -216,9 +216,9 @@ def _coloured(split):
 
 def test_outline_is_plain_data():
     made = outline("my_models:Plain", taps=("first", "second", "third"))
-    assert Outline.from_dict(made.to_dict()) == made
+    assert ForeignSpec.from_dict(made.to_dict()) == made
     with pytest.raises(KeyError):
-        Outline.from_dict({})
+        ForeignSpec.from_dict({})
 
 
 def _teacher(model, **options):
@@ -243,19 +243,19 @@ def _teacher(model, **options):
 def test_teacher_that_does_not_fit_the_run(options, kind, words, digits):
     teacher = _teacher("my_models:Plain", **{"channels": 1, **options})
     with pytest.raises(ConfigError, match=words):
-        check_fits(teacher, digits, DistillConfig(kind=kind), "cifar", "somewhere")
+        check_teacher(teacher, digits, DistillConfig(kind=kind), "cifar", "somewhere")
 
 
 def test_teacher_of_other_sizes_may_be_imitated_in_relations(digits):
     teacher = _teacher("my_models:Plain", channels=1, taps=("first", "first", "third"))
     for kind in ("logits", "similarity", "relational"):
-        check_fits(teacher, digits, DistillConfig(kind=kind), "cifar", "somewhere")
-    check_fits(teacher, digits, DistillConfig(kind="features", stage_ratios=(1, 0, 1)), "cifar", "somewhere")
+        check_teacher(teacher, digits, DistillConfig(kind=kind), "cifar", "somewhere")
+    check_teacher(teacher, digits, DistillConfig(kind="features", stage_ratios=(1, 0, 1)), "cifar", "somewhere")
 
 
 def test_network_says_what_no_gradient_passes(digits):
     teacher = _teacher("my_models:Plain", channels=1)
     assert isinstance(teacher.network, ForeignNetwork)
-    said = teacher.says(torch.randn(2, 1, 8, 8), half=True)  # which is for GPUs
+    said = teacher.predict(torch.randn(2, 1, 8, 8), half=True)  # which is for GPUs
     assert [tensor.dtype for tensor in (said.logits, *said.taps)] == [torch.float32] * 4
     assert all(tensor.is_inference() and not tensor.requires_grad for tensor in (said.logits, *said.taps))

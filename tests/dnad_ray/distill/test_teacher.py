@@ -242,7 +242,7 @@ def test_save_keeps_what_the_validation_images_say(trained, tmp_path):
 def test_half_precision_on_a_gpu_is_near_float32(trained, tmp_path):
     teacher = load_teacher(save_teacher(tmp_path, trained[0]), torch.device("cuda"))
     images = torch.randn(16, 1, 8, 8, device="cuda")
-    full, half = teacher.says(images), teacher.says(images, half=True)
+    full, half = teacher.predict(images), teacher.predict(images, half=True)
     assert half.logits.dtype == torch.float32
     assert not torch.equal(full.logits, half.logits)
     torch.testing.assert_close(half.logits, full.logits, rtol=0.05, atol=0.05)

@@ -75,7 +75,7 @@ def test_last_batch_of_all_images_has_the_size_of_the_others(tiny, plain, small_
     images, _ = state.batches.batch(0)
     target = state.cache.target(0, images)
     assert sizes == [1, 64, 64, 64], "one image to see what there is to keep, then all of them"
-    assert torch.equal(target.logits, small_teacher.says(images).logits)
+    assert torch.equal(target.logits, small_teacher.predict(images).logits)
 
 
 def test_trials_of_other_seeds_share_images_that_are_not_varied(tiny, plain, varied, small_teacher, tmp_path):
@@ -103,7 +103,7 @@ def test_what_is_kept_is_only_what_is_imitated(tiny, plain, small_teacher, tmp_p
 def test_features_lie_in_memory_as_the_teacher_gives_them(tiny, plain, small_teacher, tmp_path):
     state = _cached(tiny(KINDS["taps"]), plain, small_teacher, tmp_path)
     images, _ = state.batches.batch(1)
-    for kept, said in zip(state.cache.target(1, images).taps, small_teacher.says(images).taps, strict=True):
+    for kept, said in zip(state.cache.target(1, images).taps, small_teacher.predict(images).taps, strict=True):
         assert torch.equal(kept, said)
         assert kept.stride() == said.stride()
 
@@ -163,13 +163,13 @@ def test_disk_is_reserved_where_the_system_has_no_call_for_it(tiny, plain, small
     monkeypatch.delattr(os, "posix_fallocate")
     state = _cached(tiny(KINDS["logits"]), plain, small_teacher, tmp_path)
     images, _ = state.batches.batch(0)
-    assert torch.equal(state.cache.target(0, images).logits, small_teacher.says(images).logits)
+    assert torch.equal(state.cache.target(0, images).logits, small_teacher.predict(images).logits)
 
 
 def test_block_that_was_not_finished_is_not_believed(tiny, varied, small_teacher, tmp_path):
     state = _cached(tiny(KINDS["logits"]), varied, small_teacher, tmp_path)
     images, _ = state.batches.batch(0)
-    expected = small_teacher.says(images).logits
+    expected = small_teacher.predict(images).logits
     state.cache.target(0, images)
     (file,) = tmp_path.rglob("*.steps")
     file.write_bytes(b"\0" + file.read_bytes()[1:-4])
@@ -187,7 +187,7 @@ def test_processes_of_a_trial_keep_their_own_parts(images, tiny, small_teacher, 
             cache = open_cache(tmp_path, config, data, small_teacher, batches, is_shared=True, ranks=ranks)
             for step in (0, 4):
                 mine, _ = batches.batch(step)
-                target, said = cache.target(step, mine), small_teacher.says(mine)
+                target, said = cache.target(step, mine), small_teacher.predict(mine)
                 torch.testing.assert_close(target.logits, said.logits, rtol=1e-5, atol=1e-5)
                 assert len(target.logits) == len(mine)
             assert not attempt or cache.num_computed == 0

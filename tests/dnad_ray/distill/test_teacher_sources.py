@@ -18,7 +18,7 @@ from dnad_ray.distill.teacher import load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_sources import best_of_front, make_teacher, teacher_genotype
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.networks.network_file import write_network
-from dnad_ray.networks.spec import Images, Subject, build
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
 from dnad_ray.run_folder.writing import create_run, write_snapshot
 from dnad_ray.runtime.torchvision_import import torchvision_models
 from dnad_ray.search.loop import SearchState, search
@@ -114,8 +114,8 @@ def test_own_model_is_saved_loaded_and_imitated(own, base, digits, tmp_path):
     again = load_teacher(read_teacher(tmp_path, "own_models:Small"), CPU)
     assert (again.accuracy, again.calibration, again.outline) == (own.accuracy, own.calibration, own.outline)
     images = torch.randn(3, 1, 8, 8)
-    assert torch.equal(again.says(images).logits, own.says(images).logits)
-    assert all(map(torch.equal, again.says(images).taps, own.says(images).taps))
+    assert torch.equal(again.predict(images).logits, own.predict(images).logits)
+    assert all(map(torch.equal, again.predict(images).taps, own.predict(images).taps))
     for kind in ("logits+features", "factor"):
         config = with_overrides(base, {**OWN, "distill.kind": kind, "train.epochs": 2})
         report = next(search(SearchState.start(config, digits, again, run="r", trial="t")))
@@ -252,10 +252,12 @@ def test_saved_teacher_is_taken_and_measured_anew(base, digits, small_teacher, t
 def exported(digits, small_teacher, tmp_path):
     """A network that was retrained on images normalised otherwise; returns its folder and what it was told."""
     others = dataclasses.replace(digits, mean=(0.25,), std=(0.5,))
-    subject = Subject(origin="search", genotype=small_teacher.genotype, init_channels=small_teacher.shape.init_channels)
+    spec = NetworkSpec(
+        origin="search", genotype=small_teacher.genotype, init_channels=small_teacher.shape.init_channels
+    )
 
-    def write(folder, subject=subject, network=small_teacher.network, split="validation"):
-        write_network(folder, network, subject, others, {"split": split})
+    def write(folder, spec=spec, network=small_teacher.network, split="validation"):
+        write_network(folder, network, spec, others, {"split": split})
         return folder
 
     return write
@@ -271,10 +273,10 @@ def test_retrained_network_teaches_with_its_own_normalisation(exported, base, di
     pixels = torch.rand(5, 1, 8, 8)
     images = (pixels - digits.mean[0]) / digits.std[0]
     expected = small_teacher.network((pixels - 0.25) / 0.5)
-    torch.testing.assert_close(teacher.says(images).logits, expected.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(teacher.predict(images).logits, expected.logits, rtol=1e-4, atol=1e-5)
     assert teacher.calibration.num_images == len(digits.validation)
     again = load_teacher(save_teacher(tmp_path / "t", teacher), CPU)
-    assert torch.equal(again.says(images).logits, teacher.says(images).logits)
+    assert torch.equal(again.predict(images).logits, teacher.predict(images).logits)
     state = SearchState.start(_imitating(base, folder), digits, again, run="r", trial="t00")
     assert next(iter(search(state))).kd_loss > 0
 
@@ -290,9 +292,9 @@ def test_exported_file_teaches_and_says_if_it_has_seen_the_held_out_images(expor
 
 
 def test_exported_network_of_torchvision_is_no_saved_teacher(exported, base, digits, tmp_path):
-    subject = Subject(origin="torchvision", model="resnet18", width=0.1)
-    network = build(subject, Images(in_channels=1, image_size=8, num_classes=10))
-    folder = exported(tmp_path / "job", subject, network)
+    spec = NetworkSpec(origin="torchvision", model="resnet18", width=0.1)
+    network = build(spec, ImageShape(in_channels=1, image_size=8, num_classes=10))
+    folder = exported(tmp_path / "job", spec, network)
     with pytest.raises(ConfigError, match=r"got 'resnet18 in .*'; allowed: a network of a genotype"):
         make_teacher(_imitating(base, folder), digits, CPU)
 

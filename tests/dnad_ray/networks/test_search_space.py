@@ -57,7 +57,7 @@ def test_search_in_every_space(tiny, digits, name):
         assert all(len(topologies) == 1 for topologies in groups.values()), "cells that share went apart"
         if isinstance(event, Snapshot):
             snapshots.append(event)
-            genotype = state.derived()[0]
+            genotype = state.derived_network()[0]
             assert genotype.digest == event.digest
             cost = complexity_of(genotype, state.shape(config.evaluation.init_channels))
             assert (event.macs, event.params) == (cost.macs, cost.params)

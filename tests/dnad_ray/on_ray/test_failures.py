@@ -22,7 +22,7 @@ from dnad_ray.run_folder.reading import read_run
 from dnad_ray.run_folder.writing import create_run
 from dnad_ray.runtime.stopping import StopRequest
 from dnad_ray.search.loop import SearchState, search
-from dnad_ray.search.prepare import Prepared, run_search
+from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.trials.spec import TrialSpec
 
 PRIVATE_MOUNT = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -64,7 +64,7 @@ def test_search_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(
     damage, tiny, digits, timeless, tmp_path, quiet_board, monkeypatch
 ):
     folder = create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
-    spec, prepared = TrialSpec("t00", {"seed": 0}, tiny()), Prepared(digits, None)
+    spec, prepared = TrialSpec("t00", {"seed": 0}, tiny()), PreparedRun(digits, None)
     for num_steps in (7, 4):
         run_search(spec, prepared, folder, quiet_board, stop=stopped_after(num_steps))
     before, newest = sorted((folder / "trials" / "t00" / "checkpoints").iterdir())

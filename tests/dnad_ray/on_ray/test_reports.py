@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from dnad_ray.on_ray import reports as reporting
-from dnad_ray.on_ray.reports import Reporter, metrics_of, records_in
+from dnad_ray.on_ray.reports import TrialReporter, metrics_of, records_in
 from dnad_ray.run_folder.records import EpochReport
 
 REPORT = EpochReport(
@@ -56,7 +56,7 @@ def test_records_in_a_report_that_tells_of_none():
 
 
 def test_reporter_waits_its_time_and_then_tells_everything_in_order(clock, sent, a_snapshot):
-    reporter = Reporter(sent.append, seconds=1.0)
+    reporter = TrialReporter(sent.append, seconds=1.0)
     reporter.add(REPORT, False)
     assert len(sent) == 1  # that it began to learn is told at once
     clock[0] += 0.9
@@ -69,7 +69,7 @@ def test_reporter_waits_its_time_and_then_tells_everything_in_order(clock, sent,
 
 
 def test_reporter_keeps_the_last_records_for_the_end(clock, sent, a_snapshot):
-    reporter = Reporter(sent.append, seconds=0.0)
+    reporter = TrialReporter(sent.append, seconds=0.0)
     reporter.add(later(a_snapshot, 8), True)
     reporter.add(later(REPORT, 8), True)
     assert sent == []
@@ -79,7 +79,7 @@ def test_reporter_keeps_the_last_records_for_the_end(clock, sent, a_snapshot):
 
 
 def test_reporter_flushes_once(clock, sent):
-    reporter = Reporter(sent.append, seconds=60.0)
+    reporter = TrialReporter(sent.append, seconds=60.0)
     for step in (7, 8):
         reporter.add(later(REPORT, step), False)
     reporter.flush()

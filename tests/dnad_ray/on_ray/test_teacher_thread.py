@@ -12,7 +12,7 @@ import torch
 
 from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import ConfigError
-from dnad_ray.on_ray.teacher_thread import Preparing
+from dnad_ray.on_ray.teacher_thread import TeacherThread
 from dnad_ray.runtime.stopping import StopRequest
 
 FILE = TeacherFile("{}", b"weights")
@@ -32,7 +32,7 @@ def test_preparing_goes_on_beside_its_caller(given):
         check()
         return FILE
 
-    with Preparing(make, given.append) as preparing:
+    with TeacherThread(make, given.append) as preparing:
         assert given == []
         workers_run.set()
         preparing.finish()
@@ -45,7 +45,7 @@ def test_preparing_uses_the_threads_of_a_trial(given):
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            with Preparing(lambda check: torch.get_num_threads(), given.append):
+            with TeacherThread(lambda check: torch.get_num_threads(), given.append):
                 pass
     finally:
         torch.set_num_threads(before)
@@ -56,7 +56,7 @@ def test_preparing_says_what_kept_it_from_that(given):
     def make(check):
         raise ConfigError("distill.teacher.weights", "missing", "a file")
 
-    with Preparing(make, given.append) as preparing:
+    with TeacherThread(make, given.append) as preparing:
         with pytest.raises(ConfigError, match="missing"):
             preparing.finish()
         assert preparing.request() == StopRequest("there is no teacher")
@@ -75,7 +75,7 @@ def test_preparing_is_given_up_once_somebody_asks_to_stop(given):
             steps.append(len(steps))
 
     stop = iter([None, None, StopRequest("interrupted by SIGINT")])
-    with Preparing(make, given.append, lambda: next(stop)) as preparing, pytest.raises(KeyboardInterrupt):
+    with TeacherThread(make, given.append, lambda: next(stop)) as preparing, pytest.raises(KeyboardInterrupt):
         preparing.finish()
     assert (given, steps) == ([], [0, 1])
 
@@ -89,7 +89,7 @@ def test_preparing_ends_with_its_caller(given):
             check()
 
     def fail_beside_it():
-        with Preparing(make, given.append):
+        with TeacherThread(make, given.append):
             assert begun.wait(SECONDS)
             raise OSError("disk full")
 

@@ -11,7 +11,7 @@ pytest.importorskip("ray")
 
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.on_ray.reports import metrics_of
-from dnad_ray.on_ray.watcher import Watcher
+from dnad_ray.on_ray.watcher import BoardCallback
 from dnad_ray.run_folder.writing import create_run, write_status
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
@@ -37,7 +37,7 @@ def watcher(tiny, tmp_path, shown):
     board.begin([TrialSpec(name, {"seed": 0}, tiny()) for name in ("t00", "t01", "t02")], folder)
     for name in ("t00", "t01", "t02"):
         write_status(folder, name, "finished")
-    return Watcher(folder, board)
+    return BoardCallback(folder, board)
 
 
 def trial(name):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from analysis.comparison import summary, verdict
+from analysis.comparison import compare_front, compare_network
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import Images, Subject, cost_of, scaled_to
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, cost_of, scaled_to
 from dnad_ray.networks.torchvision_families import VISION_FAMILIES, vision_network
 from dnad_ray.retrain.baselines import checked_kinds
 from dnad_ray.retrain.one_level_darts import darts_genotype, derived
@@ -16,34 +16,34 @@ from search_spaces.genotype import Edge
 from search_spaces.space import space_named
 from search_spaces.supernet import Candidate
 
-IMAGES = Images(in_channels=1, image_size=8, num_classes=10)
+IMAGES = ImageShape(in_channels=1, image_size=8, num_classes=10)
 SPACE = space_named("dnad", ("sep_conv_3x3", "max_pool_3x3", "skip_connect"), 3, 3)
 
 
 def some_network():
-    return Subject(
+    return NetworkSpec(
         origin="search", genotype=SPACE.uniform(("sep_conv_3x3", "skip_connect"), only_inputs=True), init_channels=6
     )
 
 
 def test_random_network_is_of_the_space_and_near_in_cost_and_depends_on_its_seed():
-    subject = some_network()
-    found = [random_like(subject, SPACE, IMAGES, seed) for seed in (0, 0, 1)]
+    spec = some_network()
+    found = [random_like(spec, SPACE, IMAGES, seed) for seed in (0, 0, 1)]
     assert found[0] == found[1]
     assert found[0].digest != found[2].digest
     for network in found:
         assert {e.operation for c in network.genotype.cells for n in c.nodes for e in n} <= set(SPACE.operations)
-        assert network.genotype.num_operations >= subject.genotype.pruned().num_operations
-        assert cost_of(network, IMAGES).macs == pytest.approx(cost_of(subject, IMAGES).macs, rel=0.05)
-        assert network.init_channels == subject.init_channels
+        assert network.genotype.num_operations >= spec.genotype.pruned().num_operations
+        assert cost_of(network, IMAGES).macs == pytest.approx(cost_of(spec, IMAGES).macs, rel=0.05)
+        assert network.init_channels == spec.init_channels
 
 
 def test_scaled_network_is_the_widest_within_its_budget():
-    subject = scaled_to(some_network(), IMAGES, max_macs=500_000)
-    wider = Subject(origin="search", genotype=subject.genotype, init_channels=subject.init_channels + 1)
-    assert cost_of(subject, IMAGES).macs <= 500_000 < cost_of(wider, IMAGES).macs
-    subject = scaled_to(some_network(), IMAGES, max_macs=500_000, max_params=5_000)
-    assert cost_of(subject, IMAGES).params <= 5_000
+    spec = scaled_to(some_network(), IMAGES, max_macs=500_000)
+    wider = NetworkSpec(origin="search", genotype=spec.genotype, init_channels=spec.init_channels + 1)
+    assert cost_of(spec, IMAGES).macs <= 500_000 < cost_of(wider, IMAGES).macs
+    spec = scaled_to(some_network(), IMAGES, max_macs=500_000, max_params=5_000)
+    assert cost_of(spec, IMAGES).params <= 5_000
 
 
 # Published on torchvision's pages for 1000 classes at 224 x 224; its "GFLOPS" are multiply-adds.
@@ -55,8 +55,8 @@ def test_networks_of_torchvision_have_their_published_sizes(family, params, macs
     network = vision_network(family, 1.0, 3, 1000, 224)
     assert sum(parameter.numel() for parameter in network.parameters()) == params
     if macs is not None:  # to count the third one takes a quarter of a minute
-        images = Images(in_channels=3, image_size=224, num_classes=1000)
-        cost = cost_of(Subject(origin="torchvision", model=family), images)
+        images = ImageShape(in_channels=3, image_size=224, num_classes=1000)
+        cost = cost_of(NetworkSpec(origin="torchvision", model=family), images)
         assert cost.macs_conv_linear == pytest.approx(macs, rel=0.08)
 
 
@@ -143,7 +143,7 @@ def test_verdict_says_who_wins_by_how_much_and_where_nothing_can_be_said():
         *records("resnet18", "ee", 1000, 0.96, 0.97),
         *records("search", "aa", 1000, 0.99, inherited=True),  # not from scratch: never counted
     ]
-    (line,) = verdict(rows)
+    (line,) = compare_network(rows)
     assert "network aa (1,000 MACs, 91.00 % +- 1.41, 2 seeds)" in line
     assert "random (0.90x MACs, 85.50 % +- 0.71): wins by 5.50 +- 2.24 points" in line
     assert "darts (1.10x MACs, 91.00 % +- 0.71): no clear difference (+0.00 +- 2.24 points)" in line
@@ -160,21 +160,21 @@ def test_summary_says_whether_where_and_by_how_much_the_front_wins():
         *records("random", "ff", 3000, 0.94, 0.94),
         *records("resnet18", "gg", 1000, 0.95, 0.95),
     ]
-    assert summary(rows) == [
+    assert compare_front(rows) == [
         "against random, the front wins at 2 of 3 sizes (1,000 to 2,000 MACs, +2.00 to +3.00 points); "
         "shows no clear difference at 1 of 3 sizes (3,000 MACs, +0.00 points)",
         "against resnet18, the front loses at 3 of 3 sizes (1,000 to 3,000 MACs, -5.00 to -1.00 points)",
     ]
     one_seed = [row for row in rows if row["digest"] != "gg"] + records("resnet18", "gg", 1000, 0.95)
-    assert "only that of the images" in summary(one_seed)[-1]
-    assert summary(rows[:2]) == []
+    assert "only that of the images" in compare_front(one_seed)[-1]
+    assert compare_front(rows[:2]) == []
 
 
 def test_verdict_of_one_seed_knows_the_noise_of_the_images_only():
     # Standard error of 0.9 of 10,000 images is 0.3 points, of a difference 0.42: 0.8 points are no clear one.
-    (line,) = verdict([*records("search", "aa", 1000, 0.908), *records("random", "bb", 1000, 0.9)])
+    (line,) = compare_network([*records("search", "aa", 1000, 0.908), *records("random", "bb", 1000, 0.9)])
     assert "no clear difference (+0.80 +- 0.83 points)" in line
-    (line,) = verdict([*records("search", "aa", 1000, 0.909), *records("random", "bb", 1000, 0.9)])
+    (line,) = compare_network([*records("search", "aa", 1000, 0.909), *records("random", "bb", 1000, 0.9)])
     assert "wins by 0.90 +- 0.83 points" in line
     assert "1 seed)" in line
-    assert verdict(records("search", "aa", 1000, 0.9)) == []
+    assert compare_network(records("search", "aa", 1000, 0.9)) == []

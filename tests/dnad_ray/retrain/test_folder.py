@@ -13,7 +13,7 @@ from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import DataConfig
 from dnad_ray.data.imagenet_variation import imagenet_variation
 from dnad_ray.data.streaming import FileSplit
-from dnad_ray.networks.spec import Subject
+from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
 from dnad_ray.retrain.state import RetrainState, train
 from dnad_ray.run_folder.jobs import read_retrained
@@ -49,8 +49,8 @@ def settings(**given):
 
 
 def started(images, config):
-    subject = Subject(origin="genotype", genotype=GENOTYPE, init_channels=4, stem="imagenet")
-    return RetrainState(subject, config, images.data, 0)
+    spec = NetworkSpec(origin="genotype", genotype=GENOTYPE, init_channels=4, stem="imagenet")
+    return RetrainState(spec, config, images.data, 0)
 
 
 def test_images_stay_on_disk_and_join_train_and_validation(images):

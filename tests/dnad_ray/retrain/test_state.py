@@ -9,7 +9,7 @@ import torch
 
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
-from dnad_ray.networks.spec import Subject
+from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
 from dnad_ray.retrain.state import RetrainState, train
 from dnad_ray.runtime.stopping import StopRequest
@@ -26,12 +26,12 @@ def settings(**given):
 
 
 @pytest.fixture
-def subject() -> Subject:
-    return Subject(origin="genotype", genotype=SPACE.uniform(("sep_conv_3x3", "skip_connect")), init_channels=4)
+def spec() -> NetworkSpec:
+    return NetworkSpec(origin="genotype", genotype=SPACE.uniform(("sep_conv_3x3", "skip_connect")), init_channels=4)
 
 
-def started(subject, digits, config, seed=0):
-    return RetrainState(subject, config, digits, seed)
+def started(spec, digits, config, seed=0):
+    return RetrainState(spec, config, digits, seed)
 
 
 def finish(state, stop=None):
@@ -53,8 +53,8 @@ def test_learning_rate_linear_warms_up_and_ends_one_step_above_zero():
     assert rates == pytest.approx([0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
 
 
-def test_training_learns_and_counts_every_epoch(subject, digits):
-    state = started(subject, digits, settings(epochs=16))
+def test_training_learns_and_counts_every_epoch(spec, digits):
+    state = started(spec, digits, settings(epochs=16))
     history = finish(state)
     assert [entry["epoch"] for entry in history] == list(range(1, 17))
     assert history[-1]["train_loss"] < history[0]["train_loss"]
@@ -66,17 +66,17 @@ FULL = {"ema_decay": 0.9, "drop_path": 0.3, "cutout": 8, "auxiliary_weight": 0.4
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 7])
-def test_training_resumed_from_any_step_has_the_same_bits(subject, digits, stop_at):
+def test_training_resumed_from_any_step_has_the_same_bits(spec, digits, stop_at):
     config = settings(**FULL)
-    whole = started(subject, digits, config)
+    whole = started(spec, digits, config)
     finish(whole)
 
-    first = started(subject, digits, config)
+    first = started(spec, digits, config)
     events = finish(first, lambda: StopRequest("enough") if first.step == stop_at else None)
     assert isinstance(events[-1], StopRequest)
     saved = first.state_dict()
     torch.manual_seed(99)  # no global stream may matter
-    second = started(subject, digits, config)
+    second = started(spec, digits, config)
     second.load_state_dict(saved)
     finish(second)
 
@@ -87,39 +87,39 @@ def test_training_resumed_from_any_step_has_the_same_bits(subject, digits, stop_
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_training_of_another_seed_differs(subject, digits):
+def test_training_of_another_seed_differs(spec, digits):
     results = []
     for seed in (0, 1):
-        state = started(subject, digits, settings(epochs=1), seed)
+        state = started(spec, digits, settings(epochs=1), seed)
         finish(state)
         results.append(state.history[-1]["train_loss"])
     assert results[0] != results[1]
 
 
-def test_training_leaves_the_global_stream_alone(subject, digits):
+def test_training_leaves_the_global_stream_alone(spec, digits):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    finish(started(subject, digits, settings(epochs=1, **FULL)))
+    finish(started(spec, digits, settings(epochs=1, **FULL)))
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_checkpoint_of_another_network_is_refused(subject, digits):
-    other = Subject(origin="genotype", genotype=SPACE.uniform(("max_pool_3x3",)), init_channels=4)
+def test_checkpoint_of_another_network_is_refused(spec, digits):
+    other = NetworkSpec(origin="genotype", genotype=SPACE.uniform(("max_pool_3x3",)), init_channels=4)
     saved = started(other, digits, settings()).state_dict()
-    with pytest.raises(RunFolderError, match=f"it is of network {other.digest}, not {subject.digest}"):
-        started(subject, digits, settings()).load_state_dict(saved)
+    with pytest.raises(RunFolderError, match=f"it is of network {other.digest}, not {spec.digest}"):
+        started(spec, digits, settings()).load_state_dict(saved)
 
 
-def test_checkpoint_of_another_width_is_refused(subject, digits):
-    wider = Subject(origin="genotype", genotype=subject.genotype, init_channels=8)
+def test_checkpoint_of_another_width_is_refused(spec, digits):
+    wider = NetworkSpec(origin="genotype", genotype=spec.genotype, init_channels=8)
     saved = started(wider, digits, settings()).state_dict()
     with pytest.raises(RunFolderError, match="this very network and protocol"):
-        started(subject, digits, settings()).load_state_dict(saved)
+        started(spec, digits, settings()).load_state_dict(saved)
 
 
-def test_moving_average_follows_by_hand(subject, digits):
-    state = started(subject, digits, settings(ema_decay=0.9))
+def test_moving_average_follows_by_hand(spec, digits):
+    state = started(spec, digits, settings(ema_decay=0.9))
     name = "classifier.linear.bias"
     names = [n for n, t in state.trainee.network.state_dict().items() if t.is_floating_point()]
     before = state.trainee.network.state_dict()[name].clone()
@@ -129,8 +129,8 @@ def test_moving_average_follows_by_hand(subject, digits):
     torch.testing.assert_close(state.averages[names.index(name)], 0.1 * before + 0.9 * after)
 
 
-def test_auxiliary_head_sees_the_second_reduction_and_trains(subject, digits):
-    state = started(subject, digits, settings(auxiliary_weight=0.4))
+def test_auxiliary_head_sees_the_second_reduction_and_trains(spec, digits):
+    state = started(spec, digits, settings(auxiliary_weight=0.4))
     head = state.trainee.auxiliary
     assert head.features[2].in_channels == 2 * 4 * 4  # two nodes, width 4 doubled twice
     before = head.linear.weight.detach().clone()
@@ -140,8 +140,8 @@ def test_auxiliary_head_sees_the_second_reduction_and_trains(subject, digits):
     assert not any("auxiliary" in key for key in state.trained().state_dict())
 
 
-def test_drop_path_rises_to_its_peak(subject, digits):
-    state = started(subject, digits, settings(drop_path=0.3, epochs=3))
+def test_drop_path_rises_to_its_peak(spec, digits):
+    state = started(spec, digits, settings(drop_path=0.3, epochs=3))
     found = []
     while not state.is_finished:
         state.train_step()
@@ -149,31 +149,31 @@ def test_drop_path_rises_to_its_peak(subject, digits):
     assert found == pytest.approx([0, 0, 0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2])
 
 
-def test_teacher_is_needed_where_it_is_imitated_and_changes_what_is_learnt(subject, digits, small_teacher):
+def test_teacher_is_needed_where_it_is_imitated_and_changes_what_is_learnt(spec, digits, small_teacher):
     config = settings(epochs=1, kd_weight=1.0)
     with pytest.raises(ConfigError, match="there is no teacher"):
-        started(subject, digits, config)
+        started(spec, digits, config)
     alone, taught = (
-        started(subject, digits, settings(epochs=1)),
-        RetrainState(subject, config, digits, 0, teacher=small_teacher),
+        started(spec, digits, settings(epochs=1)),
+        RetrainState(spec, config, digits, 0, teacher=small_teacher),
     )
     finish(alone)
     finish(taught)
     assert alone.history[0]["train_loss"] != taught.history[0]["train_loss"]
 
 
-def test_half_precision_stays_near_full(subject, digits):
+def test_half_precision_stays_near_full(spec, digits):
     losses = []
     for precision in ("float32", "bfloat16"):
-        state = started(subject, digits, settings(epochs=1, precision=precision))
+        state = started(spec, digits, settings(epochs=1, precision=precision))
         finish(state)
         losses.append(state.history[0]["train_loss"])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
 
 
-def test_loss_that_diverges_ends_in_words(subject, digits):
-    state = started(subject, digits, settings(learning_rate=1e30, grad_clip=1e30))
+def test_loss_that_diverges_ends_in_words(spec, digits):
+    state = started(spec, digits, settings(learning_rate=1e30, grad_clip=1e30))
     with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
         finish(state)
 
@@ -188,19 +188,19 @@ def test_images_of_retraining_are_all_but_the_test_ones(tiny):
 
 @pytest.mark.parametrize("family", ["mobilenet_v3_small"])
 def test_network_of_torchvision_resumes_with_its_dropout(digits, family):
-    subject = Subject(origin="torchvision", model=family, width=0.25)
+    spec = NetworkSpec(origin="torchvision", model=family, width=0.25)
     config = settings(epochs=1)
-    whole = started(subject, digits, config)
+    whole = started(spec, digits, config)
     finish(whole)
-    first = started(subject, digits, config)
+    first = started(spec, digits, config)
     finish(first, lambda: StopRequest("enough") if first.step == 1 else None)
-    second = started(subject, digits, config)
+    second = started(spec, digits, config)
     second.load_state_dict(first.state_dict())
     finish(second)
     assert second.history[0]["train_loss"] == whole.history[0]["train_loss"]
 
 
-def test_genotype_round_trip_of_a_subject(subject):
-    again = Subject.from_dict(subject.to_dict())
-    assert again.genotype == Genotype.from_dict(subject.genotype.pruned().to_dict())
-    assert (again.digest, again.init_channels) == (subject.digest, 4)
+def test_genotype_round_trip_of_a_subject(spec):
+    again = NetworkSpec.from_dict(spec.to_dict())
+    assert again.genotype == Genotype.from_dict(spec.genotype.pruned().to_dict())
+    assert (again.digest, again.init_channels) == (spec.digest, 4)

@@ -8,7 +8,7 @@ from torch import nn
 
 from dnad_ray.config.run import DistillConfig, RunConfig, TrainConfig
 from dnad_ray.errors import ConfigError
-from dnad_ray.runtime.devices import placed
+from dnad_ray.runtime.devices import to_device
 from dnad_ray.search.learner import Learner
 from search_spaces.shape import NetworkShape
 from search_spaces.space import SearchSpace
@@ -35,7 +35,7 @@ def test_recorded_steps_learn_what_plain_steps_do_also_after_deletions():
     results = []
     for cuda_graphs in (False, True):
         torch.manual_seed(1)
-        supernet = placed(Supernet(space, shape), device)
+        supernet = to_device(Supernet(space, shape), device)
         config = RunConfig(train=TrainConfig(cuda_graphs=cuda_graphs), distill=DistillConfig(kind="none"))
         learner = Learner(config, supernet, nn.Identity(), None)
         looks = []

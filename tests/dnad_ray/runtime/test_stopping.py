@@ -16,7 +16,7 @@ from dnad_ray.run_folder.writing import create_run
 from dnad_ray.runtime import stopping
 from dnad_ray.runtime.stopping import Interrupted, StopRequest, StopSignals
 from dnad_ray.search.loop import SearchState, search
-from dnad_ray.search.prepare import Prepared, run_search
+from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.search.trial import run_trial
 from dnad_ray.trials.spec import DONE, TrialSpec
 
@@ -89,7 +89,7 @@ def test_trial_that_is_stopped_says_why_and_where(final, tiny, digits, tmp_path)
 
 def test_run_search_that_is_stopped_saves_and_goes_on_from_there(tiny, digits, timeless, tmp_path, quiet_board):
     folder = create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
-    spec, prepared = TrialSpec("t00", {"seed": 0}, tiny()), Prepared(digits, None)
+    spec, prepared = TrialSpec("t00", {"seed": 0}, tiny()), PreparedRun(digits, None)
     for num_steps in (4, 4, 5):  # in the middle of epochs, where neither a snapshot nor the time asks for a checkpoint
         run_search(spec, prepared, folder, quiet_board, stop=after(num_steps))
         saved = load_newest(folder.glob("trials/t00/checkpoints/*"))

@@ -28,12 +28,12 @@ from dnad_ray.runtime.budget import Budget
 from dnad_ray.search import prepare as run_module
 from dnad_ray.search.loop import SearchState, search
 from dnad_ray.search.prepare import (
-    Prepared,
+    PreparedRun,
     check_out,
     conclude,
     estimate_in_words,
     load_images,
-    prepare,
+    prepare_teacher,
     run_folder,
     run_search,
 )
@@ -169,11 +169,11 @@ def test_run_folder_of_a_resumed_run_is_never_taken_away(tiny, folder):
 
 def test_prepare_trains_the_teacher_once(tiny, digits, folder, board):
     config = tiny({"distill.kind": "features"})
-    first = prepare(config, digits, [spec_of(config)], folder, board)
+    first = prepare_teacher(config, digits, [spec_of(config)], folder, board)
     assert "teacher: 100%" in said(board)
     assert (folder / "teacher" / "teacher.json").exists()
     spoken = said(board)
-    again = prepare(config, digits, [spec_of(config)], folder, board)
+    again = prepare_teacher(config, digits, [spec_of(config)], folder, board)
     assert again.teacher_file.weights == first.teacher_file.weights
     assert json.loads(again.teacher_file.description) == json.loads(first.teacher_file.description)
     assert said(board) == spoken
@@ -181,26 +181,28 @@ def test_prepare_trains_the_teacher_once(tiny, digits, folder, board):
 
 
 def test_prepare_without_imitation_trains_nobody(tiny, digits, folder, board):
-    assert prepare(tiny(), digits, [spec_of(tiny())], folder, board) == Prepared(digits, None)
+    assert prepare_teacher(tiny(), digits, [spec_of(tiny())], folder, board) == PreparedRun(digits, None)
     assert not (folder / "teacher").exists()
     # A trial that imitates is enough, whatever the others do.
     imitates = tiny({"distill.kind": "logits"})
-    assert prepare(imitates, digits, [spec_of(tiny()), spec_of(imitates)], folder, board).teacher_file is not None
+    assert (
+        prepare_teacher(imitates, digits, [spec_of(tiny()), spec_of(imitates)], folder, board).teacher_file is not None
+    )
 
 
 def test_estimate_counts_rounds(tiny, digits, monkeypatch):
     monkeypatch.setattr(run_module, "seconds_per_step", lambda state: 10 / state.num_steps)
-    words = estimate_in_words(spec_of(tiny()), Prepared(digits, None), 5, 2)
+    words = estimate_in_words(spec_of(tiny()), PreparedRun(digits, None), 5, 2)
     assert (
         words == "about 15 s, at most 30 s: 5 trials of up to 6 epochs, 2 at a time, each 10 s if nothing were deleted"
     )
-    assert "1 trial of" in estimate_in_words(spec_of(tiny()), Prepared(digits, None), 1, 1)
+    assert "1 trial of" in estimate_in_words(spec_of(tiny()), PreparedRun(digits, None), 1, 1)
 
 
 def test_estimate_of_what_diverges_is_an_estimate_too(tiny, digits):
     # One setting of a grid must not end the sweep before it begins.
     config = tiny({"train.learning_rate": 1e30})
-    assert "about" in estimate_in_words(spec_of(config), Prepared(digits, None), 1, 1)
+    assert "about" in estimate_in_words(spec_of(config), PreparedRun(digits, None), 1, 1)
 
 
 class Killed(BaseException):
@@ -222,7 +224,7 @@ def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, mo
     monkeypatch.setattr(checkpoint_module, "LEAST_GAP_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint_module, "save_checkpoint", save_and_die)
     with pytest.raises(Killed):
-        run_search(spec, Prepared(digits, None), folder, board)
+        run_search(spec, PreparedRun(digits, None), folder, board)
     monkeypatch.setattr(checkpoint_module, "save_checkpoint", save)
     checkpoints = folder / "trials" / "t00" / "checkpoints"
     assert sorted(int(path.name) for path in checkpoints.iterdir()) == steps  # the third came before it could prune
@@ -239,7 +241,7 @@ def test_run_search_continues_from_its_newest_checkpoint(tiny, folder, board, mo
         ),
     )
     board.begin([spec], folder, read_run(folder))
-    run_search(spec, Prepared(digits, None), folder, board)
+    run_search(spec, PreparedRun(digits, None), folder, board)
     assert seen == [steps[1]]  # the newest was torn
     expected = search(SearchState.start(tiny(), digits, run="demo", trial="t00"))
     assert timeless(read_run(folder).snapshots) == timeless(expected)
@@ -321,12 +323,12 @@ def test_conclude_says_which_trials_ended_before_their_floor(two, folder, board)
 
 def test_run_search_pauses_when_its_time_is_spent_and_goes_on(tiny, digits, folder, board, timeless):
     spec = spec_of(tiny())
-    run_search(spec, Prepared(digits, None), folder, board, stop=Budget(1e-9).check)
+    run_search(spec, PreparedRun(digits, None), folder, board, stop=Budget(1e-9).check)
     assert read_status(folder, "t00")["state"] == "paused"
     assert read_run(folder).history["t00"] == []
     (checkpoint,) = (folder / "trials" / "t00" / "checkpoints").iterdir()
     assert checkpoint.name == "00000000"  # it asks before its first step, too
-    run_search(spec, Prepared(digits, None), folder, board)
+    run_search(spec, PreparedRun(digits, None), folder, board)
     expected = search(SearchState.start(tiny(), digits, run="demo", trial="t00"))
     assert timeless(read_run(folder).snapshots) == timeless(expected)
     assert (read_status(folder, "t00")["state"], read_status(folder, "t00")["attempt"]) == ("finished", 2)
@@ -334,7 +336,7 @@ def test_run_search_pauses_when_its_time_is_spent_and_goes_on(tiny, digits, fold
 
 def test_run_search_that_diverges_is_concluded(tiny, digits, folder, board):
     data = dataclasses.replace(digits, mean=(float("inf"),))
-    run_search(spec_of(tiny()), Prepared(data, None), folder, board)
+    run_search(spec_of(tiny()), PreparedRun(data, None), folder, board)
     assert read_status(folder, "t00")["state"] == "stopped"
     with pytest.raises(NonFiniteLossError, match="step 0"):
         conclude([spec_of(tiny())], folder, board)
@@ -349,5 +351,5 @@ def test_run_search_checkpoints_by_time_where_nothing_is_deleted(tiny, digits, f
         lambda path, state, step: (path.mkdir(parents=True, exist_ok=True), steps.append(step)),
     )
     config = tiny({"train.epochs": 3, "shrink.gamma_init": 1e-6, "shrink.gamma_max": 1.0})
-    run_search(spec_of(config), Prepared(digits, None), folder, board)
+    run_search(spec_of(config), PreparedRun(digits, None), folder, board)
     assert sorted(set(steps)) == [3, 6, 9]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dnad_ray.networks.network_file import with_weights
-from dnad_ray.networks.spec import Images, Subject, logits_of
+from dnad_ray.networks.spec import ImageShape, NetworkSpec, logits_of
 from dnad_ray.run_folder.jobs import read_retrained
-from dnad_ray.search.prepare import Prepared, run_folder, run_search
+from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
 from dnad_ray.search.warm_start import inherited_weights
 from dnad_ray.training.evaluate import accuracy_of
 from dnad_ray.trials.spec import TrialSpec
@@ -25,7 +25,7 @@ def searched(folder, tiny, digits, **given):
     # Pools are left out, so that what is inherited computes what was scored.
     config = tiny({"space.operations": ["sep_conv_3x3", "dil_conv_3x3"], **given})
     with run_folder(config, folder, False):
-        run_search(TrialSpec("t00", {"seed": 0}, config), Prepared(digits, None), folder, Board([]))
+        run_search(TrialSpec("t00", {"seed": 0}, config), PreparedRun(digits, None), folder, Board([]))
     return config
 
 
@@ -35,13 +35,13 @@ def rows_of(folder):
 
 def test_weights_are_kept_on_request_and_score_as_the_snapshot_did(tmp_path, tiny, digits):
     config = searched(tmp_path / "run", tiny, digits, **{"evaluation.keep_weights": True})
-    images = Images(in_channels=1, image_size=8, num_classes=10)
+    images = ImageShape(in_channels=1, image_size=8, num_classes=10)
     rows = rows_of(tmp_path / "run")
     assert rows
     for row in rows:
         genotype = Genotype.from_json((tmp_path / "run" / "genotypes" / f"{row['digest']}.json").read_text())
-        subject = Subject(origin="search", genotype=genotype, init_channels=config.space.init_channels)
-        network = with_weights(subject, images, inherited_weights(tmp_path / "run", "t00", row["step"]), "weights")
+        spec = NetworkSpec(origin="search", genotype=genotype, init_channels=config.space.init_channels)
+        network = with_weights(spec, images, inherited_weights(tmp_path / "run", "t00", row["step"]), "weights")
         found = accuracy_of(network, lambda x, n=network: logits_of(n(x)), digits.validation, digits, 64)
         assert found == pytest.approx(row["proxy_accuracy"], abs=2 / 128)  # up to ties within rounding
 

@@ -21,7 +21,7 @@ from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.writing import create_run, write_parquet
-from dnad_ray.search.prepare import Prepared, run_search
+from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.storage.weights_reader import WeightsError, parse_state
 from dnad_ray.trials.spec import TrialSpec
 
@@ -44,7 +44,9 @@ def whole(config_file, digits, quiet_board_of_module, tmp_path_factory):
     """A finished run. Read only."""
     config = with_overrides(read_config(str(config_file)), {})
     folder = create_run(tmp_path_factory.mktemp("whole") / "demo", config_to_dict(config), "0.1")
-    run_search(TrialSpec("t00", {"seed": config.seed}, config), Prepared(digits, None), folder, quiet_board_of_module)
+    run_search(
+        TrialSpec("t00", {"seed": config.seed}, config), PreparedRun(digits, None), folder, quiet_board_of_module
+    )
     write_parquet(folder)
     return folder
 
