@@ -196,6 +196,7 @@ def carry_out(
     from dnad_ray.retrain.data import load_retrain_images
     from dnad_ray.retrain.jobs import unfinished_jobs
     from dnad_ray.run_folder.jobs import read_job_status, read_retrained
+    from dnad_ray.run_folder.states import TrialState
     from dnad_ray.run_folder.writing import create_run
     from dnad_ray.runtime.budget import Budget
     from dnad_ray.runtime.stopping import StopSignals, first_of
@@ -271,12 +272,16 @@ def carry_out(
         warnings.warn(problem, stacklevel=1)
     _print([record for record in records if record["job"] in names], console)
     states = {job.name: read_job_status(folder, job.name) for job in jobs}
-    left = [name for name, status in states.items() if status["state"] not in ("finished", "stopped")]
+    left = [name for name, status in states.items() if not status["state"].is_finished]
     again = shlex.join(["dnad-ray", *sys.argv[1:]])
     if signals.signum is not None and left:
         fail(f"interrupted; to continue: {again}", 128 + signals.signum)
-    failed = [name for name in left if states[name]["state"] == "failed"] or (left if not budget.is_spent() else [])
-    diverged = [f"{name}: {status['reason']}" for name, status in states.items() if status["state"] == "stopped"]
+    failed = [name for name in left if states[name]["state"] is TrialState.FAILED] or (
+        left if not budget.is_spent() else []
+    )
+    diverged = [
+        f"{name}: {status['reason']}" for name, status in states.items() if status["state"] is TrialState.STOPPED
+    ]
     if failed or diverged:
         reasons = sorted({str(states[name].get("reason", "no reason recorded")) for name in failed})
         raise IncompleteRunError(
@@ -318,18 +323,19 @@ def _one_by_one(
 def _standing(jobs: list[Job], folder: Place) -> list[str]:
     """Return a line for each job that runs, and how many wait."""
     from dnad_ray.run_folder.jobs import read_job_history, read_job_status
+    from dnad_ray.run_folder.states import TrialState
 
     states = {job.name: read_job_status(folder, job.name)["state"] for job in jobs}
     lines = []
     for job in jobs:
         history = read_job_history(folder, job.name)
-        if states[job.name] == "running" and history:
+        if states[job.name] is TrialState.RUNNING and history:
             epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
             lines.append(
                 f"{job.spec.model} {job.spec.digest} seed {job.seed}: epoch {epoch} of {job.config.epochs}, "
                 f"training loss {loss:.4f}, accuracy {share:.2%}"
             )
-    waiting = sum(state == "unknown" for state in states.values())
+    waiting = sum(state is TrialState.UNKNOWN for state in states.values())
     return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 
 

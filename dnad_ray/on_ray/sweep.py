@@ -29,6 +29,7 @@ from dnad_ray.on_ray.trainable import tune_trial
 from dnad_ray.on_ray.trial_source import Sampler, TrialSource
 from dnad_ray.on_ray.watcher import BoardCallback
 from dnad_ray.run_folder.reading import read_run, read_status
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.stopping import StopCheck, first_of
@@ -212,4 +213,4 @@ def _note_failure(folder: Place, result: Any) -> None:
         name = result.config["trial"]
         reason = str(result.error).strip().splitlines()[-1]
         details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
-        write_status(folder, name, "failed", reason=reason, **details)
+        write_status(folder, name, TrialState.FAILED, reason=reason, **details)

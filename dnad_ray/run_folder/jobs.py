@@ -21,6 +21,7 @@ from typing import Any
 
 from dnad_ray.errors import UserError, one_line
 from dnad_ray.run_folder.layout import SAFE_NAME
+from dnad_ray.run_folder.reading import read_json, status_in
 from dnad_ray.run_folder.records import Measurement, Retrained
 from dnad_ray.storage.files import is_inside, read_file
 from dnad_ray.storage.places import Place, place
@@ -56,21 +57,14 @@ def read_measurements(run: str | Place) -> tuple[list[dict[str, Any]], list[str]
 
 
 def read_job_status(run: Place, job: str) -> dict[str, Any]:
-    """Return the status of a job, ``{"state": "unknown"}`` where none was written yet."""
-    try:
-        data = parse_json(read_file(job_folder(run, job) / "status.json", _MAX_BYTES), "status.json")
-    except (OSError, UserError):
-        return {"state": "unknown"}
-    return {"state": "unknown"} | data if isinstance(data, dict) else {"state": "unknown"}
+    """Return the status of a job as :func:`dnad_ray.run_folder.reading.read_status` does that of a trial."""
+    return status_in(job_folder(run, job) / "status.json", [])
 
 
 def read_job_history(run: Place, job: str) -> list[dict[str, Any]]:
     """Return the entries of a job's epochs so far, none where none was written yet."""
-    try:
-        data = parse_json(read_file(job_folder(run, job) / "history.json", _MAX_BYTES), "history.json")
-    except (OSError, UserError):
-        return []
-    return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    entries: list[Any] = read_json(job_folder(run, job) / "history.json", list, [], [])
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _read(

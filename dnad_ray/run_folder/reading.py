@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from dnad_ray.errors import RunFolderError, UserError, one_line
 from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, SAFE_NAME, checked_name
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, checked_record, merge, parse_snapshots
+from dnad_ray.run_folder.states import state_of
 from dnad_ray.storage import parquet_reader, yaml_reader
 from dnad_ray.storage.files import is_inside, read_file
 from dnad_ray.storage.places import Place, address, place, reached
@@ -29,8 +30,10 @@ __all__ = [
     "list_trials",
     "read_final_step",
     "read_genotype",
+    "read_json",
     "read_run",
     "read_status",
+    "status_in",
 ]
 
 _LARGEST_MARKER = 100_000
@@ -48,7 +51,8 @@ class RunContents:
         table: One row per snapshot (columns as ``SNAPSHOT_COLUMNS``), ordered by trial and step;
             one per (trial, step).
         history: For each trial its epoch reports, in order.
-        status: For each trial ``{"state": ..., "reason": ..., ...}``.
+        status: For each trial ``{"state": ..., "reason": ..., ...}``; the state is a member of
+            :class:`dnad_ray.run_folder.states.TrialState`.
         problems: One sentence for each file that could not be read.
     """
 
@@ -100,8 +104,8 @@ def read_run(path: str | Place) -> RunContents:
             row = _read_snapshot(file, problems)
             if row is not None:
                 rows[(row["trial"], row["step"])] = row
-        history[trial.name] = _read_json(trial / "history.json", list, [], problems)
-        status[trial.name] = {"state": "unknown"} | _read_json(trial / "status.json", dict, {}, problems)
+        history[trial.name] = read_json(trial / "history.json", list, [], problems)
+        status[trial.name] = status_in(trial / "status.json", problems)
     return RunContents(
         path=folder,
         name=str(marker.get("name", folder.name))[:_LONGEST_NAME],
@@ -114,9 +118,8 @@ def read_run(path: str | Place) -> RunContents:
 
 
 def read_status(folder: Place, trial: str) -> dict[str, Any]:
-    """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
-    status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
-    return {"state": "unknown"} | status
+    """Return the status of a trial; its ``state`` is a member of ``TrialState``, UNKNOWN where none was written yet."""
+    return status_in(folder / "trials" / trial / "status.json", [])
 
 
 def list_trials(folder: Place) -> list[str]:
@@ -196,7 +199,7 @@ def _is_older(file: Place, moment: int) -> bool:
 
 
 def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
-    row = _read_json(file, dict, None, problems)
+    row = read_json(file, dict, None, problems)
     try:
         return None if row is None else checked_record(row)
     except (UserError, KeyError, TypeError) as error:
@@ -217,7 +220,21 @@ def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
     return trials
 
 
-def _read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
+def status_in(file: Place, problems: list[str]) -> dict[str, Any]:
+    """Return what a status file says, its ``state`` as a member of the table; UNKNOWN where there is no such file."""
+    status: dict[str, Any] = read_json(file, dict, {}, problems)
+    return status | {"state": state_of(status.get("state"))}
+
+
+def read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
+    """Read a JSON file of a run folder, which may be missing or anybody's.
+
+    Args:
+        file: The file.
+        kind: What it must hold, ``dict`` or ``list``.
+        default: Returned where there is no such file, or none that can be read.
+        problems: Gets a sentence if it cannot be read.
+    """
     try:
         data = parse_json(read_file(file, json_reader.MAX_BYTES), file.name)
         if isinstance(data, kind):

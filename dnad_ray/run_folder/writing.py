@@ -20,6 +20,7 @@ from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, checked_name
 from dnad_ray.run_folder.reading import is_run, read_run
 from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import Write, write_bytes, write_json
 from dnad_ray.storage.places import Place, address, place, reached
@@ -30,6 +31,7 @@ __all__ = [
     "free_folder",
     "write_config",
     "write_history",
+    "write_job_status",
     "write_measurement",
     "write_parquet",
     "write_result",
@@ -145,15 +147,20 @@ def write_status(folder: Place, trial: str, state: str, *, write: Write | None =
     Args:
         folder: The run folder.
         trial: Name of the trial.
-        state: ``pending`` (chosen, not begun), ``running``, ``interrupted`` (a signal), ``paused`` (a time budget was
-            spent), ``failed``, or one that a resume leaves alone: ``finished``, ``stopped`` (the loss diverged),
-            ``dominated`` (the scheduler).
+        state: A value of :class:`dnad_ray.run_folder.states.TrialState`, or one of its members.
         write: Writes the file; None for :func:`write_bytes`.
         **details: ``overrides``, the ``reason`` of anything but a plain end, and facts about the attempt.
     """
-    write_json(
-        folder / "trials" / checked_name(trial, "trial name") / "status.json", {"state": state, **details}, write
-    )
+    write_json(folder / "trials" / checked_name(trial, "trial name") / "status.json", _status(state, details), write)
+
+
+def write_job_status(run: Place, job: str, state: str, **details: Any) -> None:
+    """Replace the status of a job of retraining, as :func:`write_status` does that of a trial."""
+    write_json(job_folder(run, job) / "status.json", _status(state, details))
+
+
+def _status(state: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    return {"state": TrialState(state).value, **details}
 
 
 def write_parquet(folder: Place) -> int:

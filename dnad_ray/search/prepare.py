@@ -28,6 +28,7 @@ from dnad_ray.errors import (
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper, checkpoints_of
 from dnad_ray.run_folder.reading import is_run, read_run, read_status
 from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder, write_parquet
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.devices import device_for
@@ -37,7 +38,7 @@ from dnad_ray.search.trial import run_trial
 from dnad_ray.storage.files import is_inside
 from dnad_ray.storage.places import Place, address, reached, remove_folder
 from dnad_ray.text import duration_in_words
-from dnad_ray.trials.spec import DONE, TrialSpec
+from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
 __all__ = [
@@ -52,9 +53,6 @@ __all__ = [
     "seconds_per_step",
     "teacher_in_words",
 ]
-
-
-_ENDED_EARLY = {"finished": "ended", "stopped": "stopped early", "dominated": "was stopped by the scheduler"}
 
 
 @dataclass(frozen=True)
@@ -272,11 +270,15 @@ def conclude(
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
     budget = budget or Budget()
     for name, entry in status.items():
-        if entry["state"] in DONE and "reason" in entry:
-            board.say(f"{name} {_ENDED_EARLY[entry['state']]}: {entry['reason']}; its snapshots stand")
+        if entry["state"].is_finished and "reason" in entry:
+            board.say(f"{name} {entry['state'].words}: {entry['reason']}; its snapshots stand")
     board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
-    open_trials = {name: entry for name, entry in status.items() if entry["state"] not in DONE}
-    cut = [n for n, e in open_trials.items() if n in left_out or (budget.is_spent() and e["state"] != "failed")]
+    open_trials = {name: entry for name, entry in status.items() if not entry["state"].is_finished}
+    cut = [
+        n
+        for n, e in open_trials.items()
+        if n in left_out or (budget.is_spent() and e["state"] is not TrialState.FAILED)
+    ]
     failed = [name for name in open_trials if name not in cut]
     words = budget.words(cut, len(specs))
     if failed:
@@ -286,7 +288,9 @@ def conclude(
             + "".join(f"; {reason}" for reason in [*sorted(reasons), words] if reason)
         )
     stopped = {
-        name: entry.get("reason", "no reason recorded") for name, entry in status.items() if entry["state"] == "stopped"
+        name: entry.get("reason", "no reason recorded")
+        for name, entry in status.items()
+        if entry["state"] is TrialState.STOPPED
     }
     if stopped:
         raise NonFiniteLossError(

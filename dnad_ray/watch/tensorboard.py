@@ -99,7 +99,7 @@ class EventFiles(TrialLog):
             write_bytes(file, intact + added)
         if not on_disk(self._folder):
             self._buffers[trial.spec.name] = bytearray(intact + added)
-        if trial.state == "finished":
+        if trial.state.is_finished:
             self._buffers.pop(trial.spec.name, None)
         else:
             for record in records:

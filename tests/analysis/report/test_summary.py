@@ -61,6 +61,17 @@ def test_summarise_says_who_did_not_finish_and_why(make_run):
     ]
 
 
+def test_summarise_survives_states_of_newer_versions(make_run):
+    states = {0: {"state": "archived"}, 1: {"state": ["finished"], "reason": "odd"}, 2: {"state": "dominated"}}
+    summary, _ = summary_of(make_run(trials=[{"seed": seed} for seed in range(4)], states=states, epochs=2))
+    assert "Trials: 1 finished, 1 stopped by the scheduler, 2 without a known status." in summary.sentences
+    assert [tuple(trial) for trial in summary.unfinished] == [
+        ("demo", "t0", "without a known status", ""),
+        ("demo", "t1", "without a known status", "odd"),
+        ("demo", "t2", "stopped by the scheduler", ""),
+    ]
+
+
 def test_summarise_warns_where_measurements_differ(folder, dense, snapshot):
     write_snapshot(folder, snapshot(dense(), trial="t1", image_size=32), dense())
     summary, _ = summary_of(folder)
