@@ -95,7 +95,8 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
     from dnad_ray.networks.network_file import read_network
     from dnad_ray.networks.spec import ImageShape, NetworkSpec
     from dnad_ray.run_folder.genotypes import found_in_front
-    from dnad_ray.run_folder.jobs import job_folder, read_retrained
+    from dnad_ray.run_folder.jobs import read_retrained
+    from dnad_ray.run_folder.layout import config_file, job_folder, measured_folder
     from dnad_ray.run_folder.reading import is_run, read_run
     from dnad_ray.run_folder.writing import write_measurement
     from dnad_ray.runtime.devices import device_for
@@ -104,7 +105,7 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
         raise RunFolderError("RUN", address(run), "a run folder")
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ConfigError("--device", device, "auto or cpu, or cuda where torch finds a GPU")
-    config = config_from_dict(read_run(run).config, address(run / "config.yaml"))
+    config = config_from_dict(read_run(run).config, address(config_file(run)))
     rows = to_records(front_of(load_runs(run)))
     specs: dict[tuple[NetworkSpec, ImageShape], None] = {}
     channels = _channels(rows, run)
@@ -128,7 +129,7 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
             f"{spec.model} {spec.digest} C {spec.init_channels}: {result.latency_p50:.3f} ms (p90 "
             f"{result.latency_p90:.3f}, p99 {result.latency_p99:.3f}), {result.peak_memory / 2**20:.2f} MiB"
         )
-    click.echo(f"measured: {len(wanted)} networks in {address(run / 'measured')}")
+    click.echo(f"measured: {len(wanted)} networks in {address(measured_folder(run))}")
 
 
 def _channels(rows: list[dict[str, Any]], run: Place) -> int:
@@ -157,7 +158,7 @@ def _channels(rows: list[dict[str, Any]], run: Place) -> int:
 def trained_network(source: Place, digest: str | None = None, job: str | None = None) -> TrainedNetwork:
     """Return the network of a job's folder, or the one of a run that is asked for, or its most accurate one."""
     from dnad_ray.networks.network_file import DESCRIPTION, read_network
-    from dnad_ray.run_folder.jobs import job_folder
+    from dnad_ray.run_folder.layout import job_folder
     from dnad_ray.run_folder.reading import is_run
 
     if (source / DESCRIPTION).is_file():

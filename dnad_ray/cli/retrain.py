@@ -162,13 +162,14 @@ def run_config_of(folder: Place | None, options: dict[str, Any]) -> RunConfig:
     """
     from dnad_ray.config.run import RunConfig, config_from_dict, parse_assignment, with_overrides
     from dnad_ray.data.loading import resolve_data_argument
+    from dnad_ray.run_folder.layout import config_file
     from dnad_ray.run_folder.reading import read_run
 
     if folder is not None:
         contents = read_run(folder)
         if not contents.config:
             raise RunFolderError("run folder", address(folder), "a run whose config.yaml can be read")
-        config = config_from_dict(contents.config, address(folder / "config.yaml"))
+        config = config_from_dict(contents.config, address(config_file(folder)))
     elif options["data"] is None:
         raise ConfigError("--data", None, "the images to train on, for a genotype that is in no run folder")
     else:
@@ -196,6 +197,7 @@ def carry_out(
     from dnad_ray.retrain.data import load_retrain_images
     from dnad_ray.retrain.jobs import unfinished_jobs
     from dnad_ray.run_folder.jobs import read_job_status, read_retrained
+    from dnad_ray.run_folder.layout import retrained_folder
     from dnad_ray.run_folder.states import TrialState
     from dnad_ray.run_folder.writing import create_run
     from dnad_ray.runtime.budget import Budget
@@ -291,7 +293,7 @@ def carry_out(
     if left:
         click.echo(f"the time budget is spent; {len(left)} of {len(jobs)} jobs are open; to continue: {again}")
     else:
-        click.echo(f"retrained: {len(names)} networks in {address(folder / 'retrained')}")
+        click.echo(f"retrained: {len(names)} networks in {address(retrained_folder(folder))}")
 
 
 @contextlib.contextmanager
@@ -369,11 +371,12 @@ def _teacher(folder: Place, request: Request) -> Any:
     if not request.config.kd_weight:
         return None
     from dnad_ray.distill.teacher import read_teacher
+    from dnad_ray.run_folder.layout import teacher_folder
 
-    file = read_teacher(folder / "teacher") if _is_run(folder) else None
+    file = read_teacher(teacher_folder(folder)) if _is_run(folder) else None
     if file is None:
         raise ConfigError(
-            "--set kd_weight", request.config.kd_weight, f"0; there is no teacher in {address(folder / 'teacher')}"
+            "--set kd_weight", request.config.kd_weight, f"0; there is no teacher in {address(teacher_folder(folder))}"
         )
     return file
 

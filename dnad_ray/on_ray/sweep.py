@@ -28,6 +28,7 @@ from dnad_ray.on_ray.teacher_thread import TeacherThread
 from dnad_ray.on_ray.trainable import tune_trial
 from dnad_ray.on_ray.trial_source import Sampler, TrialSource
 from dnad_ray.on_ray.watcher import BoardCallback
+from dnad_ray.run_folder.layout import ray_folder
 from dnad_ray.run_folder.reading import read_run, read_status
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
@@ -121,8 +122,8 @@ def run_sweep(
     )
     ending = SweepStop(first_of(stop, preparing.request), messages)
     limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
-    attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
-    with preparing, _tune_storage(folder / "ray", attempt) as storage:
+    attempt = f"attempt-{1 + len(list(ray_folder(folder).glob('attempt-*')))}"
+    with preparing, _tune_storage(ray_folder(folder), attempt) as storage:
         tuner = tune.Tuner(
             _trainable(config, data, folder, allotment, board=messages, deadline=budget.deadline),
             tune_config=tune.TuneConfig(

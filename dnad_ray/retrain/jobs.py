@@ -17,7 +17,8 @@ from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of
 from dnad_ray.retrain.data import RetrainImages
 from dnad_ray.retrain.state import RetrainState, train
 from dnad_ray.run_folder.checkpoints import keep_checkpoint, load_newest
-from dnad_ray.run_folder.jobs import job_folder, read_job_status
+from dnad_ray.run_folder.jobs import read_job_status
+from dnad_ray.run_folder.layout import job_checkpoints_folder, job_file, job_folder, job_history_file
 from dnad_ray.run_folder.records import Retrained
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_job_status, write_result
@@ -130,18 +131,16 @@ def run_job(
     Returns:
         The state that its status says.
     """
-    folder = job_folder(run, job.name)
+    checkpoints = job_checkpoints_folder(run, job.name)
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
-    saved = share_state(
-        ranks, load_newest((folder / "checkpoints").glob("*")) if ranks.is_first else None, state.device
-    )
+    saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, state.device)
     if saved is not None:
         state.load_state_dict(saved)
     elif job.inherited:
         state.inherit(job.inherited)
     if not ranks.is_first:
         return _follow(state, stop)
-    write_json(folder / "job.json", job.to_dict())
+    write_json(job_file(run, job.name), job.to_dict())
     facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
     write_job_status(run, job.name, TrialState.RUNNING, **facts)
     saved_at = time.monotonic()
@@ -150,26 +149,26 @@ def run_job(
         """Asked before each step, when the state is complete: an epoch may take an hour."""
         nonlocal saved_at
         if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+            keep_checkpoint(checkpoints, state.state_dict(), state.step)
             saved_at = time.monotonic()
         return None if stop is None else stop()
 
     try:
         for event in train(state, check):
             if isinstance(event, StopRequest):
-                keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+                keep_checkpoint(checkpoints, state.state_dict(), state.step)
                 write_job_status(run, job.name, event.state, reason=event.reason, step=state.step, **facts)
                 return TrialState(event.state)
-            write_json(folder / "history.json", state.history)
+            write_json(job_history_file(run, job.name), state.history)
             if report is not None:
                 report(job.name, event)
             if state.is_finished:
-                keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+                keep_checkpoint(checkpoints, state.state_dict(), state.step)
     except NonFiniteLossError as error:
         write_job_status(run, job.name, TrialState.STOPPED, reason=str(error), **facts)
         return TrialState.STOPPED
     record = _record(job, state, images, run)
-    write_network(folder, state.trained(), job.spec, images.data, record.to_dict())
+    write_network(job_folder(run, job.name), state.trained(), job.spec, images.data, record.to_dict())
     write_result(run, record)
     write_job_status(run, job.name, TrialState.FINISHED, **facts)
     return TrialState.FINISHED

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from dnad_ray.run_folder.layout import live_page_file, live_script_file
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.storage.files import write_bytes
@@ -48,7 +49,7 @@ class LivePage:
             case RunBegan(run, stored):
                 rows = stored.snapshots if stored is not None else []
                 self._cloud.extend((row["macs"], 1.0 - row["proxy_accuracy"]) for row in rows)
-                write_bytes(run.folder / "live.html", self._page(run.name).encode())
+                write_bytes(live_page_file(run.folder), self._page(run.name).encode())
                 self._write(run, TrialState.RUNNING)
             case Reported(run, _, record):
                 if isinstance(record, Snapshot):
@@ -63,7 +64,7 @@ class LivePage:
 
     def _write(self, run: Standing, state: str) -> None:
         picture = picture_of(run, state, self._cloud)
-        write_bytes(run.folder / "live.js", self._script(picture).encode())
+        write_bytes(live_script_file(run.folder), self._script(picture).encode())
         self._is_new, self._written = False, run.now
 
 

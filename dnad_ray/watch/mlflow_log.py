@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from dnad_ray.config.run import config_to_dict
+from dnad_ray.run_folder.layout import mlflow_file
 from dnad_ray.storage.files import on_disk
 from dnad_ray.storage.places import address
 from dnad_ray.watch.logbook import TrialLog, after, optional_module, scalars_of
@@ -50,7 +51,7 @@ class MlflowLog(TrialLog):
             warnings.simplefilter("ignore")  # deprecations between MLflow and its database library
             self._entities = optional_module("mlflow.entities")
             tracking = optional_module("mlflow.tracking")
-            self._client = tracking.MlflowClient(tracking_uri=uri or f"sqlite:///{local / 'mlflow.db'}")
+            self._client = tracking.MlflowClient(tracking_uri=uri or f"sqlite:///{mlflow_file(local)}")
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.name
             found = self._client.get_experiment_by_name(name)
             self._experiment = (
