@@ -25,12 +25,12 @@ __all__ = [
     "HISTORY_COLUMNS",
     "WEIGHT_COLUMNS",
     "RunWarning",
-    "column_of",
     "history_frame",
     "load_history",
     "load_runs",
     "load_weights",
     "read_runs",
+    "series_of",
     "setting_of",
     "snapshot_frame",
     "to_records",
@@ -170,7 +170,7 @@ def history_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
             rows += [entry | about for entry in history]
     kinds = _SNAPSHOT_KINDS | _EPOCH_KINDS
     frame: pd.DataFrame = pd.DataFrame(
-        {name: column_of([row[name] for row in rows], kinds[name]) for name in HISTORY_COLUMNS if name != "seed"}
+        {name: series_of([row[name] for row in rows], kinds[name]) for name in HISTORY_COLUMNS if name != "seed"}
     )
     seeds = pd.Series([row["seed"] for row in rows], index=frame.index, dtype="Int64")  # the one integer that may miss
     frame.insert(HISTORY_COLUMNS.index("seed"), "seed", seeds)
@@ -325,7 +325,7 @@ def _flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 # -- frames -----------------------------------------------------------------------------------------------------
 
 
-def column_of(values: Sequence[Any], kind: FieldKind) -> pd.Series[Any]:
+def series_of(values: Sequence[Any], kind: FieldKind) -> pd.Series[Any]:
     """Return a column of the values of a field."""
     column: pd.Series[Any] = pd.Series(values, dtype=cast(Any, kind.pandas))
     return column

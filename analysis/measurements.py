@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frame import Paths, RunWarning, column_of, read_runs
+from analysis.frame import Paths, RunWarning, read_runs, series_of
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.reading import RunContents
@@ -212,6 +212,6 @@ def _frame(
         for problem in problems:
             warnings.warn(f"run {run.name}: {problem}", RunWarning, stacklevel=4)
     kinds = kinds_of(record)
-    table: pd.DataFrame = pd.DataFrame({name: column_of([row[name] for row in rows], kinds[name]) for name in kinds})
+    table: pd.DataFrame = pd.DataFrame({name: series_of([row[name] for row in rows], kinds[name]) for name in kinds})
     table["run_path"] = pd.Series([row["run_path"] for row in rows], dtype="str")
     return table
