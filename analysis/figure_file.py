@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.charts.template import in_dark
 from dnad_ray.errors import ResourceError, UserError
+from dnad_ray.storage.files import write_bytes
 
 __all__ = ["save_figure"]
 
@@ -33,7 +34,8 @@ def save_figure(
 
     Raises:
         UserError: If the suffix is none of these, or the folder does not exist.
-        ResourceError: If pictures need the exporter (package kaleido, and a Chrome or Chromium) and it is missing.
+        ResourceError: If pictures need the exporter (package kaleido, and a Chrome or Chromium) and it is missing,
+            or if there is no space left.
     """
     path = Path(file)
     kind = path.suffix.lower().removeprefix(".")
@@ -43,16 +45,17 @@ def save_figure(
         raise UserError("file", str(file), "a file in an existing folder")
     drawn = in_dark(figure) if dark else figure
     if kind == "html":
-        drawn.write_html(path, include_plotlyjs=True)
+        content = str(drawn.to_html(include_plotlyjs=True)).encode()
     elif kind == "json":
-        path.write_text(str(drawn.to_json()), encoding="utf-8")
+        content = str(drawn.to_json()).encode()
     else:
         if find_spec("kaleido") is None:
             raise ResourceError(f"a .{kind} file", str(file), "the exporter: pip install kaleido; or an .html file")
         try:
-            drawn.write_image(path, format=kind, width=width, height=height, scale=2 if kind == "png" else 1)
+            content = drawn.to_image(format=kind, width=width, height=height, scale=2 if kind == "png" else 1)
         except (RuntimeError, OSError, ValueError) as error:
             raise ResourceError(
                 f"a .{kind} file", str(file), f"Chrome or Chromium for the exporter ({type(error).__name__})"
             ) from error
+    write_bytes(path, content)
     return path

@@ -7,8 +7,8 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from upath import UPath
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, read_run
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, kinds_of
 from dnad_ray.storage.places import address, place
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "load_runs",
     "load_weights",
     "read_runs",
+    "series_of",
     "setting_of",
     "snapshot_frame",
     "to_records",
@@ -47,11 +48,10 @@ _TWINS = {
     "distill.weight": "kd_weight",
     "distill.temperature": "kd_temperature",
 }
-_SNAPSHOT_TYPES = {field.name: str(field.type) for field in fields(Snapshot)}
-_EPOCH_TYPES = {field.name: str(field.type) for field in fields(EpochReport) if field.name != "operation_weights"}
-_DTYPES = {"bool": "bool", "int": "int64", "float": "float64", "float | None": "float64"}
+_SNAPSHOT_KINDS = kinds_of(Snapshot)
+_EPOCH_KINDS = {name: kind for name, kind in kinds_of(EpochReport).items() if name != "operation_weights"}
 
-HISTORY_COLUMNS: tuple[str, ...] = ("run", "trial", *_EPOCH_TYPES, *_TWINS.values())
+HISTORY_COLUMNS: tuple[str, ...] = ("run", "trial", *_EPOCH_KINDS, *_TWINS.values())
 """Columns of :func:`load_history`, in order."""
 
 
@@ -149,7 +149,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
 def snapshot_frame(runs: Sequence[RunContents], *, config: bool = True) -> pd.DataFrame:
     """Return the frame that :func:`load_runs` describes."""
     tables = [run.table for run in runs]
-    frame = pd.DataFrame({name: _stacked(tables, name, kind) for name, kind in _SNAPSHOT_TYPES.items()})
+    frame = pd.DataFrame({name: _stacked(tables, name, kind) for name, kind in _SNAPSHOT_KINDS.items()})
     sizes = [table.num_rows for table in tables]
     # The name in the file is not unique among several runs.
     frame["run"] = _repeated([run.name for run in runs], sizes)
@@ -168,9 +168,9 @@ def history_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
             first = firsts.get(trial, {})
             about = {"run": run.name, "trial": trial} | {name: first.get(name) for name in _TWINS.values()}
             rows += [entry | about for entry in history]
-    types = _SNAPSHOT_TYPES | _EPOCH_TYPES
+    kinds = _SNAPSHOT_KINDS | _EPOCH_KINDS
     frame: pd.DataFrame = pd.DataFrame(
-        {name: _column(rows, name, types[name]) for name in HISTORY_COLUMNS if name != "seed"}
+        {name: series_of([row[name] for row in rows], kinds[name]) for name in HISTORY_COLUMNS if name != "seed"}
     )
     seeds = pd.Series([row["seed"] for row in rows], index=frame.index, dtype="Int64")  # the one integer that may miss
     frame.insert(HISTORY_COLUMNS.index("seed"), "seed", seeds)
@@ -325,14 +325,14 @@ def _flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 # -- frames -----------------------------------------------------------------------------------------------------
 
 
-def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> pd.Series[Any]:
-    # What has no entry is text, SnapshotKind too; None among numbers becomes NaN.
-    column: pd.Series[Any] = pd.Series([row[name] for row in rows], dtype=_DTYPES.get(kind, "str"))
+def series_of(values: Sequence[Any], kind: FieldKind) -> pd.Series[Any]:
+    """Return a column of the values of a field."""
+    column: pd.Series[Any] = pd.Series(values, dtype=cast(Any, kind.pandas))
     return column
 
 
-def _stacked(tables: Sequence[pa.Table], name: str, kind: str) -> pd.Series[Any]:
-    parts = [table.column(name).to_pandas().astype(_DTYPES.get(kind, "str")) for table in tables]
+def _stacked(tables: Sequence[pa.Table], name: str, kind: FieldKind) -> pd.Series[Any]:
+    parts = [table.column(name).to_pandas().astype(kind.pandas) for table in tables]
     column: pd.Series[Any] = pd.concat(parts, ignore_index=True)
     return column
 

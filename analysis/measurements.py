@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frame import Paths, RunWarning, read_runs
+from analysis.frame import Paths, RunWarning, read_runs, series_of
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.reading import RunContents
-from dnad_ray.run_folder.records import MEASUREMENT_COLUMNS, RETRAINED_COLUMNS, Measurement, Retrained
+from dnad_ray.run_folder.records import RETRAINED_COLUMNS, Measurement, Retrained, kinds_of
 from dnad_ray.storage.places import Place, address
 
 __all__ = [
@@ -87,14 +87,14 @@ def load_retrained(paths: Paths) -> pd.DataFrame:
 
 def retrained_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     """Return the frame that :func:`load_retrained` describes."""
-    frame = _frame(runs, read_retrained, RETRAINED_COLUMNS, Retrained)
+    frame = _frame(runs, read_retrained, Retrained)
     frame.insert(len(RETRAINED_COLUMNS), "test_error", 1.0 - frame["accuracy"])
     return frame
 
 
 def load_measurements(paths: Paths) -> pd.DataFrame:
     """Read latency and memory of networks, a row per network and machine; as :func:`load_retrained` otherwise."""
-    return _frame(read_runs(paths), read_measurements, MEASUREMENT_COLUMNS, Measurement)
+    return _frame(read_runs(paths), read_measurements, Measurement)
 
 
 def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:
@@ -203,18 +203,15 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
 def _frame(
     runs: Sequence[RunContents],
     read: Callable[[Place], tuple[list[dict[str, Any]], list[str]]],
-    columns: Sequence[str],
     record: type,
 ) -> pd.DataFrame:
-    dtypes = {"bool": "bool", "int": "int64", "float": "float64", "float | None": "float64"}
     rows: list[dict[str, Any]] = []
     for run in runs:
         records, problems = read(run.path)
         rows += [entry | {"run": run.name, "run_path": address(run.path)} for entry in records]
         for problem in problems:
             warnings.warn(f"run {run.name}: {problem}", RunWarning, stacklevel=4)
-    kinds = {name: str(record.__annotations__[name]) for name in columns} | {"run_path": "str"}
-    table: pd.DataFrame = pd.DataFrame(
-        {name: pd.Series([row[name] for row in rows], dtype=dtypes.get(kind, "str")) for name, kind in kinds.items()}
-    )
+    kinds = kinds_of(record)
+    table: pd.DataFrame = pd.DataFrame({name: series_of([row[name] for row in rows], kinds[name]) for name in kinds})
+    table["run_path"] = pd.Series([row["run_path"] for row in rows], dtype="str")
     return table

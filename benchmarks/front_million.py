@@ -49,7 +49,7 @@ def make_run(folder: Path, num_rows: int) -> None:
     constant = {"run": "million", "kind": "pruned", "kd_kind": "features", "device": "cpu", "dataset": "cifar10"}
     constant |= {"counter": "fvcore-0.1.5 total, eval", "image_size": 32, "num_classes": 10, "init_channels": 36}
     constant |= {"kd_temperature": None, "kd_weight": 1.0, "shrink_rate": 0.05, "gamma": 0.1, "mu": 0.1}
-    constant |= {"costs_traced": False}
+    constant |= {"costs_traced": False, "in_channels": 3}
     columns = {
         "trial": np.repeat(trials, per_trial),
         "seed": np.repeat(np.arange(num_trials), per_trial),

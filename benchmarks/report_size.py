@@ -105,7 +105,7 @@ def make_run(folder: Path, num_snapshots: int) -> None:
                     "kd_weight": setting[1],
                 }
                 | {"device": "cpu", "dataset": "cifar10", "image_size": 32, "num_classes": 10, "init_channels": 36}
-                | {"counter": "fvcore-0.1.5 total, eval", "costs_traced": False}
+                | {"counter": "fvcore-0.1.5 total, eval", "costs_traced": False, "in_channels": 3}
             )
         overrides = dict(zip(keys, setting, strict=True)) | {"seed": seed}
         write_status(folder, trial, "finished", overrides=overrides)

@@ -34,6 +34,12 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 ANALYSIS_MAY_IMPORT = ("dnad_ray.errors", "dnad_ray.run_folder", "dnad_ray.storage", "dnad_ray.text")
 ANALYSIS_MAY_NOT = {f"dnad_ray.run_folder.{name}" for name in ("checkpoints", "genotypes", "writing")}
 ANALYSIS_OF_SPACES = {"search_spaces.errors", "search_spaces.genotype"}
+LAYOUT = "dnad_ray.run_folder.layout"
+RUN_PARTS = {
+    *("trials", "teacher", "retrained", "baselines", "measured", "genotypes", "snapshots", "checkpoints", "ray"),
+    *("config.yaml", "run.json", "history.json", "status.json", "result.json", "job.json", "place.json"),
+    *("snapshots.parquet", "front.json", "report.html", "live.html", "live.js", "mlflow.db", "tensorboard"),
+}
 HEAVY = {"fvcore", "ray", "torch", "torchvision"}  # what importing analysis must not load
 PICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
@@ -232,6 +238,23 @@ def unsafe_loads(sources: Sources) -> Iterator[str]:
                         yield f"{module}:{node.lineno} calls torch.load without weights_only=True"
 
 
+def paths_of_runs(sources: Sources) -> Iterator[str]:
+    """Only the layout writes what the parts of a path in a run folder are called."""
+    for module, text in sources.items():
+        if module == LAYOUT or module.startswith("search_spaces"):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                parts = [node.right]
+            elif isinstance(node, ast.Call) and called(node) in ("glob", "rglob", "joinpath"):
+                parts = [*node.args]
+            else:
+                continue
+            texts = [part.value for found in parts for part in ast.walk(found) if isinstance(part, ast.Constant)]
+            for name in {part for text in map(str, texts) for part in text.split("/")} & RUN_PARTS:
+                yield f"{module}:{node.lineno} writes {name!r} in a path: {LAYOUT} has a function for it"
+
+
 Check = Callable[[Sources], Iterator[str]]
 
 
@@ -243,7 +266,10 @@ def read_sources(repository: Path, *folders: str) -> dict[str, str]:
     return sources
 
 
-@pytest.mark.parametrize("check", [direction, third_parties, light_analysis, cycles, shape], ids=lambda c: c.__name__)
+PACKAGE_CHECKS: tuple[Check, ...] = (direction, third_parties, light_analysis, cycles, shape, paths_of_runs)
+
+
+@pytest.mark.parametrize("check", PACKAGE_CHECKS, ids=lambda c: c.__name__)
 def test_house_packages(check: Check, repository: Path) -> None:
     sources = read_sources(repository, *PACKAGES)
     assert {name.partition(".")[0] for name in sources} == set(PACKAGES)
@@ -321,6 +347,9 @@ VIOLATIONS: list[tuple[Check, dict[str, str]]] = [
     (cycles, {"dnad_ray.a": "import dnad_ray.b", "dnad_ray.b": "from dnad_ray import a"}),
     (cycles, {"p.a": "import p.b", "p.b": "import p.c", "p.c": "def f():\n    from p.a import x"}),
     (cycles, {"p": "from p.a import x", "p.a": "from p import x"}),
+    (paths_of_runs, {"dnad_ray.search.trial": "file = folder / 'trials' / name"}),
+    (paths_of_runs, {"dnad_ray.search.trial": "file = folder / f'{name}/status.json'"}),
+    (paths_of_runs, {"analysis.frame": "files = folder.glob('trials/*')"}),
     (shape, {"m": "__all__ = []"}),
     (shape, {"m": '"""Doc."""'}),
     (shape, {"m": '"""Doc \u00e9."""\n__all__ = []'}),
@@ -346,6 +375,7 @@ def test_house_checks_accept_what_is_allowed() -> None:
         "search_spaces.ops": '"""Doc."""\nimport torch\nfrom search_spaces.genotype import Genotype\n__all__ = []',
         "dnad_ray": '"""Doc."""\n__all__ = []',
         "dnad_ray.run_folder.reading": '"""Doc."""\nfrom search_spaces.genotype import Genotype\n__all__ = []',
+        "dnad_ray.run_folder.layout": '"""Doc."""\nfile = run / "trials"\n__all__ = []',
         "dnad_ray.run_folder.jobs": '"""Doc."""\nfrom dnad_ray.run_folder import reading\n__all__ = []',
         "dnad_ray.search": '"""Doc."""\nimport torch\nfrom search_spaces import ops\n__all__ = []',
         "dnad_ray.distill": '"""Doc."""\nimport torch\ntorch.load(path, weights_only=True)\n__all__ = []',
@@ -355,5 +385,5 @@ def test_house_checks_accept_what_is_allowed() -> None:
         "dnad_ray.cli": '"""Doc."""\ndef f():\n    from dnad_ray import on_ray\n    import analysis\n__all__ = ["f"]',
         "analysis": '"""Doc."""\nimport pandas\nfrom dnad_ray.run_folder.reading import read_run\n__all__ = []',
     }
-    checks: tuple[Check, ...] = (direction, third_parties, light_analysis, cycles, shape, unsafe_loads)
+    checks: tuple[Check, ...] = (*PACKAGE_CHECKS, unsafe_loads)
     assert [problem for check in checks for problem in check(good)] == []

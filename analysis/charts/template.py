@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
@@ -203,4 +204,4 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
 def text_of(value: object) -> str:
     """Return text that plotly shows as it is: it would read tags such as ``<b>`` in names from files."""
-    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(str(value), quote=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from analysis.objectives import Objective, minimised
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS
-from dnad_ray.storage.files import read_file, write_whole
+from dnad_ray.storage.files import read_file, write_bytes
 from dnad_ray.storage.parquet_reader import MAX_BYTES, parse_parquet_table
 from dnad_ray.storage.places import Place, address, place
 
@@ -158,12 +159,14 @@ def write_points(frame: pd.DataFrame, file: str | Place) -> Place:
         The file.
 
     Raises:
-        UserError: If the suffix is another, or the folder does not exist.
+        UserError: If the suffix is another, the folder does not exist, or the file cannot be written.
     """
     path = place(file, "points")
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet"):
         raise UserError("points", address(path), "a file that ends in .csv or .parquet")
+    if isinstance(path, Path) and not path.parent.is_dir():
+        raise UserError("points", address(path), "a file in an existing folder")
     plain = frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
     if kind == ".csv":
         content = plain.to_csv(index=False).encode()
@@ -172,9 +175,9 @@ def write_points(frame: pd.DataFrame, file: str | Place) -> Place:
         pq.write_table(pa.Table.from_pandas(plain, preserve_index=False), buffer)
         content = buffer.getvalue().to_pybytes()
     try:
-        write_whole(path, content)
+        write_bytes(path, content)
     except OSError as error:
-        raise UserError("points", address(path), f"a file in an existing folder ({error.strerror})") from error
+        raise UserError("points", address(path), f"a file that can be written ({error.strerror})") from error
     return path
 
 

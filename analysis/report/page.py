@@ -29,7 +29,7 @@ from analysis.report.summary import Summary, summarise
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS, metric
 from dnad_ray.run_folder.reading import RunContents, read_genotype
-from dnad_ray.storage.files import write_whole
+from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place
 from search_spaces.genotype import Genotype
 
@@ -72,6 +72,7 @@ def write_report(paths: Paths, out: str | Place) -> Place:
     Raises:
         RunFolderError: If no folder is given, or one is missing, holds no run or is of a newer schema.
         UserError: If ``out`` is a folder, or lies in none.
+        ResourceError: If there is no space left; what was there is there still.
 
     Warns:
         RunWarning: For each file that cannot be read; the report says so too.
@@ -80,7 +81,7 @@ def write_report(paths: Paths, out: str | Place) -> Place:
     if isinstance(file, Path) and (file.is_dir() or not file.parent.is_dir()):
         raise UserError("report", str(out), "an HTML file in an existing folder")
     runs = read_runs(paths)
-    write_whole(file, _page(runs).encode())
+    write_bytes(file, _page(runs).encode())
     return file
 
 

@@ -12,6 +12,7 @@ from analysis.charts.words import shown
 from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
+from dnad_ray.run_folder.states import TrialState
 
 __all__ = ["Pick", "Summary", "Unfinished", "summarise"]
 
@@ -24,17 +25,6 @@ _MEASURED_BY = {
     "counter": "the counter of MACs",
     "config.data.validation_share": "the share of validation images",
     "config.data.split_seed": "the validation split",
-}
-_STATES = {
-    "finished": "finished",
-    "running": "still running or interrupted",
-    "interrupted": "interrupted",
-    "pending": "not begun",
-    "paused": "paused",
-    "stopped": "stopped early",
-    "dominated": "stopped by the scheduler",
-    "failed": "failed",
-    "unknown": "without a status",
 }
 
 
@@ -99,7 +89,7 @@ def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.Data
 def _sentences(
     runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame, front: pd.DataFrame
 ) -> Iterable[str]:
-    states = Counter(_state(status) for run in runs for status in run.status.values())
+    states = Counter(status["state"] for run in runs for status in run.status.values())
     num_trials = sum(states.values())
     found = (
         f"{_count(len(frame), 'snapshot')} of {_count(frame['digest'].nunique(), 'architecture')}"
@@ -108,8 +98,7 @@ def _sentences(
     )
     yield f"{_count(len(runs), 'run')} with {_count(num_trials, 'trial')} left {found}."
     if states:
-        order = [*_STATES, *sorted(set(states) - set(_STATES))]
-        yield "Trials: " + ", ".join(f"{states[s]} {_STATES.get(s, s)}" for s in order if states[s]) + "."
+        yield "Trials: " + ", ".join(f"{states[state]} {state.words}" for state in TrialState if states[state]) + "."
     if len(front):
         yield _span(front)
         corner = reference_point(frame)
@@ -158,13 +147,8 @@ def _smallest(front: pd.DataFrame) -> Any:
 def _unfinished(runs: Sequence[RunContents]) -> Iterable[Unfinished]:
     for run in runs:
         for trial, status in run.status.items():
-            if _state(status) != "finished":
-                state = _state(status)
-                yield Unfinished(run.name, trial, _STATES.get(state, state), str(status.get("reason") or ""))
-
-
-def _state(status: dict[str, Any]) -> str:
-    return str(status.get("state", "unknown"))
+            if status["state"] is not TrialState.FINISHED:
+                yield Unfinished(run.name, trial, status["state"].words, str(status.get("reason") or ""))
 
 
 def _device_seconds(frame: pd.DataFrame, history: pd.DataFrame) -> float:

@@ -103,12 +103,13 @@ def _darts(config: RunConfig, run: Place, seed: int) -> Genotype:
     """Return the network of one-level DARTS; it is searched once per run and seed, and kept."""
     from dnad_ray.data.loading import load_data
     from dnad_ray.retrain.one_level_darts import darts_genotype
+    from dnad_ray.run_folder.layout import baseline_file
     from dnad_ray.run_folder.reading import read_genotype
     from dnad_ray.storage.digests import digest_of_data
     from dnad_ray.storage.files import write_bytes
 
     sections = config.model_dump(mode="json", include={"data", "space", "train"})
-    file = run / "baselines" / f"darts-{digest_of_data({**sections, 'seed': seed})}.json"
+    file = baseline_file(run, f"darts-{digest_of_data({**sections, 'seed': seed})}")
     if file.is_file():
         return read_genotype(file)
     click.echo(f"baselines: one-level DARTS, {config.train.epochs} epochs on the search images")

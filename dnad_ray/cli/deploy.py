@@ -92,10 +92,8 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
     from analysis import front_of, load_runs, to_records
     from dnad_ray.config.run import config_from_dict
     from dnad_ray.deploy.measure import measure as measured
-    from dnad_ray.networks.network_file import read_network
-    from dnad_ray.networks.spec import ImageShape, NetworkSpec
-    from dnad_ray.run_folder.genotypes import found_in_front
-    from dnad_ray.run_folder.jobs import job_folder, read_retrained
+    from dnad_ray.deploy.run_networks import networks_of
+    from dnad_ray.run_folder.layout import config_file, measured_folder
     from dnad_ray.run_folder.reading import is_run, read_run
     from dnad_ray.run_folder.writing import write_measurement
     from dnad_ray.runtime.devices import device_for
@@ -104,20 +102,8 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
         raise RunFolderError("RUN", address(run), "a run folder")
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ConfigError("--device", device, "auto or cpu, or cuda where torch finds a GPU")
-    config = config_from_dict(read_run(run).config, address(run / "config.yaml"))
-    rows = to_records(front_of(load_runs(run)))
-    specs: dict[tuple[NetworkSpec, ImageShape], None] = {}
-    channels = _channels(rows, run)
-    for found in found_in_front(rows, run, address(run)):
-        images = ImageShape(
-            in_channels=channels, image_size=found.image_size or 32, num_classes=found.num_classes or 10
-        )
-        width = found.init_channels or config.evaluation.init_channels
-        spec = NetworkSpec(origin="search", genotype=found.genotype, init_channels=width, stem=config.space.stem)
-        specs[spec, images] = None
-    for record in read_retrained(run)[0]:
-        trained = read_network(job_folder(run, record["job"]))
-        specs[trained.spec, trained.images] = None
+    config = config_from_dict(read_run(run).config, address(config_file(run)))
+    specs = networks_of(run, config, to_records(front_of(load_runs(run))))
     wanted = [pair for pair in specs if not digests or any(pair[0].digest.startswith(digest) for digest in digests)]
     if not wanted:
         raise RunFolderError("--digest", ", ".join(digests), ", ".join(sorted({pair[0].digest for pair in specs})))
@@ -128,36 +114,13 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
             f"{spec.model} {spec.digest} C {spec.init_channels}: {result.latency_p50:.3f} ms (p90 "
             f"{result.latency_p90:.3f}, p99 {result.latency_p99:.3f}), {result.peak_memory / 2**20:.2f} MiB"
         )
-    click.echo(f"measured: {len(wanted)} networks in {address(run / 'measured')}")
-
-
-def _channels(rows: list[dict[str, Any]], run: Place) -> int:
-    """Return the channels of a run's images, which no snapshot says, but the cost of each does."""
-    from dnad_ray.config.run import config_from_dict
-    from dnad_ray.costs.table import costs_of
-    from dnad_ray.run_folder.reading import read_genotype, read_run
-    from search_spaces.shape import NetworkShape
-
-    stem = config_from_dict(read_run(run).config).space.stem
-    for row in rows[:1]:
-        genotype = read_genotype(run, row["digest"])
-        for channels in (1, 3):
-            shape = NetworkShape(
-                in_channels=channels,
-                image_size=row["image_size"],
-                num_classes=row["num_classes"],
-                init_channels=row["init_channels"],
-                stem=stem,
-            )
-            if costs_of(genotype, shape).macs == row["macs"]:
-                return channels
-    raise RunFolderError("RUN", address(run), "a run with a front whose costs can be counted again")
+    click.echo(f"measured: {len(wanted)} networks in {address(measured_folder(run))}")
 
 
 def trained_network(source: Place, digest: str | None = None, job: str | None = None) -> TrainedNetwork:
     """Return the network of a job's folder, or the one of a run that is asked for, or its most accurate one."""
     from dnad_ray.networks.network_file import DESCRIPTION, read_network
-    from dnad_ray.run_folder.jobs import job_folder
+    from dnad_ray.run_folder.layout import job_folder
     from dnad_ray.run_folder.reading import is_run
 
     if (source / DESCRIPTION).is_file():

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray.cli.messages import to_place
+from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.storage.places import Place, address
 from dnad_ray.text import printable
@@ -51,7 +52,7 @@ def report(folders: tuple[Place, ...], out: Place | None) -> None:
     """Write one self-contained HTML report about one or more run folders."""
     from analysis import write_report
 
-    default = folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
+    default = report_file(folders[0]) if len(folders) == 1 else Path("report.html")
     click.echo(f"report: {address(write_report(folders, out or default))}")
 
 

@@ -162,13 +162,14 @@ def run_config_of(folder: Place | None, options: dict[str, Any]) -> RunConfig:
     """
     from dnad_ray.config.run import RunConfig, config_from_dict, parse_assignment, with_overrides
     from dnad_ray.data.loading import resolve_data_argument
+    from dnad_ray.run_folder.layout import config_file
     from dnad_ray.run_folder.reading import read_run
 
     if folder is not None:
         contents = read_run(folder)
         if not contents.config:
             raise RunFolderError("run folder", address(folder), "a run whose config.yaml can be read")
-        config = config_from_dict(contents.config, address(folder / "config.yaml"))
+        config = config_from_dict(contents.config, address(config_file(folder)))
     elif options["data"] is None:
         raise ConfigError("--data", None, "the images to train on, for a genotype that is in no run folder")
     else:
@@ -196,6 +197,8 @@ def carry_out(
     from dnad_ray.retrain.data import load_retrain_images
     from dnad_ray.retrain.jobs import unfinished_jobs
     from dnad_ray.run_folder.jobs import read_job_status, read_retrained
+    from dnad_ray.run_folder.layout import retrained_folder
+    from dnad_ray.run_folder.states import TrialState
     from dnad_ray.run_folder.writing import create_run
     from dnad_ray.runtime.budget import Budget
     from dnad_ray.runtime.stopping import StopSignals, first_of
@@ -271,12 +274,16 @@ def carry_out(
         warnings.warn(problem, stacklevel=1)
     _print([record for record in records if record["job"] in names], console)
     states = {job.name: read_job_status(folder, job.name) for job in jobs}
-    left = [name for name, status in states.items() if status["state"] not in ("finished", "stopped")]
+    left = [name for name, status in states.items() if not status["state"].is_finished]
     again = shlex.join(["dnad-ray", *sys.argv[1:]])
     if signals.signum is not None and left:
         fail(f"interrupted; to continue: {again}", 128 + signals.signum)
-    failed = [name for name in left if states[name]["state"] == "failed"] or (left if not budget.is_spent() else [])
-    diverged = [f"{name}: {status['reason']}" for name, status in states.items() if status["state"] == "stopped"]
+    failed = [name for name in left if states[name]["state"] is TrialState.FAILED] or (
+        left if not budget.is_spent() else []
+    )
+    diverged = [
+        f"{name}: {status['reason']}" for name, status in states.items() if status["state"] is TrialState.STOPPED
+    ]
     if failed or diverged:
         reasons = sorted({str(states[name].get("reason", "no reason recorded")) for name in failed})
         raise IncompleteRunError(
@@ -286,7 +293,7 @@ def carry_out(
     if left:
         click.echo(f"the time budget is spent; {len(left)} of {len(jobs)} jobs are open; to continue: {again}")
     else:
-        click.echo(f"retrained: {len(names)} networks in {address(folder / 'retrained')}")
+        click.echo(f"retrained: {len(names)} networks in {address(retrained_folder(folder))}")
 
 
 @contextlib.contextmanager
@@ -318,18 +325,19 @@ def _one_by_one(
 def _standing(jobs: list[Job], folder: Place) -> list[str]:
     """Return a line for each job that runs, and how many wait."""
     from dnad_ray.run_folder.jobs import read_job_history, read_job_status
+    from dnad_ray.run_folder.states import TrialState
 
     states = {job.name: read_job_status(folder, job.name)["state"] for job in jobs}
     lines = []
     for job in jobs:
         history = read_job_history(folder, job.name)
-        if states[job.name] == "running" and history:
+        if states[job.name] is TrialState.RUNNING and history:
             epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
             lines.append(
                 f"{job.spec.model} {job.spec.digest} seed {job.seed}: epoch {epoch} of {job.config.epochs}, "
                 f"training loss {loss:.4f}, accuracy {share:.2%}"
             )
-    waiting = sum(state == "unknown" for state in states.values())
+    waiting = sum(state is TrialState.UNKNOWN for state in states.values())
     return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 
 
@@ -363,11 +371,12 @@ def _teacher(folder: Place, request: Request) -> Any:
     if not request.config.kd_weight:
         return None
     from dnad_ray.distill.teacher import read_teacher
+    from dnad_ray.run_folder.layout import teacher_folder
 
-    file = read_teacher(folder / "teacher") if _is_run(folder) else None
+    file = read_teacher(teacher_folder(folder)) if _is_run(folder) else None
     if file is None:
         raise ConfigError(
-            "--set kd_weight", request.config.kd_weight, f"0; there is no teacher in {address(folder / 'teacher')}"
+            "--set kd_weight", request.config.kd_weight, f"0; there is no teacher in {address(teacher_folder(folder))}"
         )
     return file
 

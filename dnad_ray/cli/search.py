@@ -21,6 +21,7 @@ from dnad_ray.cli.front import print_front
 from dnad_ray.cli.messages import fail, to_place
 from dnad_ray.cli.options import configured
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, ResourceError
+from dnad_ray.run_folder.layout import front_file, report_file, table_file, trials_folder
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.storage.places import Place, address
@@ -221,7 +222,7 @@ def _carry_out(
                     work(data, make, folder, board, signals)
                 except (DnadRayError, KeyboardInterrupt) as error:
                     problem = error
-                    if not (folder / "trials").exists() and isinstance(error, DnadRayError):
+                    if not trials_folder(folder).exists() and isinstance(error, DnadRayError):
                         board.end("failed", {"reason": str(error)})
                         raise
         words = ""
@@ -291,10 +292,10 @@ def _leave_results(folder: Place) -> tuple[pd.DataFrame, dict[str, Place]]:
     frame = load_runs(folder)
     chosen = front_of(frame)
     # Only what was recorded, and the error that was weighed: no path of the machine that ran it.
-    write_json(folder / "front.json", to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]))
-    paths = {"run": folder, "snapshots": folder / "snapshots.parquet", "front": folder / "front.json"}
+    write_json(front_file(folder), to_records(chosen[[*SNAPSHOT_COLUMNS, "error"]]))
+    paths = {"run": folder, "snapshots": table_file(folder), "front": front_file(folder)}
     if len(frame):
-        paths["report"] = write_report(folder, folder / "report.html")
+        paths["report"] = write_report(folder, report_file(folder))
     return chosen, paths
 
 

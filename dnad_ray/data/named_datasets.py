@@ -47,10 +47,12 @@ class NamedDataset:
     Attributes:
         read: Called as (config, whether for training) to read one part.
         augmentation: What suits the images in their own size.
+        channels: Channels of the images.
     """
 
     read: Callable[[DataConfig, bool], NamedSplit]
     augmentation: Augmentation
+    channels: int = 3
 
 
 def _read_digits(config: DataConfig, training: bool) -> NamedSplit:
@@ -99,7 +101,7 @@ def _as_split(dataset: Any) -> NamedSplit:
 
 NAMED_DATASETS: Mapping[str, NamedDataset] = MappingProxyType(
     {
-        "digits": NamedDataset(read=_read_digits, augmentation=Augmentation(pad=1)),
+        "digits": NamedDataset(read=_read_digits, augmentation=Augmentation(pad=1), channels=1),
         "cifar10": NamedDataset(
             read=partial(_read_torchvision, class_name="CIFAR10"), augmentation=Augmentation(pad=4, flip=True)
         ),
@@ -110,7 +112,9 @@ NAMED_DATASETS: Mapping[str, NamedDataset] = MappingProxyType(
             read=partial(_read_torchvision, class_name="SVHN", by_split=True), augmentation=Augmentation(pad=4)
         ),
         "fashion_mnist": NamedDataset(
-            read=partial(_read_torchvision, class_name="FashionMNIST"), augmentation=Augmentation(pad=2, flip=True)
+            read=partial(_read_torchvision, class_name="FashionMNIST"),
+            augmentation=Augmentation(pad=2, flip=True),
+            channels=1,
         ),
     }
 )

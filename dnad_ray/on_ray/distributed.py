@@ -29,7 +29,8 @@ from dnad_ray.distill.teacher import TeacherFile, load_teacher
 from dnad_ray.on_ray.reports import metrics_of
 from dnad_ray.on_ray.resources import Allotment
 from dnad_ray.on_ray.trainable import stop_check
-from dnad_ray.run_folder.checkpoints import CheckpointKeeper, checkpoints_of
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper
+from dnad_ray.run_folder.layout import checkpoints_folder, placement_file, ray_folder
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.budget import time_check
 from dnad_ray.runtime.devices import device_for, limit_memory
@@ -49,7 +50,6 @@ WAITING_ROOM = [{"memory": 1.0}]
 
 _POLL_SECONDS = "0.2"  # Train's own two seconds between looks at its processes would hold up every report
 
-_PLACE = "place.json"
 _LARGEST_PLACE = 1_000
 
 Shared = list["ray.ObjectRef[Any]"]
@@ -127,7 +127,7 @@ def trainer_of(
         run_config=ray.train.RunConfig(
             # A name of its own each time: under the same one, Train would look for a state of its own to restore.
             name=f"{name}-{uuid4().hex[:8]}",
-            **_train_storage(run / "ray" / "train"),
+            **_train_storage(ray_folder(run) / "train"),
             callbacks=list(callbacks),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
@@ -141,7 +141,7 @@ def _search_part(config: dict[str, Any]) -> None:
     run_folder, ranks = place(config["folder"]), ranks_here()
     group = get_current_placement_group()
     if ranks.is_first and group is not None:
-        write_json(run_folder / "trials" / spec.name / _PLACE, {"placement_group": group.id.hex()})
+        write_json(placement_file(run_folder, spec.name), {"placement_group": group.id.hex()})
     torch.set_num_threads(allotment.threads)
     seed_all(spec.config.seed)
     data, teacher_file = cast("tuple[ImageData, TeacherFile | None]", ray.get(config["shared"]))
@@ -150,7 +150,7 @@ def _search_part(config: dict[str, Any]) -> None:
         torch.cuda.set_device(get_device())  # Train shows each process all GPUs of the trial on the node
     limit_memory(device, allotment.gpus)
     teacher = None if teacher_file is None else load_teacher(teacher_file, device)
-    checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name))
+    checkpoints = CheckpointKeeper(checkpoints_folder(run_folder, spec.name))
     saved = share_state(ranks, checkpoints.newest() if ranks.is_first else None, device)
     stop = SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
@@ -220,9 +220,9 @@ class PlacementCleaner(tune.Callback):
         self._clean(trial)
 
     def _clean(self, trial: Any) -> None:
-        file = self._folder / "trials" / trial.config["trial"] / _PLACE
+        file = placement_file(self._folder, trial.config["trial"])
         # What goes wrong here must not end the experiment; a group that is gone already is no mistake at all.
         with contextlib.suppress(Exception):
-            number = parse_json(read_file(file, _LARGEST_PLACE), _PLACE)["placement_group"]
+            number = parse_json(read_file(file, _LARGEST_PLACE), file.name)["placement_group"]
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(number))))
             file.unlink()

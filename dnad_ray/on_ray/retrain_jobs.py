@@ -21,12 +21,13 @@ from dnad_ray.on_ray.resources import Allotment
 from dnad_ray.on_ray.trainable import stop_check
 from dnad_ray.retrain.data import RetrainImages
 from dnad_ray.retrain.jobs import Job, run_job
-from dnad_ray.run_folder.jobs import job_folder, read_job_status
+from dnad_ray.run_folder.jobs import read_job_status
+from dnad_ray.run_folder.states import TrialState
+from dnad_ray.run_folder.writing import write_job_status
 from dnad_ray.runtime.devices import device_for, limit_memory
 from dnad_ray.runtime.processes import ranks_here
 from dnad_ray.runtime.random_states import seed_all
 from dnad_ray.runtime.stopping import StopCheck
-from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import Place, address, place
 
 __all__ = ["run_jobs"]
@@ -95,9 +96,9 @@ def run_jobs(
         for reference in done:
             job = waiting.pop(reference)
             try:
-                state = str(ray.get(reference))
+                state = TrialState(ray.get(reference))
             except RayError as error:
-                state = "failed"
+                state = TrialState.FAILED
                 _note_failure(run, job, error)
             ended(job, state)
         idle()
@@ -106,7 +107,7 @@ def run_jobs(
             mailbox.ask_to_stop.remote(request)
 
 
-def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends: _Ends) -> str:
+def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends: _Ends) -> TrialState:
     """Train one job in a Ray task."""
     torch.set_num_threads(allotment.threads)
     seed_all(job.seed)
@@ -160,4 +161,4 @@ def _note_failure(run: Place, job: Job, error: BaseException) -> None:
     """Write down why a job failed; the job itself could not."""
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else one_line(error)
     with contextlib.suppress(OSError):
-        write_json(job_folder(run, job.name) / "status.json", {"state": "failed", "reason": reason[:500]})
+        write_job_status(run, job.name, TrialState.FAILED, reason=reason[:500])

@@ -7,6 +7,7 @@ from typing import Any, final
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from dnad_ray.run_folder.reading import read_status
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.storage.places import Place
 from dnad_ray.trials.dominance import Trajectories
@@ -43,7 +44,6 @@ class ParetoScheduler(FIFOScheduler):
         details = {
             key: value for key, value in read_status(self._folder, name).items() if key not in ("state", "reason")
         }
-        write_status(
-            self._folder, name, "dominated", **details, reason=str(verdict), device_seconds=result["device_seconds"]
-        )
+        details |= {"reason": str(verdict), "device_seconds": result["device_seconds"]}
+        write_status(self._folder, name, TrialState.DOMINATED, **details)
         return str(TrialScheduler.STOP)

@@ -28,7 +28,9 @@ from dnad_ray.on_ray.teacher_thread import TeacherThread
 from dnad_ray.on_ray.trainable import tune_trial
 from dnad_ray.on_ray.trial_source import Sampler, TrialSource
 from dnad_ray.on_ray.watcher import BoardCallback
+from dnad_ray.run_folder.layout import ray_folder
 from dnad_ray.run_folder.reading import read_run, read_status
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.stopping import StopCheck, first_of
@@ -120,8 +122,8 @@ def run_sweep(
     )
     ending = SweepStop(first_of(stop, teacher_thread.request), mailbox)
     limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
-    attempt = f"attempt-{1 + len(list((folder / 'ray').glob('attempt-*')))}"
-    with teacher_thread, _tune_storage(folder / "ray", attempt) as storage:
+    attempt = f"attempt-{1 + len(list(ray_folder(folder).glob('attempt-*')))}"
+    with teacher_thread, _tune_storage(ray_folder(folder), attempt) as storage:
         tuner = tune.Tuner(
             _trainable(config, data, folder, allotment, mailbox=mailbox, deadline=budget.deadline),
             tune_config=tune.TuneConfig(
@@ -212,4 +214,4 @@ def _note_failure(folder: Place, result: Any) -> None:
         name = result.config["trial"]
         reason = str(result.error).strip().splitlines()[-1]
         details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
-        write_status(folder, name, "failed", reason=reason, **details)
+        write_status(folder, name, TrialState.FAILED, reason=reason, **details)

@@ -16,7 +16,8 @@ from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import Teacher, TeacherFile, load_teacher
 from dnad_ray.on_ray.mailbox import RemoteStop
 from dnad_ray.on_ray.reports import TrialReporter
-from dnad_ray.run_folder.checkpoints import CheckpointKeeper, checkpoints_of
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper
+from dnad_ray.run_folder.layout import checkpoints_folder
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.budget import time_check
 from dnad_ray.runtime.devices import device_for, limit_memory
@@ -74,7 +75,7 @@ def tune_trial(
     # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
     ended: dict[str, Any] = {}
     with BackgroundWriter() as writer:
-        checkpoints = CheckpointKeeper(checkpoints_of(run_folder, spec.name), writer.settle)
+        checkpoints = CheckpointKeeper(checkpoints_folder(run_folder, spec.name), writer.settle)
 
         def report(metrics: dict[str, Any]) -> None:
             writer.settle()  # nobody hears of what is not in the run folder

@@ -10,8 +10,8 @@ from ray import tune
 
 from dnad_ray.on_ray.reports import records_in
 from dnad_ray.run_folder.reading import read_status
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.storage.places import Place
-from dnad_ray.trials.spec import DONE
 from dnad_ray.watch.board import Board
 
 __all__ = ["BoardCallback"]
@@ -67,9 +67,9 @@ class BoardCallback(tune.Callback):
             if self._waiting is not None:
                 return  # it never began
             status = read_status(self._folder, name)
-            is_told = status["state"] in {*DONE, "interrupted", "paused"}
             # A trial that ends without saying how did not come to its end; so says `conclude`, too.
-            self._board.trial_ended(name, status["state"] if is_told else "failed", status.get("reason"))
+            state = status["state"] if status["state"].is_over else TrialState.FAILED
+            self._board.trial_ended(name, state, status.get("reason"))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a worker failed."""
@@ -81,4 +81,4 @@ class BoardCallback(tune.Callback):
         with contextlib.suppress(Exception):
             name = trial.config["trial"]
             self._board.say(f"{name}: failed too often ({trial.path}/error.txt)")
-            self._board.trial_ended(name, "failed", f"failed too often ({trial.path}/error.txt)")
+            self._board.trial_ended(name, TrialState.FAILED, f"failed too often ({trial.path}/error.txt)")

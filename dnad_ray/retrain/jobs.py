@@ -17,19 +17,18 @@ from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of
 from dnad_ray.retrain.data import RetrainImages
 from dnad_ray.retrain.state import RetrainState, train
 from dnad_ray.run_folder.checkpoints import keep_checkpoint, load_newest
-from dnad_ray.run_folder.jobs import job_folder, read_job_status
+from dnad_ray.run_folder.jobs import read_job_status
+from dnad_ray.run_folder.layout import job_checkpoints_folder, job_file, job_folder, job_history_file
 from dnad_ray.run_folder.records import Retrained
-from dnad_ray.run_folder.writing import write_result
+from dnad_ray.run_folder.states import TrialState
+from dnad_ray.run_folder.writing import write_job_status, write_result
 from dnad_ray.runtime.processes import ALONE, Ranks, share_state
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import Place
 
-__all__ = ["ENDED", "Job", "job_of", "run_job", "unfinished_jobs"]
-
-ENDED = frozenset({"finished", "stopped"})
-"""States that a second command leaves alone: at its end, or a loss that would diverge again."""
+__all__ = ["Job", "job_of", "run_job", "unfinished_jobs"]
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -105,7 +104,7 @@ def job_of(
 
 def unfinished_jobs(jobs: list[Job], run: Place) -> list[Job]:
     """Return the jobs that are not at their end."""
-    return [job for job in jobs if read_job_status(run, job.name)["state"] not in ENDED]
+    return [job for job in jobs if not read_job_status(run, job.name)["state"].is_finished]
 
 
 def run_job(
@@ -117,7 +116,7 @@ def run_job(
     stop: StopCheck | None = None,
     ranks: Ranks = ALONE,
     report: Report | None = None,
-) -> str:
+) -> TrialState:
     """Train a job from where it stands, measure it once, and write its record.
 
     Args:
@@ -132,61 +131,59 @@ def run_job(
     Returns:
         The state that its status says.
     """
-    folder = job_folder(run, job.name)
+    checkpoints = job_checkpoints_folder(run, job.name)
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
-    saved = share_state(
-        ranks, load_newest((folder / "checkpoints").glob("*")) if ranks.is_first else None, state.device
-    )
+    saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, state.device)
     if saved is not None:
         state.load_state_dict(saved)
     elif job.inherited:
         state.inherit(job.inherited)
     if not ranks.is_first:
         return _follow(state, stop)
-    write_json(folder / "job.json", job.to_dict())
+    write_json(job_file(run, job.name), job.to_dict())
     facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
-    _write_status(run, job, "running", **facts)
+    write_job_status(run, job.name, TrialState.RUNNING, **facts)
     saved_at = time.monotonic()
 
     def check() -> StopRequest | None:
         """Asked before each step, when the state is complete: an epoch may take an hour."""
         nonlocal saved_at
         if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+            keep_checkpoint(checkpoints, state.state_dict(), state.step)
             saved_at = time.monotonic()
         return None if stop is None else stop()
 
     try:
         for event in train(state, check):
             if isinstance(event, StopRequest):
-                keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
-                _write_status(run, job, event.state, reason=event.reason, step=state.step, **facts)
-                return event.state
-            write_json(folder / "history.json", state.history)
+                keep_checkpoint(checkpoints, state.state_dict(), state.step)
+                write_job_status(run, job.name, event.state, reason=event.reason, step=state.step, **facts)
+                return TrialState(event.state)
+            write_json(job_history_file(run, job.name), state.history)
             if report is not None:
                 report(job.name, event)
             if state.is_finished:
-                keep_checkpoint(folder / "checkpoints", state.state_dict(), state.step)
+                keep_checkpoint(checkpoints, state.state_dict(), state.step)
     except NonFiniteLossError as error:
-        _write_status(run, job, "stopped", reason=str(error), **facts)
-        return "stopped"
+        write_job_status(run, job.name, TrialState.STOPPED, reason=str(error), **facts)
+        return TrialState.STOPPED
     record = _record(job, state, images, run)
-    write_network(folder, state.trained(), job.spec, images.data, record.to_dict())
+    write_network(job_folder(run, job.name), state.trained(), job.spec, images.data, record.to_dict())
     write_result(run, record)
-    _write_status(run, job, "finished", **facts)
-    return "finished"
+    write_job_status(run, job.name, TrialState.FINISHED, **facts)
+    return TrialState.FINISHED
 
 
-def _follow(state: RetrainState, stop: StopCheck | None) -> str:
+def _follow(state: RetrainState, stop: StopCheck | None) -> TrialState:
     """Take part in what the first process does, and write nothing."""
     try:
         for event in train(state, stop):
             if isinstance(event, StopRequest):
-                return event.state
+                return TrialState(event.state)
     except NonFiniteLossError:
-        return "stopped"
+        return TrialState.STOPPED
     state.measure()
-    return "finished"
+    return TrialState.FINISHED
 
 
 def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) -> Retrained:
@@ -227,7 +224,3 @@ def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) ->
         device=state.device.type,
         device_seconds=state.device_seconds,
     )
-
-
-def _write_status(run: Place, job: Job, state: str, **details: Any) -> None:
-    write_json(job_folder(run, job.name) / "status.json", {"state": state, **details})

@@ -22,7 +22,6 @@ from search_spaces.json_reader import parse_json
 
 __all__ = [
     "CheckpointKeeper",
-    "checkpoints_of",
     "keep_checkpoint",
     "load_newest",
     "prune_checkpoints",
@@ -48,7 +47,7 @@ class CheckpointKeeper:
     snapshots come faster than a hundred times what it takes to write one, or within seconds, most of them do without.
 
     Args:
-        checkpoints: The folder that :func:`checkpoints_of` names.
+        checkpoints: The folder that :func:`dnad_ray.run_folder.layout.checkpoints_folder` names.
         settle: Called before each checkpoint; returns when all that an attempt from there will not write again stands.
     """
 
@@ -85,11 +84,6 @@ class CheckpointKeeper:
         keep_checkpoint(self._checkpoints, state(), step)
         self._last = time.monotonic()
         self._cost = self._last - began
-
-
-def checkpoints_of(folder: Place, trial: str) -> Place:
-    """Return the folder of a trial's checkpoints in the run folder; each is named by its step."""
-    return folder / "trials" / trial / "checkpoints"
 
 
 def keep_checkpoint(checkpoints: Place, state: dict[str, Any], step: int) -> None:

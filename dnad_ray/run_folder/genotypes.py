@@ -15,7 +15,7 @@ from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
 from search_spaces.json_reader import parse_json
 from search_spaces.published import published, published_named
 
-__all__ = ["NamedGenotype", "found_in_file", "found_in_front", "genotype_from_file", "read_any_genotype"]
+__all__ = ["NamedGenotype", "found_in_file", "found_in_front", "read_any_genotype"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class NamedGenotype:
         init_channels: Width at which the front counted it, None for a file.
         image_size: Side of the images that the front counted it for, None for a file.
         num_classes: Classes of the search, None for a file.
+        in_channels: Channels of its images, None for a file, and for a front of a version that did not say.
         trial: The trial that recorded it, empty for a file.
         step: The step at which it did.
     """
@@ -39,22 +40,9 @@ class NamedGenotype:
     init_channels: int | None = None
     image_size: int | None = None
     num_classes: int | None = None
+    in_channels: int | None = None
     trial: str = ""
     step: int = 0
-
-
-def genotype_from_file(path: Place, num_cells: int | None = None) -> Genotype:
-    """Read a genotype that a user names, in any form: the one function through which all commands do.
-
-    Args:
-        path: A file, or the name of a shipped network.
-        num_cells: Cells of a network whose form does not say how many; None takes what is usual on CIFAR.
-
-    Raises:
-        GenotypeError: If the file holds none.
-        RunFolderError: If there is no such file.
-    """
-    return read_any_genotype(path, num_cells)
 
 
 def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenotype]:
@@ -62,7 +50,7 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenoty
 
     Args:
         path: The file, or the name of a shipped network.
-        num_cells: As for :func:`genotype_from_file`.
+        num_cells: As for :func:`read_any_genotype`.
 
     Raises:
         UserError: If it is neither.
@@ -72,7 +60,7 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenoty
     except FileNotFoundError:
         try:
             return [
-                NamedGenotype(genotype_from_file(path, num_cells), "genotype")
+                NamedGenotype(read_any_genotype(path, num_cells), "genotype")
             ]  # it may be the name of a shipped one
         except RunFolderError:
             allowed = "a run folder, a front.json, a genotype file, or a name that `dnad-ray published` lists"
@@ -81,7 +69,7 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenoty
         raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype file") from error
     if content.lstrip()[:1] == b"[":
         return found_in_front(parse_json(content, address(path)), path.parent, address(path))
-    return [NamedGenotype(genotype_from_file(path, num_cells), "genotype")]
+    return [NamedGenotype(read_any_genotype(path, num_cells), "genotype")]
 
 
 def found_in_front(records: list[Any], folder: Place, origin: str) -> list[NamedGenotype]:
@@ -123,12 +111,12 @@ def _found(digest: str, record: dict[str, Any], folder: Place, origin: str) -> N
             f"{origin}, whose network {digest} has no genotype ({one_line(error)[:200]})",
             "a front.json in its run folder, with genotypes/<digest>.json beside it",
         ) from error
-    numbers = {name: record.get(name) for name in ("init_channels", "image_size", "num_classes")}
+    numbers = {name: record.get(name) for name in ("init_channels", "image_size", "num_classes", "in_channels")}
     return NamedGenotype(
         genotype,
         "search",
         proxy_accuracy=None if record.get("proxy_accuracy") is None else _number(record["proxy_accuracy"]),
-        **{name: value if isinstance(value, int) else None for name, value in numbers.items()},
+        **{name: value if isinstance(value, int) and value > 0 else None for name, value in numbers.items()},
         trial=str(record.get("trial", "")),
         step=int(_number(record.get("step", 0))),
     )

@@ -1,14 +1,4 @@
-"""The part of a run folder that holds retrained networks and measurements: where things are, and how they are read.
-
-Layout below the run folder::
-
-    retrained/<job>/job.json             what is trained, complete; written first
-    retrained/<job>/history.json         one entry per epoch
-    retrained/<job>/status.json          its state and why
-    retrained/<job>/checkpoints/<step>/  the newest two states, to continue from
-    retrained/<job>/weights.safetensors, network.json   the trained network
-    retrained/<job>/result.json          the record; it is there when the job is at its end
-    measured/<name>.json                 latency and memory of one network on one machine
+"""Reading the part of a run folder that holds retrained networks and measurements.
 
 No torch and no Ray in here: reports read it.
 """
@@ -20,21 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from dnad_ray.errors import UserError, one_line
-from dnad_ray.run_folder.layout import SAFE_NAME
+from dnad_ray.run_folder.layout import SAFE_NAME, job_history_file, job_status_file, measured_files, result_files
+from dnad_ray.run_folder.reading import read_json, status_in
 from dnad_ray.run_folder.records import Measurement, Retrained
 from dnad_ray.storage.files import is_inside, read_file
 from dnad_ray.storage.places import Place, place
 from search_spaces.json_reader import parse_json
 
-__all__ = ["job_folder", "read_job_history", "read_job_status", "read_measurements", "read_retrained"]
+__all__ = ["read_job_history", "read_job_status", "read_measurements", "read_retrained"]
 
 _MAX_BYTES = 2**20
 _LONGEST_TEXT = 1_000
-
-
-def job_folder(run: Place, job: str) -> Place:
-    """Return the folder of a job."""
-    return run / "retrained" / job
 
 
 def read_retrained(run: str | Place) -> tuple[list[dict[str, Any]], list[str]]:
@@ -47,37 +33,30 @@ def read_retrained(run: str | Place) -> tuple[list[dict[str, Any]], list[str]]:
         Plain data with the keys of :data:`dnad_ray.run_folder.records.RETRAINED_COLUMNS`, ordered by job.
     """
     folder = place(run)
-    return _read(folder, "retrained/*/result.json", lambda data: Retrained.from_dict(data).to_dict())
+    return _read(folder, result_files(folder), lambda data: Retrained.from_dict(data).to_dict())
 
 
 def read_measurements(run: str | Place) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the measurements of a run folder as :func:`read_retrained` does its records."""
-    return _read(place(run), "measured/*.json", lambda data: Measurement.from_dict(data).to_dict())
+    folder = place(run)
+    return _read(folder, measured_files(folder), lambda data: Measurement.from_dict(data).to_dict())
 
 
 def read_job_status(run: Place, job: str) -> dict[str, Any]:
-    """Return the status of a job, ``{"state": "unknown"}`` where none was written yet."""
-    try:
-        data = parse_json(read_file(job_folder(run, job) / "status.json", _MAX_BYTES), "status.json")
-    except (OSError, UserError):
-        return {"state": "unknown"}
-    return {"state": "unknown"} | data if isinstance(data, dict) else {"state": "unknown"}
+    """Return the status of a job as :func:`dnad_ray.run_folder.reading.read_status` does that of a trial."""
+    return status_in(job_status_file(run, job), [])
 
 
 def read_job_history(run: Place, job: str) -> list[dict[str, Any]]:
     """Return the entries of a job's epochs so far, none where none was written yet."""
-    try:
-        data = parse_json(read_file(job_folder(run, job) / "history.json", _MAX_BYTES), "history.json")
-    except (OSError, UserError):
-        return []
-    return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    entries: list[Any] = read_json(job_history_file(run, job), list, [], [])
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _read(
-    folder: Place, pattern: str, parse: Callable[[dict[str, Any]], dict[str, Any]]
+    folder: Place, files: list[Place], parse: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     records, problems = [], []
-    files: list[Place] = [*folder.glob(pattern)]
     for file in sorted(files, key=lambda path: (path.parent.name, path.name)):
         # The folder may be somebody else's: no links out of it, no names that are none, no numbers that are none.
         if not is_inside(file, folder) or not SAFE_NAME.fullmatch(file.parent.name):

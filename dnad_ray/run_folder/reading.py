@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dnad_ray.errors import RunFolderError, UserError, one_line
-from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, SAFE_NAME, checked_name
+from dnad_ray.run_folder.layout import (
+    MARKER_KIND,
+    RUN_SCHEMA,
+    config_file,
+    genotype_file,
+    history_file,
+    is_safe_name,
+    marker_file,
+    snapshot_files,
+    snapshots_folder,
+    status_file,
+    table_file,
+    trial_entries,
+)
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, checked_record, merge, parse_snapshots
+from dnad_ray.run_folder.states import state_of
 from dnad_ray.storage import parquet_reader, yaml_reader
 from dnad_ray.storage.files import is_inside, read_file
 from dnad_ray.storage.places import Place, address, place, reached
@@ -29,8 +42,10 @@ __all__ = [
     "list_trials",
     "read_final_step",
     "read_genotype",
+    "read_json",
     "read_run",
     "read_status",
+    "status_in",
 ]
 
 _LARGEST_MARKER = 100_000
@@ -48,7 +63,8 @@ class RunContents:
         table: One row per snapshot (columns as ``SNAPSHOT_COLUMNS``), ordered by trial and step;
             one per (trial, step).
         history: For each trial its epoch reports, in order.
-        status: For each trial ``{"state": ..., "reason": ..., ...}``.
+        status: For each trial ``{"state": ..., "reason": ..., ...}``; the state is a member of
+            :class:`dnad_ray.run_folder.states.TrialState`.
         problems: One sentence for each file that could not be read.
     """
 
@@ -69,7 +85,7 @@ class RunContents:
 
 def is_run(path: Place) -> bool:
     """Whether ``path`` is a folder that :func:`create_run` made."""
-    return (path / "run.json").is_file()
+    return marker_file(path).is_file()
 
 
 def read_run(path: str | Place) -> RunContents:
@@ -82,26 +98,26 @@ def read_run(path: str | Place) -> RunContents:
     marker = _read_marker(folder)
     problems: list[str] = []
     try:
-        config = parse_yaml(read_file(folder / "config.yaml", yaml_reader.MAX_BYTES), "config.yaml")
+        config = parse_yaml(read_file(config_file(folder), yaml_reader.MAX_BYTES), "config.yaml")
     except (OSError, UserError) as error:
         problems.append(f"config.yaml cannot be read: {one_line(error)}")
         config = {}
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
     stored = _read_parquet(folder, problems)
-    table = folder / "snapshots.parquet"
+    table = table_file(folder)
     made = table.stat().st_mtime_ns if isinstance(table, Path) and table.is_file() else 0
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for trial in _trial_folders(folder, problems):
         steps = _steps_of(stored, trial.name)
-        for file in _sorted(trial.glob("snapshots/*.json")):
+        for file in snapshot_files(folder, trial.name):
             if file.stem.isdecimal() and int(file.stem) in steps and _is_older(file, made):
                 continue  # the table was made of it
             row = _read_snapshot(file, problems)
             if row is not None:
                 rows[(row["trial"], row["step"])] = row
-        history[trial.name] = _read_json(trial / "history.json", list, [], problems)
-        status[trial.name] = {"state": "unknown"} | _read_json(trial / "status.json", dict, {}, problems)
+        history[trial.name] = read_json(history_file(folder, trial.name), list, [], problems)
+        status[trial.name] = status_in(status_file(folder, trial.name), problems)
     return RunContents(
         path=folder,
         name=str(marker.get("name", folder.name))[:_LONGEST_NAME],
@@ -114,19 +130,18 @@ def read_run(path: str | Place) -> RunContents:
 
 
 def read_status(folder: Place, trial: str) -> dict[str, Any]:
-    """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
-    status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
-    return {"state": "unknown"} | status
+    """Return the status of a trial; its ``state`` is a member of ``TrialState``, UNKNOWN where none was written yet."""
+    return status_in(status_file(folder, trial), [])
 
 
 def list_trials(folder: Place) -> list[str]:
     """Return the names of the trials that a run folder knows of, sorted; none where there is no such folder."""
-    return sorted(path.name for path in folder.glob("trials/*") if path.is_dir())
+    return sorted(path.name for path in trial_entries(folder) if is_safe_name(path.name) and path.is_dir())
 
 
 def read_final_step(folder: Place, trial: str) -> int | None:
     """Return the step of the final snapshot of a trial, None where it has none."""
-    for file in _sorted(folder.glob(f"trials/{trial}/snapshots/*.json"))[-1:]:
+    for file in snapshot_files(folder, trial)[-1:]:
         row = _read_snapshot(file, [])
         if row is not None and row["kind"] == "final":
             return int(row["step"])
@@ -141,7 +156,7 @@ def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
         RunFolderError: If there is no such file.
     """
     root = place(path, "genotype")
-    file = root if digest is None else root / "genotypes" / f"{checked_name(digest, 'digest')}.json"
+    file = root if digest is None else genotype_file(root, digest)
     try:
         content = read_file(file, MAX_GENOTYPE_BYTES, follow_links=digest is None)
     except OSError as error:
@@ -152,15 +167,11 @@ def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
     return found
 
 
-def _sorted(places: Iterable[Place]) -> list[Place]:
-    return sorted(places, key=lambda path: path.name)
-
-
 def _read_marker(folder: Place) -> dict[str, Any]:
     try:
         if not (reached(folder) and folder.is_dir()):
             raise RunFolderError("run folder", address(folder), "an existing run folder")
-        marker = parse_json(read_file(folder / "run.json", _LARGEST_MARKER), "run.json")
+        marker = parse_json(read_file(marker_file(folder), _LARGEST_MARKER), "run.json")
     except RunFolderError:
         raise
     except (OSError, UserError) as error:
@@ -176,7 +187,7 @@ def _read_marker(folder: Place) -> dict[str, Any]:
 
 
 def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
-    file = folder / "snapshots.parquet"
+    file = table_file(folder)
     try:
         return parse_snapshots(read_file(file, parquet_reader.MAX_BYTES), file.name)
     except FileNotFoundError:
@@ -196,7 +207,7 @@ def _is_older(file: Place, moment: int) -> bool:
 
 
 def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
-    row = _read_json(file, dict, None, problems)
+    row = read_json(file, dict, None, problems)
     try:
         return None if row is None else checked_record(row)
     except (UserError, KeyError, TypeError) as error:
@@ -207,17 +218,33 @@ def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
 def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
     """Return the folders of the trials; those that a link takes out of the run are left out."""
     trials = []
-    for trial in _sorted(path for path in folder.glob("trials/*") if path.is_dir()):
-        if not all(is_inside(path, folder) for path in (trial, trial / "snapshots")):
-            problems.append(f"{trial.name} is a link out of the run folder and is left out")
-        elif not SAFE_NAME.fullmatch(trial.name):
+    for trial in sorted(trial_entries(folder), key=lambda path: path.name):
+        if not trial.is_dir():
+            continue
+        if not is_safe_name(trial.name):
             problems.append(f"{trial.name!r} is no name of a trial and is left out")
+        elif not all(is_inside(path, folder) for path in (trial, snapshots_folder(folder, trial.name))):
+            problems.append(f"{trial.name} is a link out of the run folder and is left out")
         else:
             trials.append(trial)
     return trials
 
 
-def _read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
+def status_in(file: Place, problems: list[str]) -> dict[str, Any]:
+    """Return what a status file says, its ``state`` as a member of the table; UNKNOWN where there is no such file."""
+    status: dict[str, Any] = read_json(file, dict, {}, problems)
+    return status | {"state": state_of(status.get("state"))}
+
+
+def read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
+    """Read a JSON file of a run folder, which may be missing or anybody's.
+
+    Args:
+        file: The file.
+        kind: What it must hold, ``dict`` or ``list``.
+        default: Returned where there is no such file, or none that can be read.
+        problems: Gets a sentence if it cannot be read.
+    """
     try:
         data = parse_json(read_file(file, json_reader.MAX_BYTES), file.name)
         if isinstance(data, kind):

@@ -11,22 +11,62 @@ __all__ = [
     "RETRAINED_COLUMNS",
     "SNAPSHOT_COLUMNS",
     "EpochReport",
+    "FieldKind",
     "Measurement",
     "Retrained",
     "Snapshot",
     "checked",
+    "kinds_of",
 ]
 
 SnapshotKind = Literal["pruned", "pareto", "final"]
 
-# Annotations that are not those of text, and what plain data has in their place.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "dict[str, list[float]] | None": (dict, type(None)),
+
+@dataclass(frozen=True)
+class FieldKind:
+    """How the values of a field are stored, wherever they are; one table, so that no two readers disagree.
+
+    Attributes:
+        name: The annotation of the field; ``text`` for text of any kind.
+        python: Types in plain data.
+        arrow: Type of a column in parquet.
+        fits: Types of columns that are taken for it, by the names of their tests in :mod:`pyarrow.types`.
+        pandas: Type of a column in a frame; None among numbers becomes NaN there.
+    """
+
+    name: str
+    python: tuple[type, ...]
+    arrow: str = ""
+    fits: tuple[str, ...] = ()
+    pandas: str = "object"
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether None is a value."""
+        return type(None) in self.python
+
+
+_NUMBERS = ("is_integer", "is_floating")
+_TEXT = FieldKind("text", (str,), "string", ("is_string", "is_dictionary"), "str")
+_KINDS = {
+    kind.name: kind
+    for kind in (
+        FieldKind("bool", (bool,), "bool", ("is_boolean",), "bool"),
+        FieldKind("int", (int,), "int64", ("is_integer",), "int64"),
+        FieldKind("float", (int, float), "float64", _NUMBERS, "float64"),
+        FieldKind("float | None", (int, float, type(None)), "float64", (*_NUMBERS, "is_null"), "float64"),
+        FieldKind("dict[str, list[float]] | None", (dict, type(None))),
+    )
 }
+
+
+def kinds_of(record: type) -> dict[str, FieldKind]:
+    """Return the kind of each field of a record, in order.
+
+    >>> kinds_of(Snapshot)["macs"].arrow, kinds_of(Snapshot)["kind"].name
+    ('int64', 'text')
+    """
+    return {field.name: _KINDS.get(str(field.type), _TEXT) for field in fields(record)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +108,7 @@ class Snapshot:
         costs_traced: Whether the counter's trace of this very network confirmed ``macs``, ``macs_conv_linear`` and
             ``params``; otherwise they are the sum over a table that the counter filled, or the record is of a version
             that did not say.
+        in_channels: Channels of the images, for which costs were counted; 0 in a record of a version that did not say.
     """
 
     run: str
@@ -99,6 +140,7 @@ class Snapshot:
     init_channels: int
     counter: str
     costs_traced: bool = False
+    in_channels: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -171,15 +213,15 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
     # A field with a default came later than the others: records that were stored before lack it.
     given = {field.name: field.default for field in fields(record) if field.default is not MISSING} | data
     values = {field.name: given[field.name] for field in fields(record)}
-    for field in fields(record):
-        value = values[field.name]
-        fits = isinstance(value, _TYPES.get(str(field.type), (str,)))
+    for name, kind in kinds_of(record).items():
+        value = values[name]
+        fits = isinstance(value, kind.python)
         if isinstance(value, bool):  # an int to Python, but no number
-            fits = field.type == "bool"
+            fits = bool in kind.python
         if isinstance(value, dict):
             fits = fits and _are_shares(value)
         if not fits or (isinstance(value, int) and abs(value) >= 2**63):  # columns have 64 bits
-            raise TypeError(f"{field.name} is {value!r}, not of type {field.type}")
+            raise TypeError(f"{name} is {value!r}, not of type {kind.name}")
     return values
 
 

@@ -11,23 +11,15 @@ import pyarrow.compute as pc
 
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import SAFE_NAME, checked_name
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, kinds_of
 from dnad_ray.storage.parquet_reader import parse_parquet_table
 
 __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]
 
 _LONGEST_TEXT = 1_000
-_KINDS = {name: str(Snapshot.__annotations__[name]) for name in SNAPSHOT_COLUMNS}
-_TYPES = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-ARROW_SCHEMA = pa.schema([(name, _TYPES.get(kind, pa.string())) for name, kind in _KINDS.items()])
+_KINDS = kinds_of(Snapshot)
+ARROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind.arrow)) for name, kind in _KINDS.items()])
 """Columns and types of ``snapshots.parquet``; text may stand as a dictionary in memory."""
-
-_FITS = {
-    "bool": (pa.types.is_boolean,),
-    "int": (pa.types.is_integer,),
-    "float": (pa.types.is_integer, pa.types.is_floating),
-    "float | None": (pa.types.is_integer, pa.types.is_floating, pa.types.is_null),
-}
 
 
 def checked_record(row: dict[str, Any]) -> dict[str, Any]:
@@ -109,38 +101,24 @@ def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return stored.take(order)
 
 
-def _is_in_order(table: pa.Table) -> bool:
-    """Whether each row comes after the one before it, by trial and step."""
-    if table.num_rows < 2:
-        return True
-    trials, steps = _plain(table.column("trial")), table.column("step")
-    before, after = (
-        (trials.slice(0, len(trials) - 1), steps.slice(0, len(steps) - 1)),
-        (trials.slice(1), steps.slice(1)),
-    )
-    is_same_trial = pc.and_(pc.equal(before[0], after[0]), pc.less(before[1], after[1]))
-    return bool(pc.all(pc.or_(pc.less(before[0], after[0]), is_same_trial)).as_py())
-
-
 def _plain(column: Any) -> Any:
     return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
 
 
 def _checked_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     kind, target = _KINDS[name], ARROW_SCHEMA.field(name).type
-    is_text = pa.types.is_dictionary(column.type) or pa.types.is_string(column.type)
-    fits = any(test(column.type) for test in _FITS[kind]) if kind in _FITS else is_text
+    fits = any(getattr(pa.types, test)(column.type) for test in kind.fits)
     if not len(column):
         return column.cast(target) if fits else pa.chunked_array([], target)
     if not fits:
-        raise TypeError(f"{name} is of type {column.type}, not {kind if kind in _FITS else 'text'}")
-    if column.null_count and kind != "float | None":
-        raise TypeError(f"{name} is None, not of type {kind}")
+        raise TypeError(f"{name} is of type {column.type}, not {kind.name}")
+    if column.null_count and not kind.may_miss:
+        raise TypeError(f"{name} is None, not of type {kind.name}")
     if target == pa.float64():
         column = column.cast(target)
         if not pc.all(pc.is_finite(column.drop_null())).as_py() and len(column.drop_null()):
             raise RunFolderError(name, "NaN or an infinite number", "finite numbers")
-    return column if kind not in _FITS else column.cast(target)
+    return column if target == pa.string() else column.cast(target)  # text may stay a dictionary
 
 
 def _check_names(names: pa.Array, what: str) -> None:

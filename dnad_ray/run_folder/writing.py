@@ -15,11 +15,25 @@ import pyarrow.parquet as pq
 import yaml
 
 from dnad_ray.errors import RunFolderError
-from dnad_ray.run_folder.jobs import job_folder
-from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, checked_name
+from dnad_ray.run_folder.layout import (
+    MARKER_KIND,
+    RUN_SCHEMA,
+    checked_name,
+    config_file,
+    genotype_file,
+    history_file,
+    job_status_file,
+    marker_file,
+    measured_file,
+    result_file,
+    snapshot_file,
+    status_file,
+    table_file,
+)
 from dnad_ray.run_folder.reading import is_run, read_run
 from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import Write, write_bytes, write_json
 from dnad_ray.storage.places import Place, address, place, reached
@@ -30,6 +44,7 @@ __all__ = [
     "free_folder",
     "write_config",
     "write_history",
+    "write_job_status",
     "write_measurement",
     "write_parquet",
     "write_result",
@@ -40,14 +55,14 @@ __all__ = [
 
 def write_result(run: Place, record: Retrained) -> None:
     """Store the record of a job that is at its end."""
-    write_json(job_folder(run, record.job) / "result.json", record.to_dict())
+    write_json(result_file(run, record.job), record.to_dict())
 
 
 def write_measurement(run: Place, record: Measurement) -> Place:
     """Store a measurement; one of the same network on the same device takes the place of an earlier one."""
     data = record.to_dict()
     subject = {name: value for name, value in data.items() if name not in _MEASURED}
-    file = run / "measured" / f"{record.digest}-{digest_of_data(subject)}.json"
+    file = measured_file(run, f"{record.digest}-{digest_of_data(subject)}")
     write_json(file, data)
     return file
 
@@ -95,7 +110,7 @@ def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Pl
         write_config(folder, config)
         # The marker comes last: a folder that has it has a configuration too.
         write_json(
-            folder / "run.json", {"kind": MARKER_KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version}
+            marker_file(folder), {"kind": MARKER_KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version}
         )
     except OSError as error:
         raise RunFolderError(
@@ -106,7 +121,7 @@ def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Pl
 
 def write_config(folder: Place, config: Mapping[str, Any]) -> None:
     """Write ``config.yaml`` with the fields in their declared order."""
-    write_bytes(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())
+    write_bytes(config_file(folder), yaml.safe_dump(dict(config), sort_keys=False).encode())
 
 
 def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write: Write | None = None) -> bool:
@@ -123,10 +138,10 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write:
     """
     if snapshot.digest != genotype.digest:
         raise ValueError(f"snapshot names {snapshot.digest}, the genotype is {genotype.digest}")
-    file = folder / "trials" / checked_name(snapshot.trial, "trial name") / "snapshots" / f"{snapshot.step:08d}.json"
+    file = snapshot_file(folder, snapshot.trial, snapshot.step)
     if file.exists():
         return False
-    architecture = folder / "genotypes" / f"{snapshot.digest}.json"
+    architecture = genotype_file(folder, snapshot.digest)
     if not architecture.exists():
         (write or write_bytes)(architecture, genotype.pruned().to_json().encode())
     write_json(file, snapshot.to_dict(), write)
@@ -135,8 +150,7 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write:
 
 def write_history(folder: Place, trial: str, history: Iterable[Mapping[str, Any]], write: Write | None = None) -> None:
     """Replace the epoch reports of a trial, by :func:`write_bytes` unless something else is to write."""
-    file = folder / "trials" / checked_name(trial, "trial name") / "history.json"
-    write_json(file, [dict(entry) for entry in history], write)
+    write_json(history_file(folder, trial), [dict(entry) for entry in history], write)
 
 
 def write_status(folder: Place, trial: str, state: str, *, write: Write | None = None, **details: Any) -> None:
@@ -145,15 +159,20 @@ def write_status(folder: Place, trial: str, state: str, *, write: Write | None =
     Args:
         folder: The run folder.
         trial: Name of the trial.
-        state: ``pending`` (chosen, not begun), ``running``, ``interrupted`` (a signal), ``paused`` (a time budget was
-            spent), ``failed``, or one that a resume leaves alone: ``finished``, ``stopped`` (the loss diverged),
-            ``dominated`` (the scheduler).
+        state: A value of :class:`dnad_ray.run_folder.states.TrialState`, or one of its members.
         write: Writes the file; None for :func:`write_bytes`.
         **details: ``overrides``, the ``reason`` of anything but a plain end, and facts about the attempt.
     """
-    write_json(
-        folder / "trials" / checked_name(trial, "trial name") / "status.json", {"state": state, **details}, write
-    )
+    write_json(status_file(folder, trial), _status(state, details), write)
+
+
+def write_job_status(run: Place, job: str, state: str, **details: Any) -> None:
+    """Replace the status of a job of retraining, as :func:`write_status` does that of a trial."""
+    write_json(job_status_file(run, job), _status(state, details))
+
+
+def _status(state: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    return {"state": TrialState(state).value, **details}
 
 
 def write_parquet(folder: Place) -> int:
@@ -161,5 +180,5 @@ def write_parquet(folder: Place) -> int:
     table = read_run(folder).table.cast(ARROW_SCHEMA)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    write_bytes(folder / "snapshots.parquet", buffer.getvalue().to_pybytes())
+    write_bytes(table_file(folder), buffer.getvalue().to_pybytes())
     return int(table.num_rows)

@@ -28,8 +28,7 @@ class StopRequest:
 
     Attributes:
         reason: Why, in words; the trial's status gives it.
-        state: What the trial's status then says. ``interrupted`` is continued by a resume; a state of
-            :data:`dnad_ray.trials.spec.DONE` is not.
+        state: What the trial's status then says: a value of :class:`dnad_ray.run_folder.states.TrialState`.
     """
 
     reason: str

@@ -25,9 +25,18 @@ from dnad_ray.errors import (
     ResourceError,
     RunFolderError,
 )
-from dnad_ray.run_folder.checkpoints import CheckpointKeeper, checkpoints_of
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper
+from dnad_ray.run_folder.layout import (
+    checkpoints_folder,
+    config_file,
+    table_file,
+    teacher_folder,
+    trial_entries,
+    trials_folder,
+)
 from dnad_ray.run_folder.reading import is_run, read_run, read_status
 from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder, write_parquet
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.devices import device_for
@@ -37,7 +46,7 @@ from dnad_ray.search.trial import run_trial
 from dnad_ray.storage.files import is_inside
 from dnad_ray.storage.places import Place, address, reached, remove_folder
 from dnad_ray.text import duration_in_words
-from dnad_ray.trials.spec import DONE, TrialSpec
+from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
 __all__ = [
@@ -52,9 +61,6 @@ __all__ = [
     "seconds_per_step",
     "teacher_in_words",
 ]
-
-
-_ENDED_EARLY = {"finished": "ended", "stopped": "stopped early", "dominated": "was stopped by the scheduler"}
 
 
 @dataclass(frozen=True)
@@ -92,17 +98,17 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
         raise RunFolderError(
             "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
         )
-    for path in (*out.glob("*"), *out.glob("trials/*"), *out.glob("trials/*/*")) if isinstance(out, Path) else ():
+    trials = trial_entries(out)
+    inside = (path for trial in trials for path in trial.glob("*"))
+    for path in (*out.glob("*"), *trials, *inside) if isinstance(out, Path) else ():
         if path.is_symlink() and not is_inside(path, out):
             raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
     contents = read_run(out)
     if not contents.config:
         raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
-    stored = config_from_dict(contents.config, f"{address(out / 'config.yaml')}")
+    stored = config_from_dict(contents.config, f"{address(config_file(out))}")
     if config_to_dict(stored) != config_to_dict(config):
-        raise ConfigError(
-            "--resume", _differences(stored, config), f"the configuration in {address(out / 'config.yaml')}"
-        )
+        raise ConfigError("--resume", _differences(stored, config), f"the configuration in {address(config_file(out))}")
     for spec in specs:
         overrides = contents.status.get(spec.name, {}).get("overrides")
         if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):
@@ -149,7 +155,7 @@ def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]
     try:
         yield
     except (DnadRayError, OSError):
-        if not (folder / "trials").exists():
+        if not trials_folder(folder).exists():
             remove_folder(folder)
         raise
 
@@ -188,10 +194,10 @@ def prepare_teacher(
     if not any(spec.config.distill.uses_teacher for spec in specs):
         return PreparedRun(data, None)
     settings, device = config.distill.teacher, device_for(config.train.device)
-    file = read_teacher(folder / "teacher", settings.model if settings.source == "module" else None)
+    file = read_teacher(teacher_folder(folder), settings.model if settings.source == "module" else None)
     if file is None:
         teacher = make_teacher(config, data, device, progress)
-        file = save_teacher(folder / "teacher", teacher)
+        file = save_teacher(teacher_folder(folder), teacher)
         board.say(f"teacher: {teacher_in_words(teacher)}")
     else:
         teacher = load_teacher(file, device)
@@ -229,7 +235,7 @@ def run_search(
     """Run or continue one trial in this process, until it is asked to stop; it can be resumed exactly there."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
-    checkpoints = CheckpointKeeper(checkpoints_of(folder, spec.name))
+    checkpoints = CheckpointKeeper(checkpoints_folder(folder, spec.name))
     saved = checkpoints.newest()
     board.trial_began(spec.name)
     for event, state in run_trial(spec, prepared.data, teacher, folder, saved, stop=stop):
@@ -272,11 +278,15 @@ def conclude(
     status = {spec.name: read_status(folder, spec.name) for spec in specs}
     budget = budget or Budget()
     for name, entry in status.items():
-        if entry["state"] in DONE and "reason" in entry:
-            board.say(f"{name} {_ENDED_EARLY[entry['state']]}: {entry['reason']}; its snapshots stand")
-    board.say(f"{num_snapshots} snapshots in {address(folder / 'snapshots.parquet')}")
-    open_trials = {name: entry for name, entry in status.items() if entry["state"] not in DONE}
-    cut = [n for n, e in open_trials.items() if n in left_out or (budget.is_spent() and e["state"] != "failed")]
+        if entry["state"].is_finished and "reason" in entry:
+            board.say(f"{name} {entry['state'].words}: {entry['reason']}; its snapshots stand")
+    board.say(f"{num_snapshots} snapshots in {address(table_file(folder))}")
+    open_trials = {name: entry for name, entry in status.items() if not entry["state"].is_finished}
+    cut = [
+        n
+        for n, e in open_trials.items()
+        if n in left_out or (budget.is_spent() and e["state"] is not TrialState.FAILED)
+    ]
     failed = [name for name in open_trials if name not in cut]
     words = budget.words(cut, len(specs))
     if failed:
@@ -286,7 +296,9 @@ def conclude(
             + "".join(f"; {reason}" for reason in [*sorted(reasons), words] if reason)
         )
     stopped = {
-        name: entry.get("reason", "no reason recorded") for name, entry in status.items() if entry["state"] == "stopped"
+        name: entry.get("reason", "no reason recorded")
+        for name, entry in status.items()
+        if entry["state"] is TrialState.STOPPED
     }
     if stopped:
         raise NonFiniteLossError(

@@ -74,6 +74,7 @@ def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
         init_channels=scoring.init_channels,
         counter=COUNTER,
         costs_traced=traced,
+        in_channels=state.data.in_channels,
     )
 
 

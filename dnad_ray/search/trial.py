@@ -21,6 +21,7 @@ from dnad_ray.distill.teacher_cache import open_cache
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.run_folder.reading import read_final_step, read_status
 from dnad_ray.run_folder.records import EpochReport, Snapshot
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_history, write_snapshot, write_status
 from dnad_ray.runtime.devices import keep_freed_memory
 from dnad_ray.runtime.processes import ALONE, Ranks
@@ -91,7 +92,7 @@ def run_trial(
         "pid": os.getpid(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
-    write_status(folder, spec.name, "running", write=write, **facts)
+    write_status(folder, spec.name, TrialState.RUNNING, write=write, **facts)
     history = _History(folder, spec.name, state, write)
     try:
         for event in search(state, stop):
@@ -111,12 +112,12 @@ def run_trial(
         raise
     except NonFiniteLossError as error:
         history.write()
-        write_status(folder, spec.name, "stopped", write=write, reason=str(error), **facts)
+        write_status(folder, spec.name, TrialState.STOPPED, write=write, reason=str(error), **facts)
         return
     history.write()
     if state.limit:
         facts["reason"] = f"it reached {state.limit}"
-    write_status(folder, spec.name, "finished", write=write, device_seconds=state.device_seconds, **facts)
+    write_status(folder, spec.name, TrialState.FINISHED, write=write, device_seconds=state.device_seconds, **facts)
 
 
 @final

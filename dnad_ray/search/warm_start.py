@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dnad_ray.errors import RunFolderError, UserError, one_line
 from dnad_ray.networks.network_file import weights_of
+from dnad_ray.run_folder.layout import weights_file
 from dnad_ray.search.state import SearchState
 from dnad_ray.storage.files import Write, read_file, write_bytes
 from dnad_ray.storage.places import Place, address
@@ -24,7 +25,7 @@ def keep_weights(folder: Place, state: SearchState, step: int, write: Write | No
     """
     shape = state.shape(state.config.space.init_channels)
     network = inherited_network(state.supernet, state.derived_network()[0], state.relaxation.weights().detach(), shape)
-    (write or write_bytes)(_file(folder, state.trial, step), weights_of(network))
+    (write or write_bytes)(weights_file(folder, state.trial, step), weights_of(network))
 
 
 def inherited_weights(folder: Place, trial: str, step: int) -> bytes:
@@ -33,13 +34,9 @@ def inherited_weights(folder: Place, trial: str, step: int) -> bytes:
     Raises:
         RunFolderError: If the run kept none.
     """
-    file = _file(folder, trial, step)
     try:
-        return read_file(file, MAX_BYTES)
+        return read_file(weights_file(folder, trial, step), MAX_BYTES)
     except (OSError, UserError) as error:
         allowed = "a run that was searched with evaluation.keep_weights: true"
-        raise RunFolderError("--inherit", f"{address(file)} ({one_line(error)[:100]})", allowed) from error
-
-
-def _file(folder: Place, trial: str, step: int) -> Place:
-    return folder / "trials" / trial / "weights" / f"{step:08d}.safetensors"
+        given = f"step {step} of trial {trial!r} in {address(folder)} ({one_line(error)[:100]})"
+        raise RunFolderError("--inherit", given, allowed) from error

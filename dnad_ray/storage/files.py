@@ -29,7 +29,6 @@ __all__ = [
     "read_file",
     "write_bytes",
     "write_json",
-    "write_whole",
 ]
 
 
@@ -129,23 +128,3 @@ def append_bytes(file: Path, content: bytes) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab") as stream:
             stream.write(content)
-
-
-def write_whole(file: Place, content: bytes) -> None:
-    """Write a file under a temporary name and rename it into place; a remote one is put.
-
-    Raises:
-        OSError: If it cannot be written; what was there is there still.
-    """
-    if not isinstance(file, Path):
-        put(file, content)
-        return
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; reports are for sharing
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,7 +7,6 @@ of a few kilobytes and a terabyte in memory. Text therefore stays a dictionary u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from dnad_ray.errors import UserError, one_line
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "MAX_TEXT", "ParquetError", "parse_parquet", "parse_parquet_table"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "MAX_TEXT", "ParquetError", "parse_parquet_table"]
 
 MAX_BYTES = 256 * 2**20
 MAX_ROWS = 2_000_000
@@ -29,21 +28,6 @@ _THRIFT_LIMIT = 2**20  # bytes of a text, and entries of a list, in the metadata
 
 class ParquetError(UserError):
     """A file is no parquet table of records, or a larger one than such a table is."""
-
-
-def parse_parquet(content: bytes, origin: str, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Parse a table of numbers, booleans and short texts into a dictionary per row.
-
-    Args:
-        content: The file.
-        origin: Where it came from, for error messages.
-        columns: Those to read; others, and those that are missing, are passed over.
-
-    Raises:
-        ParquetError: As :func:`parse_parquet_table`.
-    """
-    rows: list[dict[str, Any]] = parse_parquet_table(content, origin, columns).to_pylist()
-    return rows
 
 
 def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | None = None) -> pa.Table:

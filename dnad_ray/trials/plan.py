@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from dnad_ray.config.run import RunConfig
-from dnad_ray.errors import (
-    ConfigError,
-)
+from dnad_ray.errors import ConfigError
 from dnad_ray.run_folder.reading import list_trials, read_status
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.storage.places import Place, reached
-from dnad_ray.trials.spec import DONE, TrialSpec, spec_of, trials_of
+from dnad_ray.trials.spec import TrialSpec, spec_of, trials_of
 
 __all__ = ["is_complete", "more_seeds", "register", "trials_in", "unfinished"]
-
-PENDING = "pending"
-"""State of a trial that is written down and has not begun."""
 
 
 def trials_in(config: RunConfig, folder: Place | None) -> list[TrialSpec]:
@@ -47,8 +43,8 @@ def trials_in(config: RunConfig, folder: Place | None) -> list[TrialSpec]:
 
 def register(folder: Place, spec: TrialSpec) -> None:
     """Write down a trial that is to begin, unless it has begun."""
-    if read_status(folder, spec.name)["state"] == "unknown":
-        write_status(folder, spec.name, PENDING, overrides=dict(spec.overrides))
+    if read_status(folder, spec.name)["state"] is TrialState.UNKNOWN:
+        write_status(folder, spec.name, TrialState.PENDING, overrides=dict(spec.overrides))
 
 
 def more_seeds(
@@ -85,4 +81,4 @@ def is_complete(specs: Sequence[TrialSpec], folder: Place) -> bool:
 
 def unfinished(specs: Sequence[TrialSpec], folder: Place) -> list[TrialSpec]:
     """Return the trials of a run that are not at their end."""
-    return [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]
+    return [spec for spec in specs if not read_status(folder, spec.name)["state"].is_finished]

@@ -10,10 +10,7 @@ from typing import Any
 from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.trials.sampling import corners, trial_configs
 
-__all__ = ["DONE", "TrialSpec", "setting_of", "spec_of", "trials_of"]
-
-DONE = frozenset({"finished", "stopped", "dominated"})
-"""States that a resume leaves alone: at its end or limit, a loss that would diverge again, stopped by the scheduler."""
+__all__ = ["TrialSpec", "setting_of", "spec_of", "trials_of"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from dnad_ray.run_folder.layout import live_page_file, live_script_file
 from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.watch.moments import Moment, Reported, RunBegan, RunEnded, TrialBegan, TrialEnded
 from dnad_ray.watch.standing import Standing, TrialStanding
@@ -47,14 +49,14 @@ class LivePage:
             case RunBegan(run, stored):
                 rows = stored.snapshots if stored is not None else []
                 self._cloud.extend((row["macs"], 1.0 - row["proxy_accuracy"]) for row in rows)
-                write_bytes(run.folder / "live.html", self._page(run.name).encode())
-                self._write(run, "running")
+                write_bytes(live_page_file(run.folder), self._page(run.name).encode())
+                self._write(run, TrialState.RUNNING)
             case Reported(run, _, record):
                 if isinstance(record, Snapshot):
                     self._cloud.append((record.macs, 1.0 - record.proxy_accuracy))
                     self._is_new = True
                 if self._is_new and run.now - self._written >= self._seconds:
-                    self._write(run, "running")
+                    self._write(run, TrialState.RUNNING)
             case TrialBegan() | TrialEnded():
                 self._is_new = True
             case RunEnded(run, state):
@@ -62,7 +64,7 @@ class LivePage:
 
     def _write(self, run: Standing, state: str) -> None:
         picture = picture_of(run, state, self._cloud)
-        write_bytes(run.folder / "live.js", self._script(picture).encode())
+        write_bytes(live_script_file(run.folder), self._script(picture).encode())
         self._is_new, self._written = False, run.now
 
 
@@ -81,7 +83,7 @@ def picture_of(run: Standing, state: str, cloud: deque[tuple[int, float]]) -> di
         "state": state,
         "unix_time": round(time.time(), 1),
         "elapsed": round(run.now - run.began, 1),
-        "left": None if left is None or state != "running" else round(left, 1),
+        "left": None if left is None or state != TrialState.RUNNING else round(left, 1),
         "counts": run.counts(),
         "num_trials": len(trials),
         "num_snapshots": run.num_snapshots,

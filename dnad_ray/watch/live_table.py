@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dnad_ray.errors import one_line
 from dnad_ray.run_folder.metrics import metric
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.text import duration_in_words
 from dnad_ray.watch.moments import Activity, Moment, RunBegan, RunEnded, Said
 from dnad_ray.watch.standing import Standing, TrialStanding
@@ -21,7 +22,6 @@ from dnad_ray.watch.standing import Standing, TrialStanding
 __all__ = ["LiveTable"]
 
 _BAR_WIDTH = 12
-_STYLES = {"waiting": "dim", "finished": "green", "stopped": "yellow", "failed": "red"}
 _LEAST_ROWS, _LEAST_VARIED, _LEAST_BAR, _GAP = 3, 6, 8, 2
 
 
@@ -88,7 +88,7 @@ def _head(run: Standing) -> Text:
     counts = run.counts()
     left = run.seconds_left()
     trials = [
-        f"{counts.pop('finished', 0)} of {len(run.trials)} trial{'s' * (len(run.trials) != 1)} done",
+        f"{counts.pop(TrialState.FINISHED, 0)} of {len(run.trials)} trial{'s' * (len(run.trials) != 1)} done",
         *(f"{count} {state}" for state, count in counts.items()),
     ]
     clock = [f"{duration_in_words(run.now - run.began)} elapsed"]
@@ -107,7 +107,7 @@ def _head(run: Standing) -> Text:
 
 
 def _left(run: Standing, trial: TrialStanding) -> str:
-    if trial.state != "running":
+    if trial.state is not TrialState.RUNNING:
         return trial.state
     left = trial.seconds_left(run.now)
     if trial.num_operations is None:
@@ -161,7 +161,7 @@ def _table(run: Standing, width: int, num_lines: int) -> Group:
         if column is _COLUMNS[0] and bar_width >= _LEAST_BAR:
             table.add_column("", width=bar_width)
     for trial, values, *row in zip(trials, varied, *columns.values(), strict=True):
-        style = _STYLES.get(trial.state, "")
+        style = trial.state.style
         cells: list[RenderableType] = [Text(cell, style=style) for cell in row]
         if bar_width >= _LEAST_BAR:
             cells.insert(1, ProgressBar(1.0, trial.share, width=bar_width))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from dnad_ray.config.run import config_to_dict
+from dnad_ray.run_folder.layout import mlflow_file
 from dnad_ray.storage.files import on_disk
 from dnad_ray.storage.places import address
 from dnad_ray.watch.logbook import TrialLog, after, optional_module, scalars_of
@@ -21,7 +22,6 @@ __all__ = ["MlflowLog"]
 _SECONDS = 2.0
 # MLflow takes 1000 metrics and 100 parameters in one call, and texts of 500 characters in every version.
 _MAX_METRICS, _MAX_PARAMS, _MAX_TEXT = 900, 100, 500
-_STATUS = {"finished": "FINISHED", "stopped": "FAILED", "failed": "FAILED"}
 _KEY = "dnad_ray.trial"
 
 
@@ -51,7 +51,7 @@ class MlflowLog(TrialLog):
             warnings.simplefilter("ignore")  # deprecations between MLflow and its database library
             self._entities = optional_module("mlflow.entities")
             tracking = optional_module("mlflow.tracking")
-            self._client = tracking.MlflowClient(tracking_uri=uri or f"sqlite:///{local / 'mlflow.db'}")
+            self._client = tracking.MlflowClient(tracking_uri=uri or f"sqlite:///{mlflow_file(local)}")
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.name
             found = self._client.get_experiment_by_name(name)
             self._experiment = (
@@ -68,13 +68,13 @@ class MlflowLog(TrialLog):
         for record in after(records, report_step, snapshot_step):
             self._add(trial, record)
         self._flush(trial)
-        if trial.state in _STATUS:
+        if trial.state.is_finished:
             self.end(trial)
         return report_step, snapshot_step
 
     def begin(self, trial: TrialStanding) -> None:
         """Make the trial's MLflow run, or take up the one that stands."""
-        self._client.update_run(self._run_id(trial), status="RUNNING")
+        self._client.update_run(self._run_id(trial), status=trial.state.mlflow)
 
     def write(self, trial: TrialStanding, record: Record) -> None:
         """Write a record, together with others if they come fast."""
@@ -86,7 +86,7 @@ class MlflowLog(TrialLog):
     def end(self, trial: TrialStanding) -> None:
         """Write what waits and say how the trial ended."""
         self._flush(trial)
-        self._client.set_terminated(self._run_id(trial), status=_STATUS.get(trial.state, "KILLED"))
+        self._client.set_terminated(self._run_id(trial), status=trial.state.mlflow)
         self._ids.pop(trial.spec.name)
 
     def _add(self, trial: TrialStanding, record: Record) -> None:

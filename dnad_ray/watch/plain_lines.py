@@ -7,7 +7,7 @@ from typing import final
 
 from rich.console import Console
 
-from dnad_ray.trials.spec import DONE
+from dnad_ray.run_folder.states import TrialState
 from dnad_ray.watch.moments import Activity, Moment, Reported, Said, TrialEnded
 from dnad_ray.watch.standing import Standing, TrialStanding
 
@@ -41,11 +41,10 @@ class PlainLines:
                 self._line(trial.spec.name, trial.epoch, trial.epochs, trial_text(run, trial), may_end=False)
             case TrialEnded(run, trial):
                 self._printed.pop(trial.spec.name, None)
-                if trial.state == "finished":
+                if trial.state is TrialState.FINISHED:
                     self._line(trial.spec.name, trial.epochs, trial.epochs, trial_text(run, trial))
-                if len(run.trials) > 1 and trial.state in DONE:
-                    done = run.num_in(*DONE)
-                    self._line("sweep", done, len(run.trials), "trials at their end")
+                if len(run.trials) > 1 and trial.state.is_finished:
+                    self._line("sweep", run.num_finished, len(run.trials), "trials at their end")
 
     def _line(self, name: str, done: float, total: float, text: str, may_end: bool = True) -> None:
         now = time.monotonic()

@@ -10,21 +10,15 @@ from typing import final
 
 from dnad_ray.run_folder.reading import RunContents
 from dnad_ray.run_folder.records import EpochReport, Snapshot
+from dnad_ray.run_folder.states import TrialState, state_of
 from dnad_ray.storage.places import Place
-from dnad_ray.trials.spec import DONE, TrialSpec
+from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.running_front import RunningFront
 
 __all__ = ["Record", "Standing", "TrialStanding", "stored_records"]
 
 Record = EpochReport | Snapshot
 """What a trial reports."""
-
-_STATES = ("running", "failed", "stopped", "finished", "dominated", "paused", "waiting")
-
-
-def _rank(state: str) -> int:
-    # A status file may say anything.
-    return _STATES.index(state) if state in _STATES else len(_STATES)
 
 
 @dataclass(slots=True)
@@ -33,7 +27,7 @@ class TrialStanding:
 
     Attributes:
         spec: The trial.
-        state: ``waiting``, ``running``, or as it ended: ``finished``, ``stopped``, ``failed``.
+        state: WAITING, RUNNING, or as it ended.
         epoch: Epochs completed.
         num_operations: Operations alive; None before the first report.
         macs: MACs of the last snapshot; None before the first one.
@@ -47,7 +41,7 @@ class TrialStanding:
     """
 
     spec: TrialSpec
-    state: str = "waiting"
+    state: TrialState = TrialState.WAITING
     epoch: int = 0
     num_operations: int | None = None
     macs: int | None = None
@@ -67,7 +61,7 @@ class TrialStanding:
     @property
     def share(self) -> float:
         """Share of its epochs that is behind it; all of them where the floor ended it earlier."""
-        return 1.0 if self.state in DONE else self.epoch / self.epochs
+        return 1.0 if self.state.is_finished else self.epoch / self.epochs
 
     @property
     def pace(self) -> float | None:
@@ -84,7 +78,7 @@ class TrialStanding:
             pace: Seconds per epoch to reckon with before there is a pace of its own.
         """
         pace = self.pace or pace
-        if pace is None or self.state != "running":
+        if pace is None or self.state is not TrialState.RUNNING:
             return None
         since = now - self.latest[0] if self.latest is not None else 0.0
         return max(0.0, pace * (self.epochs - self.epoch) - since)
@@ -121,7 +115,7 @@ class Standing:
         for name, trial in self.trials.items():
             trial.first = trial.latest = None  # reading is no pace
             status = contents.status.get(name, {})
-            if (state := str(status.get("state"))) in DONE:  # as text: a file may say anything
+            if (state := state_of(status.get("state"))).is_finished:
                 trial.state, trial.reason = state, status.get("reason")
 
     def expect(self, spec: TrialSpec) -> None:
@@ -134,7 +128,7 @@ class Standing:
     def begin(self, name: str) -> None:
         """Note that a trial runs."""
         trial = self.trials[name]
-        trial.state, trial.first, trial.latest = "running", None, None
+        trial.state, trial.first, trial.latest = TrialState.RUNNING, None, None
 
     def report(self, name: str, record: Record) -> bool:
         """Note a record; returns False for one that is reported again, because a trial repeats steps after a failure.
@@ -163,7 +157,7 @@ class Standing:
     def end(self, name: str, state: str, reason: str | None) -> None:
         """Note how a trial ended."""
         trial = self.trials[name]
-        trial.state, trial.reason = state, reason
+        trial.state, trial.reason = state_of(state), reason
 
     def by_interest(self) -> list[TrialStanding]:
         """Return the trials: those that run, then those that ended, by their points on the front, then the waiting."""
@@ -171,16 +165,17 @@ class Standing:
 
     def _interest(self, trial: TrialStanding) -> tuple[int, int]:
         # The order of what runs stays as it is, so that its lines do not jump.
-        return _rank(trial.state), -self.front.count_of[trial.spec.name] if trial.state in DONE else 0
+        return trial.state.rank, -self.front.count_of[trial.spec.name] if trial.state.is_finished else 0
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[TrialState, int]:
         """Return how many trials are in each state, in the same order."""
         counts = Counter(trial.state for trial in self.by_interest())
         return dict(counts)
 
-    def num_in(self, *states: str) -> int:
-        """Return how many trials are in one of the states."""
-        return sum(trial.state in states for trial in self.trials.values())
+    @property
+    def num_finished(self) -> int:
+        """How many trials are at their end."""
+        return sum(trial.state.is_finished for trial in self.trials.values())
 
     def seconds_left(self) -> float | None:
         """Return how long the run will take, None while nothing can be told.
@@ -190,13 +185,13 @@ class Standing:
         """
         trials = self.trials.values()
         paces = [trial.pace for trial in trials if trial.pace is not None]
-        if not paces or all(trial.state not in ("running", "waiting") for trial in trials):
+        if not paces or not any(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials):
             return None
         mean, now = sum(paces) / len(paces), self.now
-        ended = [trial.epoch / trial.epochs for trial in trials if trial.state == "finished" and trial.epoch]
+        ended = [trial.epoch / trial.epochs for trial in trials if trial.state is TrialState.FINISHED and trial.epoch]
         usual = sum(ended) / len(ended) if ended else 1.0
-        left = [trial.seconds_left(now, mean) or 0.0 for trial in trials if trial.state == "running"]
-        waiting = sum(mean * usual * trial.epochs for trial in trials if trial.state == "waiting")
+        left = [trial.seconds_left(now, mean) or 0.0 for trial in trials if trial.state is TrialState.RUNNING]
+        waiting = sum(mean * usual * trial.epochs for trial in trials if trial.state is TrialState.WAITING)
         return max(*left, 0.0, (sum(left) + waiting) / max(1, len(left)))
 
 

@@ -19,6 +19,7 @@ from typing import final
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
+from dnad_ray.run_folder.layout import tensorboard_folder
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.storage.files import append_bytes, on_disk, write_bytes
 from dnad_ray.storage.places import Place
@@ -79,7 +80,7 @@ class EventFiles(TrialLog):
 
     def begin_run(self, run: Standing) -> None:
         """Find the folder."""
-        self._folder = run.folder / "tensorboard"
+        self._folder = tensorboard_folder(run.folder)
 
     def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
         """Cut a torn end off the file, and write what it lacks."""
@@ -99,7 +100,7 @@ class EventFiles(TrialLog):
             write_bytes(file, intact + added)
         if not on_disk(self._folder):
             self._buffers[trial.spec.name] = bytearray(intact + added)
-        if trial.state == "finished":
+        if trial.state.is_finished:
             self._buffers.pop(trial.spec.name, None)
         else:
             for record in records:

@@ -78,7 +78,7 @@ class WandbLog(TrialLog):
         """Close the trial's W&B run."""
         run = self._runs.pop(trial.spec.name, None)
         if run is not None:
-            run.finish(exit_code=0 if trial.state == "finished" else 1)
+            run.finish(exit_code=trial.state.exit_code)
 
 
 def _folder_for(run: Standing) -> str:

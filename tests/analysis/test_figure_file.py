@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -21,6 +22,21 @@ def test_save_figure_as_html_and_json(figure, tmp_path):
     assert 'src="http' not in page
     data = json.loads(save_figure(figure, tmp_path / "front.json", dark=True).read_text(encoding="utf-8"))
     assert data["layout"]["template"]["layout"]["paper_bgcolor"] == DARK["white"]
+
+
+@pytest.mark.parametrize("name", ["front.html", "front.json"])
+def test_save_figure_onto_a_full_disk_keeps_the_old_one(name, figure, tmp_path, monkeypatch):
+    folder = tmp_path / "charts"
+    folder.mkdir()
+    (folder / name).write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ResourceError, match="space on the disk"):
+        save_figure(figure, folder / name)
+    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [(name, "old")]
 
 
 def test_save_figure_refuses_in_words(figure, tmp_path, monkeypatch):

@@ -140,6 +140,7 @@ def a_snapshot() -> Snapshot:
         init_channels=8,
         counter="fvcore",
         costs_traced=True,
+        in_channels=1,
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import re
 import shlex
@@ -15,7 +16,7 @@ from analysis.frame import RunWarning, load_runs
 from analysis.pareto import front_of
 from analysis.report.page import write_report
 from dnad_ray.config.run import RunConfig, config_to_dict
-from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.errors import ResourceError, RunFolderError, UserError
 from dnad_ray.run_folder.writing import create_run, write_config, write_result, write_snapshot, write_status
 from search_spaces.genotype import Genotype
 
@@ -259,6 +260,22 @@ def test_write_report_replaces_as_a_whole_or_not_at_all(make_run, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     write_report([folder, tmp_path / "copy"], out)
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_write_report_onto_a_full_disk_says_so_and_keeps_the_old_one(make_run, tmp_path, monkeypatch):
+    folder, out = make_run(), tmp_path / "reports" / "report.html"
+    out.parent.mkdir()
+    out.write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ResourceError, match=r"space on the disk of: got .*reports'; allowed: enough room") as caught:
+        write_report(folder, out)
+    assert "\n" not in str(caught.value)
+    assert out.read_text() == "old"
+    assert list(out.parent.iterdir()) == [out]
 
 
 @pytest.mark.parametrize("out", [".", "missing/report.html"])

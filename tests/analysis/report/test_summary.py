@@ -61,6 +61,19 @@ def test_summarise_says_who_did_not_finish_and_why(make_run):
     ]
 
 
+def test_summarise_survives_states_of_newer_versions(make_run):
+    run = make_run(trials=[{"seed": seed} for seed in range(4)], states={2: {"state": "dominated"}}, epochs=2)
+    (run / "trials" / "t0" / "status.json").write_text('{"state": "archived"}')
+    (run / "trials" / "t1" / "status.json").write_text('{"state": ["finished"], "reason": "odd"}')
+    summary, _ = summary_of(run)
+    assert "Trials: 1 finished, 1 stopped by the scheduler, 2 without a known status." in summary.sentences
+    assert [tuple(trial) for trial in summary.unfinished] == [
+        ("demo", "t0", "without a known status", ""),
+        ("demo", "t1", "without a known status", "odd"),
+        ("demo", "t2", "stopped by the scheduler", ""),
+    ]
+
+
 def test_summarise_warns_where_measurements_differ(folder, dense, snapshot):
     write_snapshot(folder, snapshot(dense(), trial="t1", image_size=32), dense())
     summary, _ = summary_of(folder)

@@ -229,7 +229,7 @@ def test_search_with_a_limit_is_complete(command, config_file, tmp_path):
     arguments = ["search", config_file, "--out", tmp_path / "demo", "--set", "limit.macs=1e6"]
     code, said, err = command(*arguments)
     assert (code, err) == (0, "")
-    assert "t00 ended: it reached limit.macs 1e+06; its snapshots stand" in said
+    assert "t00 finished: it reached limit.macs 1e+06; its snapshots stand" in said
     assert [row["kind"] for row in read_run(tmp_path / "demo").snapshots] == ["final"]
     assert "nothing left to do" in command(*arguments, "--resume")[1]
 

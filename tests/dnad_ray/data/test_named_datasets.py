@@ -33,6 +33,7 @@ def test_digits_are_all_there_in_their_levels():
     together = _rows(train.images) + _rows(test.images)
     assert sorted(together) == sorted(_rows(expected))
     assert (len(train), len(test)) == (1438, 359)
+    assert train.images.shape[1] == NAMED_DATASETS["digits"].channels == 1
     assert np.bincount(original.target).tolist() == (np.bincount(train.labels) + np.bincount(test.labels)).tolist()
     by_pixels = dict(zip(_rows(expected), original.target, strict=True))
     assert [by_pixels[row] for row in _rows(test.images)] == test.labels.tolist()
@@ -121,6 +122,7 @@ def test_cifar10_is_read(cifar10, tmp_path):
     assert np.bincount(data.train.labels).tolist() == [4] * 10
     assert data.classes == tuple(f"class {index}" for index in range(10))
     assert (data.image_size, data.in_channels, data.num_classes) == (32, 3, 10)
+    assert NAMED_DATASETS["cifar10"].channels == 3
     assert data.augmentation == Augmentation(pad=4, flip=True)
     assert data.train.images.flags.c_contiguous
 
@@ -160,6 +162,7 @@ def test_svhn_is_read_with_digit_zero_as_class_zero(monkeypatch, tmp_path):
     assert (test.images == pixels["test"].transpose(0, 3, 1, 2)).all()
     assert test.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     assert data.classes == _NAMES
+    assert data.in_channels == NAMED_DATASETS["svhn"].channels == 3
     assert data.augmentation == Augmentation(pad=4)
 
 
@@ -182,6 +185,7 @@ def test_fashion_mnist_is_read_in_grey(tmp_path):
     data, test = load_data(config), load_test(config)
     assert (test.images[:, 0] == pixels["t10k"]).all()
     assert (data.image_size, data.in_channels, data.num_classes) == (28, 1, 10)
+    assert NAMED_DATASETS["fashion_mnist"].channels == 1
     assert data.classes[1] == "Trouser"
     assert data.augmentation == Augmentation(pad=2, flip=True)
 

@@ -93,7 +93,7 @@ def test_sweep_gives_the_slot_of_a_dominated_trial_to_another(tiny, timeless, tm
     states = {name: status["state"] for name, status in contents.status.items()}
     assert states == {"t00": "finished", "t01": "dominated", "t02": "finished"}
     assert contents.status["t01"]["reason"].startswith("worse at all 2 snapshots")
-    assert f"t01 was stopped by the scheduler: {contents.status['t01']['reason']}" in done.stdout
+    assert f"t01 stopped by the scheduler: {contents.status['t01']['reason']}" in done.stdout
     assert "--max-trials 3 is reached; 1 of 4 trials are not at their end (t03); to continue: " in done.stdout
     # What it had recorded stands, and is what it would have recorded anyway; then it took no further step.
     config = config_from_dict(contents.config)

@@ -194,14 +194,14 @@ def test_read_run_from_the_parquet_alone(run):
     assert read_run(run).snapshots == before
 
 
-def test_read_run_of_an_older_version_without_word_of_a_trace(run):
+def test_read_run_of_an_older_version_without_word_of_traces_and_channels(run):
     before = read_run(run).snapshots
-    assert [row["costs_traced"] for row in before] == [True] * 3
+    assert [(row["costs_traced"], row["in_channels"]) for row in before] == [(True, 1)] * 3
     write_parquet(run)
     table = pq.read_table(run / "snapshots.parquet")
-    pq.write_table(table.drop_columns(["costs_traced"]), run / "snapshots.parquet")
+    pq.write_table(table.drop_columns(["costs_traced", "in_channels"]), run / "snapshots.parquet")
     shutil.rmtree(run / "trials")
-    assert read_run(run).snapshots == [row | {"costs_traced": False} for row in before]
+    assert read_run(run).snapshots == [row | {"costs_traced": False, "in_channels": 0} for row in before]
     assert read_run(run).problems == ()
 
 

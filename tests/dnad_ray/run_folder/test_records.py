@@ -8,7 +8,7 @@ import json
 import pytest
 
 from dnad_ray.run_folder.metrics import METRICS, Metric, metric
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Measurement, Retrained, Snapshot, kinds_of
 
 CONTRACT = {
     *("run", "trial", "seed", "step", "epoch", "digest", "macs", "params", "num_operations", "proxy_accuracy", "kind"),
@@ -30,19 +30,29 @@ def test_snapshot_round_trip_through_json(a_snapshot):
 
 
 def test_snapshot_without_a_field_is_refused(a_snapshot):
-    for name in set(SNAPSHOT_COLUMNS) - {"costs_traced"}:
+    for name in set(SNAPSHOT_COLUMNS) - {"costs_traced", "in_channels"}:
         data = a_snapshot.to_dict()
         del data[name]
         with pytest.raises(KeyError, match=name):
             Snapshot.from_dict(data)
 
 
-def test_snapshot_of_an_older_version_does_not_say_that_its_costs_were_traced(a_snapshot):
-    assert a_snapshot.costs_traced
+@pytest.mark.parametrize(("name", "default"), [("costs_traced", False), ("in_channels", 0)])
+def test_snapshot_of_an_older_version_does_not_say_all(name, default, a_snapshot):
     data = a_snapshot.to_dict()
-    del data["costs_traced"]
-    assert Snapshot.from_dict(data) == dataclasses.replace(a_snapshot, costs_traced=False)
-    assert "costs_traced" not in data
+    assert data[name] == 1
+    del data[name]
+    assert Snapshot.from_dict(data) == dataclasses.replace(a_snapshot, **{name: default})
+    assert name not in data
+
+
+def test_kinds_of_all_records_are_in_the_table():
+    for record in (Snapshot, EpochReport, Retrained, Measurement):
+        for field, kind in zip(dataclasses.fields(record), kinds_of(record).values(), strict=True):
+            is_text = str(field.type) in ("str", "SnapshotKind")
+            assert kind.name == ("text" if is_text else field.type)
+            assert kind.arrow or field.name == "operation_weights"
+            assert kind.may_miss == str(field.type).endswith("None")
 
 
 @pytest.mark.parametrize(

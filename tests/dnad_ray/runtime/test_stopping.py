@@ -18,7 +18,7 @@ from dnad_ray.runtime.stopping import Interrupted, StopRequest, StopSignals
 from dnad_ray.search.loop import SearchState, search
 from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.search.trial import run_trial
-from dnad_ray.trials.spec import DONE, TrialSpec
+from dnad_ray.trials.spec import TrialSpec
 
 REQUEST = StopRequest("enough")
 
@@ -84,7 +84,7 @@ def test_trial_that_is_stopped_says_why_and_where(final, tiny, digits, tmp_path)
     assert last is request
     status = read_status(folder, "t00")
     assert (status["state"], status["reason"], status["step"]) == (final, "the time is over", state.step)
-    assert (status["state"] in DONE) == (final == "stopped")
+    assert status["state"].is_finished == (final == "stopped")
 
 
 def test_run_search_that_is_stopped_saves_and_goes_on_from_there(tiny, digits, timeless, tmp_path, quiet_board):

@@ -23,7 +23,7 @@ from dnad_ray.runtime.stopping import StopRequest
 from dnad_ray.search import trial as trial_module
 from dnad_ray.search.loop import SearchState, search
 from dnad_ray.search.trial import run_trial
-from dnad_ray.trials.spec import DONE, TrialSpec, trials_of
+from dnad_ray.trials.spec import TrialSpec, trials_of
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_trial_that_diverges_stops_and_its_snapshots_stand(spec, folder, digits,
     assert f"at step {snapshots[-1].step + 1} " in status["reason"]
     assert "train.learning_rate" in status["reason"]
     assert timeless(read_run(folder).snapshots) == timeless(snapshots) == expected[: len(snapshots)]
-    assert "stopped" in DONE  # it would diverge again
+    assert status["state"].is_finished  # it would diverge again
 
 
 def test_trial_that_diverges_at_once_has_a_status_and_no_snapshot(spec, folder, digits):
@@ -173,7 +173,7 @@ def test_trial_that_is_asked_to_pause_says_so(spec, folder, digits, expected, ti
     assert [event for event, _ in events] == [StopRequest("the time budget was spent", "paused")]
     status = read_status(folder, "t00")
     assert (status["state"], status["reason"]) == ("paused", "the time budget was spent")
-    assert "paused" not in DONE
+    assert not status["state"].is_finished
     list(run_trial(spec, digits, None, folder, copy.deepcopy(events[0][1].state_dict())))
     assert timeless(read_run(folder).snapshots) == expected
     assert "reason" not in read_status(folder, "t00")

@@ -10,7 +10,7 @@ from dnad_ray.config.run import config_to_dict
 from dnad_ray.errors import ConfigError
 from dnad_ray.run_folder.reading import read_status
 from dnad_ray.run_folder.writing import create_run, write_status
-from dnad_ray.trials.plan import more_seeds, register, trials_in
+from dnad_ray.trials.plan import is_complete, more_seeds, register, trials_in, unfinished
 from dnad_ray.trials.spec import TrialSpec, spec_of
 
 OPTUNA = {
@@ -105,3 +105,14 @@ def test_more_seeds_once_for_a_setting_that_is_on_the_front_twice(tiny):
 def test_more_seeds_of_an_empty_front_are_refused(tiny):
     with pytest.raises(ConfigError, match="--more-seeds: got 3; allowed: a run with snapshots on its front"):
         more_seeds(tiny(), trials_in(tiny(), None), set(), 3)
+
+
+@pytest.mark.parametrize("state", [["finished"], {"finished": 1}, 7, None, "archived"])
+def test_unfinished_survives_what_a_status_file_may_say(state, tiny, folder):
+    specs = [TrialSpec(name, {"seed": 0}, tiny()) for name in ("t00", "t01")]
+    for spec in specs:
+        write_status(folder, spec.name, "finished")
+    assert is_complete(specs, folder)
+    (folder / "trials" / "t00" / "status.json").write_text(json.dumps({"state": state, "attempt": 3}))
+    assert unfinished(specs, folder) == specs[:1]
+    assert read_status(folder, "t00") == {"state": "unknown", "attempt": 3}

@@ -162,6 +162,37 @@ def test_mlflow_neither_loses_nor_repeats_a_step(killed_and_resumed, folder, spe
     assert not list(folder.parent.rglob("mlruns"))
 
 
+ENDS = {"t00": "dominated", "t01": "finished", "t02": "stopped", "t03": "failed", "t04": "paused", "t05": "interrupted"}
+
+
+def show_ends(log, folder, tiny):
+    """Let a run end in which trials end in all ways; the first at its end by design, worse than others all along."""
+    board = Board([Logbook(log)])
+    board.begin([TrialSpec(name, {"seed": 0}, tiny()) for name in ENDS], folder)
+    for name, state in ENDS.items():
+        board.trial_began(name)
+        board.trial_ended(name, state, "a reason")
+    board.end("finished", {})
+
+
+@pytest.mark.slow
+def test_mlflow_says_how_trials_ended(folder, tiny, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    show_ends(MlflowLog(), folder, tiny)
+    client = importlib.import_module("mlflow.tracking").MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
+    assert {run.data.tags["mlflow.runName"]: run.info.status for run in runs} == {
+        "t00": "FINISHED",
+        "t01": "FINISHED",
+        "t02": "FAILED",
+        "t03": "FAILED",
+        "t04": "KILLED",
+        "t05": "KILLED",
+    }
+
+
 def wandb_records(content):
     """The records of an offline run: seven bytes, then the blocks of a log as LevelDB writes it."""
     protocol = importlib.import_module("wandb.proto.wandb_internal_pb2")
@@ -177,6 +208,23 @@ def wandb_records(content):
         if kind in (1, 4):  # whole, or the last part
             yield protocol.Record.FromString(parts)
             parts = b""
+
+
+@pytest.mark.slow
+def test_wandb_is_told_how_trials_ended(folder, tiny, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name, value in {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    show_ends(WandbLog(), folder, tiny)
+    wandb.teardown()
+    codes = {}
+    for file in (folder / "wandb").glob("offline-run-*/*.wandb"):
+        records = list(wandb_records(file.read_bytes()))
+        (name,) = {record.run.display_name for record in records if record.HasField("run")}
+        (codes[name],) = [record.exit.exit_code for record in records if record.HasField("exit")]
+    # 255 is what W&B itself reports for Ctrl-C.
+    assert codes == {"t00": 0, "t01": 0, "t02": 1, "t03": 1, "t04": 255, "t05": 255}
 
 
 @pytest.mark.slow
