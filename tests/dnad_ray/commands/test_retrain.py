@@ -183,8 +183,9 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
     (expected,) = other.rglob("result.json")
 
     program = (
-        f"import torch; torch.set_num_threads({torch.get_num_threads()}); import dnad_ray.retrain.jobs as jobs;"
-        "jobs.CHECKPOINT_SECONDS = 0.0; from dnad_ray.cli import main; main()"
+        f"import torch; torch.set_num_threads({torch.get_num_threads()});"
+        "import dnad_ray.run_folder.checkpoints as kept; kept.LONGEST_GAP_SECONDS = 0.0;"
+        "from dnad_ray.cli import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, "retrain", str(run), *arguments, *target],
