@@ -12,6 +12,10 @@ Layout of a run folder::
     snapshots.parquet, front.json, report.html   made when the command ends, also where it was interrupted
     live.html, live.js                   a page that redraws itself while the run goes on, and what it draws
     tensorboard/<trial>/                 event files, for TensorBoard
+    teacher/teacher.json, teacher.safetensors    who is imitated, if anybody is
+    teacher/checkpoints/<step>/          the newest two states of its training, until it is written
+    baselines/<name>.json                the network of one-level DARTS
+    baselines/<name>/checkpoints/<step>/ the newest two states of that search, until it is written
 """
 
 from __future__ import annotations

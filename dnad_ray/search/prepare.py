@@ -101,7 +101,8 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
         raise RunFolderError(
             "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
         )
-    for path in (*out.glob("*"), *out.glob("trials/*"), *out.glob("trials/*/*")) if isinstance(out, Path) else ():
+    patterns = ("*", "trials/*", "trials/*/*", "teacher/*") if isinstance(out, Path) else ()
+    for path in (entry for pattern in patterns for entry in out.glob(pattern)):
         if path.is_symlink() and not is_inside(path, out):
             raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
     contents = read_run(out)

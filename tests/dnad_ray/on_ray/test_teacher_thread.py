@@ -108,7 +108,7 @@ def test_preparing_ends_with_its_caller(given):
 
     with pytest.raises(OSError, match="disk"):
         fail_beside_it()
-    assert not [thread for thread in threading.enumerate() if thread.name == "preparing"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "teacher"]
 
 
 @pytest.mark.ray
