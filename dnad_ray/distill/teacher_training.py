@@ -21,8 +21,11 @@ from dnad_ray.training.task import Losses, Task
 
 __all__ = ["TeacherTraining"]
 
-_NOWHERE = {"root", "download", "storage", "workers"}
+_OF_THE_PLACE = {"root", "download", "storage", "workers"}
 """Settings of the data that change no image."""
+
+_OF_THE_IMITATION = {"precision", "cache", "cache_gib"}
+"""Settings of the teacher that change how it is asked, and not what it learns."""
 
 
 @final
@@ -47,7 +50,7 @@ class TeacherTraining(Task):
         super().__init__(
             {"network": network, "optimizer": optimizer},
             TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT),
-            digest=_digest_of(config, data),
+            digest=_digest_of(config, data, network),
             num_epochs=settings.epochs,
             clipped=parameters,
             grad_clip=config.train.grad_clip,
@@ -78,10 +81,11 @@ class TeacherTraining(Task):
             self._stream.state = list(state["stream"])
 
 
-def _digest_of(config: RunConfig, data: ImageData) -> str:
-    """Return a digest of all settings on which the trained weights depend."""
-    dumped = config.model_dump(mode="json")
-    train = {name: dumped["train"][name] for name in ("batch_size", "weight_decay", "grad_clip", "precision")}
-    images = {name: value for name, value in dumped["data"].items() if name not in _NOWHERE}
+def _digest_of(config: RunConfig, data: ImageData, network: nn.Module) -> str:
+    """Return a digest of all on which the trained weights depend, but for the pixels."""
+    images = config.data.model_dump(mode="json", exclude=_OF_THE_PLACE)
     about = [data.num_classes, data.image_size, len(data.train), *data.mean, *data.std]
-    return digest_of_data([config.seed, images, about, dumped["space"], train, dumped["distill"]["teacher"]])
+    train = config.train.model_dump(mode="json", include={"batch_size", "weight_decay", "grad_clip", "precision"})
+    teacher = config.distill.teacher.model_dump(mode="json", exclude=_OF_THE_IMITATION)
+    tensors = [[name, list(tensor.shape)] for name, tensor in network.state_dict().items()]
+    return digest_of_data([config.seed, images, about, train, teacher, tensors])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -155,7 +156,7 @@ class Task(ABC):
         facts = torch.stack([self._watch.num_good, self._loss.float()])
         loss, correct, num_good, last = torch.cat([self.ranks.sum(self.sums), facts]).tolist()
         # The sum is that of all processes, so that none goes on alone.
-        last = last if loss - loss == 0 else loss
+        last = last if math.isfinite(loss) else loss
         check_finite(
             num_good,
             self._since_look,

@@ -99,6 +99,16 @@ def test_teacher_does_not_go_on_with_another_one(change, tiny, digits, tmp_path)
         make_teacher(with_overrides(tiny(DERIVED), change), digits, CPU, checkpoints=tmp_path)
 
 
+def test_teacher_goes_on_where_nothing_changed_that_it_learns_from(tiny, digits, tmp_path):
+    with pytest.raises(Stopped):
+        make_teacher(tiny(DERIVED), digits, CPU, stop=after(2), checkpoints=tmp_path)
+    others = {"distill.teacher.cache": "never", "train.learning_rate": 1e-3, "train.epochs": 9, "shrink.rate": 0.2}
+    done = []
+    config = with_overrides(tiny(DERIVED), others)
+    make_teacher(config, digits, CPU, lambda *counts: done.append(counts[0]), checkpoints=tmp_path)
+    assert done[0] == 2
+
+
 def test_teacher_is_trained_in_the_precision_of_the_run(tiny, digits, monkeypatch):
     seen = []
     forward = nn.Conv2d.forward

@@ -190,6 +190,14 @@ def test_gradient_that_is_no_number_in_the_very_last_step_ends_in_words(spec, di
         finish(state)
 
 
+def test_step_does_not_wait_for_the_device(spec, digits, host_reads):
+    state = started(spec, digits, settings(**{**FULL, "augment": "auto"}))
+    state.batches.batch(0)
+    with host_reads() as reads:
+        state.train_step()
+    assert reads == []
+
+
 def test_checkpoint_has_the_names_that_run_folders_hold(spec, digits):
     state = started(spec, digits, settings(ema_decay=0.9))
     names = ("digest", "trainee", "optimizer", "averages", "sums", "step", "device_seconds", "history")
