@@ -35,10 +35,11 @@ from dnad_ray.costs.table import costs_of
 from dnad_ray.data.loading import resolve_data_argument
 from dnad_ray.networks.spec import NetworkSpec, images_of
 from dnad_ray.retrain.data import load_retrain_images
-from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.reading import read_genotype, read_run
 from dnad_ray.search.prepare import PreparedRun, load_images, run_folder, run_search
 from dnad_ray.search.warm_start import inherited_weights
+from dnad_ray.training.loop import train
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 

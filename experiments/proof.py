@@ -38,11 +38,12 @@ from dnad_ray.retrain.baselines import space_of
 from dnad_ray.retrain.jobs import job_of
 from dnad_ray.retrain.one_level_darts import darts_genotype
 from dnad_ray.retrain.random_networks import random_like
-from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.reading import read_genotype, read_run
 from dnad_ray.search.limits import PASSES_PER_STEP
 from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import place
+from dnad_ray.training.loop import train
 from search_spaces.json_reader import parse_json
 
 BY_NAME = {arm.name: arm for arm in ARMS}

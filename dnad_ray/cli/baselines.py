@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnad_ray.cli.messages import to_place
+from dnad_ray.cli.messages import fail, to_place
 from dnad_ray.cli.retrain import carry_out, request_of, run_config_of, training_options
 from dnad_ray.errors import ConfigError, RunFolderError
-from dnad_ray.storage.places import Place, address
+from dnad_ray.storage.places import Place, address, remove_folder
 
 if TYPE_CHECKING:
     from dnad_ray.config.run import RunConfig
@@ -103,16 +103,24 @@ def _darts(config: RunConfig, run: Place, seed: int) -> Genotype:
     """Return the network of one-level DARTS; it is searched once per run and seed, and kept."""
     from dnad_ray.data.loading import load_data
     from dnad_ray.retrain.one_level_darts import darts_genotype
-    from dnad_ray.run_folder.layout import baseline_file
+    from dnad_ray.run_folder.layout import baseline_checkpoints, baseline_file
     from dnad_ray.run_folder.reading import read_genotype
+    from dnad_ray.runtime.stopping import Stopped, StopSignals
     from dnad_ray.storage.digests import digest_of_data
     from dnad_ray.storage.files import write_bytes
 
     sections = config.model_dump(mode="json", include={"data", "space", "train"})
-    file = baseline_file(run, f"darts-{digest_of_data({**sections, 'seed': seed})}")
+    name = f"darts-{digest_of_data({**sections, 'seed': seed})}"
+    file, checkpoints = baseline_file(run, name), baseline_checkpoints(run, name)
     if file.is_file():
         return read_genotype(file)
     click.echo(f"baselines: one-level DARTS, {config.train.epochs} epochs on the search images")
-    genotype = darts_genotype(config, load_data(config.data), seed)
+    with StopSignals() as signals:
+        signals.defer()
+        try:
+            genotype = darts_genotype(config, load_data(config.data), seed, stop=signals, checkpoints=checkpoints)
+        except Stopped as stopped:
+            fail(f"{stopped}; the same command goes on from there", 128 + (signals.signum or 0))
     write_bytes(file, genotype.to_json().encode())
+    remove_folder(checkpoints.parent)
     return genotype

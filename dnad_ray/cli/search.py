@@ -76,7 +76,7 @@ def search(**options: Any) -> None:
 
     CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists.
     """
-    from dnad_ray.runtime.stopping import first_of
+    from dnad_ray.runtime.stopping import Stopped, first_of
     from dnad_ray.search.prepare import estimate_in_words, run_search
     from dnad_ray.trials.spec import TrialSpec
 
@@ -91,10 +91,16 @@ def search(**options: Any) -> None:
     spec = TrialSpec("t00", {"seed": config.seed}, config)
 
     def work(data: Any, make: Any, folder: Place, board: Any, signals: Any) -> None:
-        prepared = make()
         signals.defer()  # until the results lie there too
+        stop = first_of(signals, budget.check)
+        try:
+            prepared = make(stop=stop)
+        except Stopped as stopped:
+            if stopped.request.state == "paused":
+                return  # the time was spent while the teacher was trained
+            raise
         board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
-        run_search(spec, prepared, folder, board, stop=first_of(signals, budget.check))
+        run_search(spec, prepared, folder, board, stop=stop)
 
     _carry_out(config, [spec], options, contextlib.nullcontext, work, budget=budget)
 
@@ -149,7 +155,7 @@ def sweep(address: str | None, **options: Any) -> None:
             data,
             folder,
             board,
-            make=lambda check: make(check=check),
+            make=lambda stop: make(stop=stop),
             stop=signals,
             budget=budget,
             make_sampler=make_sampler,

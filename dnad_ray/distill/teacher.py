@@ -20,7 +20,7 @@ from dnad_ray.distill.foreign_spec import ForeignSpec, stage_sides
 from dnad_ray.errors import ConfigError, RunFolderError, one_line
 from dnad_ray.runtime.devices import to_device
 from dnad_ray.storage.files import read_file, write_bytes, write_json
-from dnad_ray.storage.places import Place
+from dnad_ray.storage.places import Place, remove_folder
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
 from search_spaces.genotype import Genotype
 from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
@@ -34,9 +34,11 @@ __all__ = [
     "TeacherFile",
     "check_teacher",
     "frozen",
+    "holds_checkpoints",
     "load_teacher",
     "read_teacher",
     "save_teacher",
+    "teacher_checkpoints",
 ]
 
 _WEIGHTS, _DESCRIPTION = "teacher.safetensors", "teacher.json"
@@ -139,7 +141,7 @@ class TeacherFile:
 
 
 def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
-    """Write the teacher into ``folder`` and return the same as bytes."""
+    """Write the teacher into ``folder``, remove the checkpoints of its training, and return the same as bytes."""
     # Strides are kept by safetensors only for contiguous tensors; the memory format is the loader's own business.
     # Clones, because two names for one tensor are refused.
     weights = {name: tensor.cpu().contiguous().clone() for name, tensor in teacher.network.state_dict().items()}
@@ -158,7 +160,19 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     file = TeacherFile(json.dumps(description), content, _factory_of(teacher.outline))
     write_bytes(folder / _WEIGHTS, file.weights)
     write_json(folder / _DESCRIPTION, description)  # last: where it stands, the weights do too
+    remove_folder(teacher_checkpoints(folder))
     return file
+
+
+def teacher_checkpoints(folder: Place) -> Place:
+    """Return where the checkpoints of a teacher's training are, until :func:`save_teacher` has written it."""
+    return folder / "checkpoints"
+
+
+def holds_checkpoints(folder: Place) -> bool:
+    """Whether a folder holds the checkpoints of a teacher that is not finished, and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return "checkpoints" in names and names <= {"checkpoints", _WEIGHTS}
 
 
 def read_teacher(folder: Place, factory: str | None = None) -> TeacherFile | None:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.batches import TrainingBatches, evaluation_batches
+from dnad_ray.data.images import Augmentation
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.runtime.devices import MEMORY_FORMAT
@@ -75,7 +76,7 @@ def open_cache(
         return None
     if settings.cache == "auto" and batches.device.type != "cpu":
         return None
-    is_plain = not (data.augmentation.pad or data.augmentation.flip or data.augmentation.cutout)
+    is_plain = data.augmentation == Augmentation()
     if not is_plain and not is_shared and settings.cache == "auto":
         return None
     wanted = "logits" * distill.uses_logits, "taps" * distill.uses_features
@@ -84,7 +85,7 @@ def open_cache(
             *wanted,
             *(_digest_of(teacher), data.name, data.mean, data.std, data.train.labels.tobytes().hex()),
             *(batches.batch_size, ranks.size, batches.device.type, settings.precision, torch.get_num_threads()),
-            *([] if is_plain else [config.seed, ranks.rank]),
+            *([] if is_plain else [config.seed, ranks.rank, repr(data.augmentation)]),
         ]
     )
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]

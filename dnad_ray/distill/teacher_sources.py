@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from dnad_ray.config.run import RunConfig, TeacherConfig
-from dnad_ray.data.batches import TrainingBatches, evaluation_batches
+from dnad_ray.data.batches import evaluation_batches
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.calibration import calibration_of
 from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign
 from dnad_ray.distill.foreign_spec import ForeignSpec
 from dnad_ray.distill.teacher import Renormalisation, Teacher, check_teacher, frozen, load_teacher, read_teacher
-from dnad_ray.errors import ConfigError, NonFiniteLossError
+from dnad_ray.distill.teacher_training import TeacherTraining
+from dnad_ray.errors import ConfigError
 from dnad_ray.networks.network_file import DESCRIPTION, read_network
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.run_folder.genotypes import read_any_genotype
 from dnad_ray.run_folder.reading import is_run, read_genotype, read_run
 from dnad_ray.runtime.devices import MEMORY_FORMAT, to_device
+from dnad_ray.runtime.stopping import StopCheck
 from dnad_ray.storage.files import read_file
 from dnad_ray.storage.places import Place, address, place, reached
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_checkpoint
+from dnad_ray.training.loop import StepProgress, finish
 from search_spaces.genotype import Genotype
 from search_spaces.network import network_from
 from search_spaces.shape import NetworkShape
@@ -38,11 +39,15 @@ __all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher"]
 _PREFIXES = ("module.", "model.")
 """Of names in a checkpoint: of DistributedDataParallel, and of a teacher that was saved here."""
 
-StepProgress = Callable[[int, int], None]
-
 
 def make_teacher(
-    config: RunConfig, data: ImageData, device: torch.device, progress: StepProgress | None = None
+    config: RunConfig,
+    data: ImageData,
+    device: torch.device,
+    progress: StepProgress | None = None,
+    *,
+    stop: StopCheck | None = None,
+    checkpoints: Place | None = None,
 ) -> Teacher:
     """Make the teacher of a run as ``distill.teacher`` says; validation images only measure it.
 
@@ -51,16 +56,19 @@ def make_teacher(
         data: Images.
         device: Where to train and to measure.
         progress: Called with (steps done, steps in all) while it is trained.
+        stop: Asked before each step of its training.
+        checkpoints: The folder of the checkpoints of its training, from the newest of which it goes on; None for none.
 
     Raises:
         ConfigError: If it cannot be made, or knows other images than those of the run.
         WeightsError: If a checkpoint holds no weights.
-        RunFolderError: If a file of ours cannot be read.
+        RunFolderError: If a file of ours cannot be read, or a checkpoint is that of another teacher.
         NonFiniteLossError: If the loss becomes NaN or infinite.
+        Stopped: If it was asked to stop; the same call goes on from the checkpoint that it kept.
     """
     settings = config.distill.teacher
     if settings.source == "derived":
-        return train_teacher(config, data, device, progress)
+        return train_teacher(config, data, device, progress, stop=stop, checkpoints=checkpoints)
     if settings.source == "saved":
         return _saved(config, data, device)
     outline = ForeignSpec.of(settings, data, config.space.stem)
@@ -71,12 +79,19 @@ def make_teacher(
     teacher = Teacher(to_device(network, device), None, None, 0.0, None, outline)
     check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher")
     if settings.is_trained:
-        _train(teacher.network, config, data, device, progress)
+        training = TeacherTraining(teacher.network, config, data, device)
+        finish(training, checkpoints, stop=stop, progress=progress)
     return _measured(teacher, data, config.evaluation.batch_size)
 
 
 def train_teacher(
-    config: RunConfig, data: ImageData, device: torch.device, progress: StepProgress | None = None
+    config: RunConfig,
+    data: ImageData,
+    device: torch.device,
+    progress: StepProgress | None = None,
+    *,
+    stop: StopCheck | None = None,
+    checkpoints: Place | None = None,
 ) -> Teacher:
     """Train a network of ours on the training images; the validation images only measure it.
 
@@ -85,8 +100,11 @@ def train_teacher(
         data: Images.
         device: Where to train.
         progress: Called with (steps done, steps in all).
+        stop: Asked before each step.
+        checkpoints: As in :func:`make_teacher`.
 
     Raises:
+        Stopped: If it was asked to stop.
         NonFiniteLossError: If the loss becomes NaN or infinite.
         RunFolderError: If the configured genotype file cannot be read.
         ConfigError: If its features are to be imitated and it has another number of stages.
@@ -101,7 +119,7 @@ def train_teacher(
     )
     with _own_seed(config.seed):
         network = to_device(network_from(genotype, shape), device)
-    _train(network, config, data, device, progress)
+    finish(TeacherTraining(network, config, data, device), checkpoints, stop=stop, progress=progress)
     return _measured(Teacher(network, genotype, shape, 0.0), data, config.evaluation.batch_size)
 
 
@@ -231,35 +249,6 @@ def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_class
     network.model.load_state_dict(given, strict=False)
 
 
-def _train(
-    network: nn.Module, config: RunConfig, data: ImageData, device: torch.device, progress: StepProgress | None
-) -> None:
-    settings = config.distill.teacher
-    batches = TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT)
-    steps = settings.epochs * batches.steps_per_epoch
-    network.train()
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, settings.learning_rate, weight_decay=config.train.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    # Dropout of a foreign model draws from the global stream.
-    with _own_seed(config.seed) if isinstance(network, ForeignNetwork) else nullcontext():
-        for step in range(steps):
-            images, labels = batches.batch(step)
-            loss = F.cross_entropy(_logits(network, images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, config.train.grad_clip)
-            optimizer.step()
-            schedule.step()
-            if not torch.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the teacher's loss became {loss.item()} at step {step}; lower its learning rate"
-                )
-            if progress is not None:
-                progress(step + 1, steps)
-    batches.close()
-
-
 @contextmanager
 def _own_seed(seed: int) -> Iterator[None]:
     """Let what is drawn from the global stream depend on a seed alone, and leave that stream as it was."""
@@ -283,8 +272,3 @@ def _measured(teacher: Teacher, data: ImageData, batch_size: int) -> Teacher:
     accuracy = int((said.argmax(1) == right).sum()) / len(right)
     calibration = calibration_of(said, right)
     return replace(teacher, accuracy=accuracy, calibration=calibration)
-
-
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    logits: Tensor = network(images).logits
-    return logits

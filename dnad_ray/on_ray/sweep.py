@@ -60,7 +60,7 @@ def run_sweep(
     folder: Place,
     board: Board,
     *,
-    make: Callable[[Callable[[], None]], PreparedRun],
+    make: Callable[[StopCheck], PreparedRun],
     stop: StopCheck | None = None,
     budget: Budget | None = None,
     make_sampler: SamplerMaker | None = None,
@@ -99,7 +99,7 @@ def run_sweep(
     at_end = [spec for spec in specs if spec not in left]
     callback, mailbox = BoardCallback(folder, board), start_mailbox()
 
-    def train_teacher(check: Callable[[], None]) -> TeacherFile | None:
+    def train_teacher(check: StopCheck) -> TeacherFile | None:
         prepared = make(check)
         board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
         if hint is not None:
@@ -110,7 +110,7 @@ def run_sweep(
         callback.open()
         ray.get(mailbox.give_teacher.remote([ray.put(teacher_file)]))
 
-    teacher_thread = TeacherThread(train_teacher, begin, stop)
+    teacher_thread = TeacherThread(train_teacher, begin, first_of(stop, budget.check))
     source = TrialSource(
         todo,
         config,

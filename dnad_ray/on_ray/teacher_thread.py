@@ -12,13 +12,9 @@ from types import TracebackType
 from typing import final
 
 from dnad_ray.distill.teacher import TeacherFile
-from dnad_ray.runtime.stopping import StopCheck, StopRequest
+from dnad_ray.runtime.stopping import StopCheck, Stopped, StopRequest
 
 __all__ = ["TeacherThread"]
-
-
-class _Abandoned(BaseException):
-    """Nobody waits for it any more; no ``except Exception`` on the way may take it for a failure."""
 
 
 @final
@@ -26,21 +22,22 @@ class TeacherThread:
     """Makes the teacher before the trials of a sweep begin, and gives it to them; a context manager.
 
     Args:
-        make: Makes the teacher, None where nobody is imitated. It calls what it is given every now and then, and lets
-            through what that raises.
+        make: Makes the teacher, None where nobody is imitated. It asks what it is given every now and then, and raises
+            :class:`~dnad_ray.runtime.stopping.Stopped` once that wants it to.
         begin: Gives it to the trials.
-        stop: Asked every now and then; the teacher is then given up.
+        stop: Asked every now and then; the teacher is then given up, for a resumed command to go on with it.
     """
 
     def __init__(
         self,
-        make: Callable[[Callable[[], None]], TeacherFile | None],
+        make: Callable[[StopCheck], TeacherFile | None],
         begin: Callable[[TeacherFile | None], None],
         stop: StopCheck | None = None,
     ) -> None:
         self._make, self._begin, self._stop = make, begin, stop
         self._error: Exception | None = None
-        self._is_given_up = self._is_unwanted = False
+        self._honoured: StopRequest | None = None
+        self._is_unwanted = False
         self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
 
     def __enter__(self) -> TeacherThread:
@@ -55,29 +52,32 @@ class TeacherThread:
 
     def request(self) -> StopRequest | None:
         """Ask the trials to stop once it is clear that there will be no teacher; a ``StopCheck``."""
-        return None if self._error is None else StopRequest("there is no teacher")
+        if self._error is None and self._honoured is None:
+            return None
+        return self._honoured or StopRequest("there is no teacher")
 
     def finish(self) -> None:
         """Wait until it is done.
 
         Raises:
             Exception: What kept it from that.
-            KeyboardInterrupt: If it was given up because somebody asked to stop.
+            Stopped: If it was given up because somebody asked to stop; not where the time was spent, as it may be.
         """
         self._thread.join()
         if self._error is not None:
             raise self._error
-        if self._is_given_up:
-            raise KeyboardInterrupt
+        if self._honoured is not None and self._honoured.state != "paused":
+            raise Stopped(self._honoured)
 
     def _run(self) -> None:
         try:
             self._begin(self._make(self._check))
-        except _Abandoned:
-            self._is_given_up = True
+        except Stopped as stopped:
+            self._honoured = stopped.request
         except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
             self._error = error
 
-    def _check(self) -> None:
-        if self._is_unwanted or (self._stop is not None and self._stop() is not None):
-            raise _Abandoned
+    def _check(self) -> StopRequest | None:
+        if self._is_unwanted:
+            return StopRequest("nobody waits for it any more")
+        return None if self._stop is None else self._stop()

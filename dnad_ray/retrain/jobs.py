@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,8 @@ from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.network_file import write_network
 from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of
 from dnad_ray.retrain.data import RetrainImages
-from dnad_ray.retrain.state import RetrainState, train
-from dnad_ray.run_folder.checkpoints import keep_checkpoint, load_newest
+from dnad_ray.retrain.state import RetrainState
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper
 from dnad_ray.run_folder.jobs import read_job_status
 from dnad_ray.run_folder.layout import job_checkpoints_folder, job_file, job_folder, job_history_file
 from dnad_ray.run_folder.records import Retrained
@@ -27,10 +26,9 @@ from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import Place
+from dnad_ray.training.loop import train, train_and_keep
 
 __all__ = ["Job", "job_of", "run_job", "unfinished_jobs"]
-
-CHECKPOINT_SECONDS = 60.0
 
 Report = Callable[[str, dict[str, Any]], None]
 """Told the name of a job and the entry of an epoch."""
@@ -131,9 +129,9 @@ def run_job(
     Returns:
         The state that its status says.
     """
-    checkpoints = job_checkpoints_folder(run, job.name)
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
-    saved = share_state(ranks, load_newest(checkpoints.glob("*")) if ranks.is_first else None, state.device)
+    checkpoints = CheckpointKeeper(job_checkpoints_folder(run, job.name))
+    saved = share_state(ranks, checkpoints.newest() if ranks.is_first else None, state.device)
     if saved is not None:
         state.load_state_dict(saved)
     elif job.inherited:
@@ -143,27 +141,14 @@ def run_job(
     write_json(job_file(run, job.name), job.to_dict())
     facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
     write_job_status(run, job.name, TrialState.RUNNING, **facts)
-    saved_at = time.monotonic()
-
-    def check() -> StopRequest | None:
-        """Asked before each step, when the state is complete: an epoch may take an hour."""
-        nonlocal saved_at
-        if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            keep_checkpoint(checkpoints, state.state_dict(), state.step)
-            saved_at = time.monotonic()
-        return None if stop is None else stop()
-
     try:
-        for event in train(state, check):
+        for event in train_and_keep(state, checkpoints, stop):
             if isinstance(event, StopRequest):
-                keep_checkpoint(checkpoints, state.state_dict(), state.step)
                 write_job_status(run, job.name, event.state, reason=event.reason, step=state.step, **facts)
                 return TrialState(event.state)
             write_json(job_history_file(run, job.name), state.history)
             if report is not None:
                 report(job.name, event)
-            if state.is_finished:
-                keep_checkpoint(checkpoints, state.state_dict(), state.step)
     except NonFiniteLossError as error:
         write_job_status(run, job.name, TrialState.STOPPED, reason=str(error), **facts)
         return TrialState.STOPPED

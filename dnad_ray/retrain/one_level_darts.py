@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.data.images import ImageData
-from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.spec import images_of
 from dnad_ray.retrain.baselines import _of, space_of
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
+from dnad_ray.runtime.stopping import StopCheck
+from dnad_ray.storage.digests import digest_of_data
+from dnad_ray.storage.places import Place
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
+from dnad_ray.training.loop import StepProgress, counted, finish
+from dnad_ray.training.task import Losses, Task
 from search_spaces.genotype import NONE, Genotype
 from search_spaces.shape import NetworkShape
 from search_spaces.supernet import Candidate, Supernet
@@ -43,8 +47,11 @@ def darts_genotype(
     config: RunConfig,
     data: ImageData,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: StepProgress | None = None,
     on_epoch: Callable[[DartsEpoch], None] | None = None,
+    *,
+    stop: StopCheck | None = None,
+    checkpoints: Place | None = None,
 ) -> Genotype:
     """Search by one-level DARTS in the space of a run, for as long as the run searches, and derive one network.
 
@@ -58,55 +65,95 @@ def darts_genotype(
         seed: Seed.
         progress: Told of (steps done, steps in all).
         on_epoch: Told of every epoch; without it the validation images are not looked at.
+        stop: Asked before each step.
+        checkpoints: The folder of its checkpoints, from the newest of which it goes on; None for none.
 
     Raises:
         NonFiniteLossError: If the loss diverges.
+        RunFolderError: If the checkpoint is that of another search.
+        Stopped: If it was asked to stop; the same call goes on from the checkpoint that it kept.
     """
-    device, settings = device_for(config.train.device), config.train
-    images = images_of(data)
-    shape = NetworkShape(
-        in_channels=images.in_channels,
-        image_size=images.image_size,
-        num_classes=images.num_classes,
-        init_channels=config.space.init_channels,
-        stem=config.space.stem,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        supernet = to_device(Supernet(space_of(config), shape), device)
-        candidates = supernet.candidates
-        alpha = nn.Parameter((1e-3 * torch.randn(len(candidates))).to(device))
-    group = _groups(candidates).to(device)
-    batches = TrainingBatches(data, settings.batch_size, seed, device, MEMORY_FORMAT)
-    optimizer = torch.optim.Adam(
-        supernet.parameters(), settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
-    of_alpha = torch.optim.Adam([alpha], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
-    steps = settings.epochs * batches.steps_per_epoch
-    correct, seen = torch.zeros((), device=device), 0
-    for step in range(steps):
-        inputs, labels = batches.batch(step)
-        logits = supernet(inputs, _softmax(alpha, group)).logits
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        of_alpha.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(supernet.parameters(), settings.grad_clip)
-        optimizer.step()
-        of_alpha.step()
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the loss of the DARTS baseline became {loss.item()} at step {step}")
-        if progress is not None:
-            progress(step + 1, steps)
-        if on_epoch is not None:
-            correct += (logits.detach().argmax(1) == labels).sum()
-            seen += len(labels)
-            if (step + 1) % batches.steps_per_epoch == 0:
-                score = _score(config, supernet, _softmax(alpha, group).detach(), data)
-                on_epoch(DartsEpoch((step + 1) // batches.steps_per_epoch, float(correct) / seen, score))
-                correct, seen = torch.zeros_like(correct), 0
-    batches.close()
-    return derived(candidates, _softmax(alpha, group).tolist(), supernet.genotype)
+    search = _DartsSearch(config, data, seed, is_scored=on_epoch is not None)
+
+    def tell(entry: dict[str, Any]) -> None:
+        # Epochs before a checkpoint may have been searched by somebody who was not told of them.
+        if on_epoch is not None and "validation_accuracy" in entry:
+            on_epoch(DartsEpoch(entry["epoch"], entry["train_accuracy"], entry["validation_accuracy"]))
+
+    finish(search, checkpoints, stop=stop, progress=progress, on_epoch=tell)
+    return derived(search.supernet.candidates, search.weights().tolist(), search.supernet.genotype)
+
+
+@final
+class _DartsSearch(Task):
+    """Everything that changes while one-level DARTS searches.
+
+    Args:
+        config: The run.
+        data: Its search images.
+        seed: Seed.
+        is_scored: Whether the mixed supernet is scored on the validation images after each epoch.
+    """
+
+    what, advice = "loss of the DARTS baseline", "train.learning_rate"
+    named, allowed = "settings", "a checkpoint of the very same search by DARTS"
+
+    def __init__(self, config: RunConfig, data: ImageData, seed: int, *, is_scored: bool) -> None:
+        device, settings = device_for(config.train.device), config.train
+        self._config, self._data, self._is_scored = config, data, is_scored
+        images = images_of(data)
+        shape = NetworkShape(
+            in_channels=images.in_channels,
+            image_size=images.image_size,
+            num_classes=images.num_classes,
+            init_channels=config.space.init_channels,
+            stem=config.space.stem,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.supernet = to_device(Supernet(space_of(config), shape), device)
+            candidates = self.supernet.candidates
+            self._alpha = nn.Parameter((1e-3 * torch.randn(len(candidates))).to(device))
+        self._group = _groups(candidates).to(device)
+        sections = config.model_dump(mode="json", include={"data", "space", "train"})
+        super().__init__(
+            {
+                "supernet": self.supernet,
+                "alpha": nn.ParameterList([self._alpha]),
+                "optimizer": torch.optim.Adam(
+                    self.supernet.parameters(),
+                    settings.learning_rate,
+                    betas=settings.betas,
+                    weight_decay=settings.weight_decay,
+                ),
+                "arch_optimizer": torch.optim.Adam([self._alpha], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+            },
+            TrainingBatches(data, settings.batch_size, seed, device, MEMORY_FORMAT),
+            digest=digest_of_data({**sections, "seed": seed}),
+            num_epochs=settings.epochs,
+            clipped=self.supernet.parameters(),
+            grad_clip=settings.grad_clip,
+            precision=settings.precision,
+        )
+
+    def weights(self) -> Tensor:
+        """Return the weight of each candidate (num_candidates,) as they are now."""
+        return _softmax(self._alpha, self._group).detach()
+
+    def losses(self, images: Tensor, labels: Tensor) -> Losses:
+        """Classify a batch by the mixed supernet."""
+        with self.autocast():
+            logits = self.supernet(images, _softmax(self._alpha, self._group)).logits
+        loss = F.cross_entropy(logits.float(), labels)
+        return Losses(loss, loss.detach(), logits.detach())
+
+    def entry(self) -> dict[str, Any]:
+        """Return what the history says of the epoch that is over, with the accuracy of the mixed supernet."""
+        if not self._is_scored:
+            return super().entry()
+        with counted(self):
+            score = _score(self._config, self.supernet, self.weights(), self._data)
+        return {**super().entry(), "validation_accuracy": score}
 
 
 def _score(config: RunConfig, supernet: Supernet, weights: Tensor, data: ImageData) -> float:
@@ -149,5 +196,6 @@ def _groups(candidates: tuple[Candidate, ...]) -> Tensor:
 def _softmax(alpha: Tensor, group: Tensor) -> Tensor:
     """Return the softmax of parameters (num_candidates,) within their groups."""
     positive = (alpha - alpha.detach().max()).exp()
-    total = positive.new_zeros(int(group.max()) + 1).index_add(0, group, positive)
+    # As long as there can be groups; to ask how many there are would wait for the device.
+    total = torch.zeros_like(positive).index_add(0, group, positive)
     return positive / total[group]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from dnad_ray.errors import UserError
 from dnad_ray.storage.files import read_file, write_bytes, write_json
@@ -41,10 +42,13 @@ LEAST_GAP_SECONDS = 5.0
 
 @final
 class CheckpointKeeper:
-    """The checkpoints of a trial, no more often than they are worth.
+    """The checkpoints of a trial, or of another training, no more often than they are worth.
 
     What a killed trial repeats gives the same snapshots again, so a checkpoint saves time and nothing else: where
     snapshots come faster than a hundred times what it takes to write one, or within seconds, most of them do without.
+
+    A state with a NaN or an infinity in it is never kept: who goes on from it would diverge again, and one kept before
+    is the better one.
 
     Args:
         checkpoints: The folder that :func:`dnad_ray.run_folder.layout.checkpoints_folder` names.
@@ -72,7 +76,7 @@ class CheckpointKeeper:
         )
 
     def keep(self, state: Callable[[], dict[str, Any]], step: int) -> None:
-        """Add a checkpoint and remove the ones before the two newest.
+        """Add a checkpoint and remove the ones before the two newest; does nothing where a number is none.
 
         Args:
             state: Returns plain data and tensors, as :meth:`dnad_ray.search.loop.SearchState.state_dict` does.
@@ -81,7 +85,9 @@ class CheckpointKeeper:
         if self._settle is not None:
             self._settle()
         began = time.monotonic()
-        keep_checkpoint(self._checkpoints, state(), step)
+        found = state()
+        if _is_finite(found):
+            keep_checkpoint(self._checkpoints, found, step)
         self._last = time.monotonic()
         self._cost = self._last - began
 
@@ -126,6 +132,20 @@ def prune_checkpoints(folder: Place, keep: int = 2) -> None:
     """Remove all but the newest ``keep`` checkpoints below ``folder``; two, so that a torn one is no loss."""
     for old in sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)[:-keep]:
         remove_folder(old)
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether no tensor of a state has a NaN or an infinity; asked of the device once, and not for each tensor."""
+    flags = [tensor.detach().isfinite().all() for tensor in _tensors(state) if tensor.is_floating_point()]
+    return not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all())
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)
 
 
 def _manifest_of(folder: Place) -> dict[str, Any] | None:

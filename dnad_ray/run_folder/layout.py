@@ -18,6 +18,8 @@ Layout of a run folder::
     mlflow.db, mlflow-artifacts/         what MLflow keeps where it has no server
     ray/                                 what Ray needs while trials run
     .teacher-cache/                      outputs of the teacher while trials run, see dnad_ray.distill.teacher_cache
+    teacher/teacher.json, teacher.safetensors    the teacher, if there is one
+    teacher/checkpoints/<step>/          the newest two states of its training, until it is written
     retrained/<job>/job.json             what is trained, complete; written first
     retrained/<job>/history.json         one entry per epoch
     retrained/<job>/status.json          its state and why
@@ -26,6 +28,7 @@ Layout of a run folder::
     retrained/<job>/result.json          the record; it is there when the job is at its end
     measured/<name>.json                 latency and memory of one network on one machine
     baselines/<name>.json                networks that were searched for a comparison
+    baselines/<name>/checkpoints/<step>/ the newest two states of such a search, until its network is written
 
 A name that is no safe one is refused where it would become a part of a path.
 """
@@ -41,6 +44,7 @@ __all__ = [
     "MARKER_KIND",
     "RUN_SCHEMA",
     "SAFE_NAME",
+    "baseline_checkpoints",
     "baseline_file",
     "checked_name",
     "checkpoints_folder",
@@ -295,3 +299,8 @@ def measured_file(run: Place, name: str) -> Place:
 def baseline_file(run: Place, name: str) -> Place:
     """Return the file of a network that was searched for a comparison."""
     return run / "baselines" / f"{checked_name(name, 'baseline name')}.json"
+
+
+def baseline_checkpoints(run: Place, name: str) -> Place:
+    """Return where the states of the search for a baseline are, until its network is written."""
+    return run / "baselines" / checked_name(name, "baseline name") / "checkpoints"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, final
 
-__all__ = ["Interrupted", "StopCheck", "StopRequest", "StopSignals", "first_of"]
+__all__ = ["Interrupted", "StopCheck", "StopRequest", "StopSignals", "Stopped", "first_of"]
 
 _SAME_PRESS_SECONDS = 0.5
 _NOTICE = b"dnad-ray: stopping at the end of the step; Ctrl-C once more ends at once\n"
@@ -43,6 +43,20 @@ def first_of(*checks: StopCheck | None) -> StopCheck:
     """Return a check that passes on the first request of several; None among them is left out."""
     asked = [check for check in checks if check is not None]
     return lambda: next((request for check in asked if (request := check()) is not None), None)
+
+
+class Stopped(KeyboardInterrupt):
+    """A training has honoured a request to stop; the same command goes on from its checkpoint.
+
+    Like Ctrl-C it passes every ``except Exception`` on the way: it is no failure.
+
+    Args:
+        request: The request.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        super().__init__(request.reason)
+        self.request = request
 
 
 class Interrupted(KeyboardInterrupt):

@@ -17,6 +17,7 @@ from dnad_ray.runtime.cuda_graphs import RecordedStep
 from dnad_ray.runtime.processes import ALONE, Ranks, average
 from dnad_ray.search.losses import shrinking_loss, sparsity
 from dnad_ray.search.relaxation import Relaxation
+from dnad_ray.training.finite import FiniteWatch
 from dnad_ray.training.optimizers import cut_optimizer
 from search_spaces.network import NetworkOutput
 from search_spaces.supernet import Supernet
@@ -29,6 +30,7 @@ class StepFacts(NamedTuple):
 
     Attributes:
         loss: Loss of the last step, with imitation and sparsity.
+        num_good: Steps since the last look before one whose loss or gradient was NaN or infinite; all, if none was.
         sparsity: Sparsity sum S of the weights as they are now.
         task_loss: Task loss, summed over the steps since the last look.
         kd_loss: Imitation loss before its weight, likewise.
@@ -39,6 +41,7 @@ class StepFacts(NamedTuple):
     """
 
     loss: float
+    num_good: float
     sparsity: float
     task_loss: float
     kd_loss: float
@@ -92,7 +95,7 @@ class Learner:
         self._autocast = settings.precision == "bfloat16"
         self._list_tensors()
         # What a look fetches; written in place, for a recording knows memory, not names.
-        self._loss = torch.zeros((), device=self.device)
+        self._loss, self._watch = torch.zeros((), device=self.device), FiniteWatch(self.device)
         self._totals = torch.zeros(3, device=self.device)
         self._num_steps = self._num_images = 0
         self._pressure: tuple[float, float] | tuple[Tensor, ...] | None = None
@@ -165,10 +168,11 @@ class Learner:
             facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype)])
             if self._ranks.size > 1:
                 self._agree(facts)
-        nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
+        norm = nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
         self.optimizer.step()
         self.arch_optimizer.step()
         with torch.no_grad():
+            self._watch.note(facts[0], norm)
             self._loss.copy_(facts[0])
             self._totals += facts[1:]
 
@@ -183,12 +187,15 @@ class Learner:
     def look(self) -> StepFacts:
         """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
         weights = self.relaxation.weights()
-        facts = torch.stack([self._loss, sparsity(weights)])
-        loss, total, task_loss, kd_loss, correct, *values = self._ranks.of_first(
+        facts = torch.stack([self._loss, self._watch.num_good, sparsity(weights)])
+        loss, num_good, total, task_loss, kd_loss, correct, *values = self._ranks.of_first(
             torch.cat([facts, self._totals, weights])
         ).tolist()
-        result = StepFacts(loss, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values)
+        result = StepFacts(
+            loss, num_good, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values
+        )
         self._totals.zero_()
+        self._watch.restart()
         self._num_steps = self._num_images = 0
         return result
 

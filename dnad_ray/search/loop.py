@@ -9,14 +9,12 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
+from typing import final
 
 import torch
 
 from dnad_ray.costs.table import costs_of
-from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.runtime.processes import check_same
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
@@ -25,6 +23,8 @@ from dnad_ray.search.limits import PASSES_PER_STEP, limit_reached
 from dnad_ray.search.losses import sparsity
 from dnad_ray.search.recording import derived_shape, report_epoch, take_snapshot
 from dnad_ray.search.state import SearchState
+from dnad_ray.training.finite import check_finite
+from dnad_ray.training.loop import train
 
 __all__ = ["search"]
 
@@ -45,27 +45,51 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
     """
-    interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
-    has_looked = True
-    while not state.is_finished:
-        # Between looks the state is on the device in part.
-        if has_looked and stop is not None and (request := stop()) is not None:
-            state.batches.close()
-            yield request
-            return
-        began = time.perf_counter()
-        is_warming_up = _is_warming_up(state)
-        pressure = None if is_warming_up else (state.controller.gamma, state.controller.mu)
+    yield from train(_Search(state), stop)
+
+
+@final
+class _Search:
+    """The steps of a search, as :func:`dnad_ray.training.loop.train` drives them.
+
+    Args:
+        state: The search.
+    """
+
+    def __init__(self, state: SearchState) -> None:
+        self._state, self.counter, self.batches = state, state, state.batches
+        self._interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
+        self._kind: SnapshotKind | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the search is at its end."""
+        return self._state.is_finished
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the host is to look now; between looks the state is on the device in part."""
+        return self._state.step % self._state.look_steps == 0 or self._is_epoch_end
+
+    @property
+    def _is_epoch_end(self) -> bool:
+        return self._state.step % self._state.steps_per_epoch == 0
+
+    def train_step(self) -> None:
+        """Take one step of weights and architecture weights, and ask nothing about it."""
+        state = self._state
+        pressure = None if _is_warming_up(state) else (state.controller.gamma, state.controller.mu)
         images, labels = state.batches.batch(state.step)
         target = None if state.cache is None else state.cache.target(state.step, images)
         progress = state.step / max(1, state.num_steps - 1)
         state.learner.step(images, labels, pressure, state.batches.batch_size, progress=progress, target=target)
         state.step += 1
-        is_epoch_end = state.step % state.steps_per_epoch == 0
-        has_looked = state.step % state.look_steps == 0 or is_epoch_end
-        if not has_looked:
-            state.device_seconds += time.perf_counter() - began
-            continue
+
+    def look(self) -> None:
+        """Delete, tell the controller, and see whether the search is at its end."""
+        state = self._state
+        # Those of the step that was taken last, which may have been the last one of the warm-up.
+        is_warming_up = _is_warming_up(state, state.step - 1)
         before = len(state.supernet.candidates)
         look = _look(state)
         _spend(state, look.num_images)
@@ -76,38 +100,39 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
         if not state.is_finished:
             state.limit = _limit(state)
             state.is_finished = bool(state.limit)
-        kind: SnapshotKind | None = None
+        self._kind = None
         if state.is_finished:
-            kind = "final"
-            state.batches.close()
+            self._kind = "final"
         elif is_pareto:
-            kind = "pareto"
-        elif state.step % interval == 0 and state.deleted_since_snapshot:
-            kind = "pruned"
+            self._kind = "pareto"
+        elif state.step % self._interval == 0 and state.deleted_since_snapshot:
+            self._kind = "pruned"
         assert len(state.supernet.candidates) == before - deleted
-        if is_epoch_end or state.is_finished:
+        if self._is_epoch_end or state.is_finished:
             check_same(state.ranks, state.shared_bits, state.device)
-        state.device_seconds += time.perf_counter() - began
-        # Both are made before either is handed out, so that a state saved at the first lacks nothing of the second.
-        snapshot = None if kind is None else take_snapshot(state, kind)
-        report = report_epoch(state) if is_epoch_end or state.is_finished else None
-        if snapshot is not None:
-            yield snapshot
-        if report is not None:
-            yield report
+
+    def events(self) -> list[EpochReport | Snapshot]:
+        """Return the snapshot and the epoch report that are due; a state saved at the first lacks nothing of either."""
+        state = self._state
+        snapshot = None if self._kind is None else take_snapshot(state, self._kind)
+        report = report_epoch(state) if self._is_epoch_end or state.is_finished else None
+        return [event for event in (snapshot, report) if event is not None]
 
 
 def _look(state: SearchState) -> StepFacts:
     """Let the host learn what the steps since the last look did."""
     look = state.learner.look()
     # The loss is of the weights before the last step; the sparsity sum tells whether those after it are numbers still.
-    for name, value in (("loss", look.loss), ("sparsity sum", look.sparsity)):
-        if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"the {name} became {value} at step {state.step - 1} "
-                f"(epoch {(state.step - 1) // state.steps_per_epoch + 1}); "
-                "lower train.learning_rate or train.arch_learning_rate"
-            )
+    for name, value, num_good in (("loss", look.loss, look.num_good), ("sparsity sum", look.sparsity, look.num_steps)):
+        check_finite(
+            num_good,
+            look.num_steps,
+            value,
+            step=state.step,
+            steps_per_epoch=state.steps_per_epoch,
+            what=name,
+            advice="train.learning_rate or train.arch_learning_rate",
+        )
     state.sums.add(look, state.teacher is not None)
     state.sparsity = look.sparsity
     return look
@@ -146,8 +171,9 @@ def _observe(state: SearchState, deleted: int, num_steps: int) -> bool:
     return any(observed)
 
 
-def _is_warming_up(state: SearchState) -> bool:
-    return state.step < state.config.train.warmup_epochs * state.steps_per_epoch
+def _is_warming_up(state: SearchState, step: int | None = None) -> bool:
+    step = state.step if step is None else step
+    return step < state.config.train.warmup_epochs * state.steps_per_epoch
 
 
 def _cannot_go_on(state: SearchState) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,15 @@ import torch
 from dnad_ray import __version__
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.data.loading import ImageData, load_data
-from dnad_ray.distill.teacher import Teacher, TeacherFile, check_teacher, load_teacher, read_teacher, save_teacher
+from dnad_ray.distill.teacher import (
+    Teacher,
+    TeacherFile,
+    check_teacher,
+    load_teacher,
+    read_teacher,
+    save_teacher,
+    teacher_checkpoints,
+)
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.distill.teacher_sources import make_teacher
 from dnad_ray.errors import (
@@ -98,8 +107,8 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume:
         raise RunFolderError(
             "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
         )
-    trials = trial_entries(out)
-    inside = (path for trial in trials for path in trial.glob("*"))
+    trials, teacher = trial_entries(out), teacher_folder(out)
+    inside = (path for folder in (*trials, teacher) for path in folder.glob("*"))
     for path in (*out.glob("*"), *trials, *inside) if isinstance(out, Path) else ():
         if path.is_symlink() and not is_inside(path, out):
             raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
@@ -167,9 +176,11 @@ def prepare_teacher(
     folder: Place,
     board: Board,
     *,
-    check: Callable[[], None] | None = None,
+    stop: StopCheck | None = None,
 ) -> PreparedRun:
     """Make the teacher, unless the run folder has it or nobody is imitated.
+
+    What its training did is in checkpoints beside it, from which another call goes on; with the teacher they go.
 
     Args:
         config: The run.
@@ -177,26 +188,22 @@ def prepare_teacher(
         specs: The trials; a teacher is trained if one of them imitates.
         folder: The run folder, where the teacher is kept.
         board: Where to show progress.
-        check: Called after each step of its training; what it raises ends that.
+        stop: Asked before each step of its training.
 
     Raises:
+        Stopped: If that asked to stop.
         NonFiniteLossError: If the teacher's loss diverges.
         GenotypeError: If the configured teacher is not a genotype.
         ConfigError: If it cannot be made, or has not what the trials are to imitate.
     """
-
-    def progress(done: int, total: int) -> None:
-        if check is not None:
-            check()
-        board.update("teacher", done, total)
-
     clear_cache(folder)
     if not any(spec.config.distill.uses_teacher for spec in specs):
         return PreparedRun(data, None)
     settings, device = config.distill.teacher, device_for(config.train.device)
     file = read_teacher(teacher_folder(folder), settings.model if settings.source == "module" else None)
     if file is None:
-        teacher = make_teacher(config, data, device, progress)
+        progress, checkpoints = partial(board.update, "teacher"), teacher_checkpoints(teacher_folder(folder))
+        teacher = make_teacher(config, data, device, progress, stop=stop, checkpoints=checkpoints)
         file = save_teacher(teacher_folder(folder), teacher)
         board.say(f"teacher: {teacher_in_words(teacher)}")
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import cast
 
 from torch import Tensor
@@ -13,6 +12,8 @@ from dnad_ray.costs.trace import COUNTER
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.search.state import EpochSums, SearchState
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
+from dnad_ray.training.loop import counted
+from search_spaces.genotype import Genotype
 from search_spaces.shape import NetworkShape
 
 __all__ = ["derived_shape", "report_epoch", "take_snapshot"]
@@ -25,25 +26,13 @@ def derived_shape(state: SearchState) -> NetworkShape:
 
 def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     """Score and count the network that is left, and return its record."""
-    began = time.perf_counter()
     config = state.config
-    genotype, chosen = state.derived_network()
-    is_whole = len(chosen) == len(state.supernet.candidates)
-    # The score is that of the network that the record names, with what it inherited.
-    weights = (state.relaxation.weights() if is_whole else state.relaxation.weights_of(chosen)).detach()
-
-    def logits(images: Tensor) -> Tensor:
-        return cast(Tensor, state.supernet(images, weights).logits)
-
     scoring = config.evaluation
-    recalibrate(state.supernet, logits, state.data, scoring.recalibration_images, config.train.batch_size)
-    accuracy = accuracy_of(
-        state.supernet, logits, state.data.validation, state.data, scoring.batch_size, ranks=state.ranks
-    )
     traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
-    cost = costs_of(genotype, derived_shape(state), traced)
+    with counted(state):
+        genotype, accuracy = _scored(state)
+        cost = costs_of(genotype, derived_shape(state), traced)
     state.deleted_since_snapshot = 0
-    state.device_seconds += time.perf_counter() - began
     return Snapshot(
         run=state.run,
         trial=state.trial,
@@ -96,6 +85,22 @@ def report_epoch(state: SearchState) -> EpochReport:
     state.history.append(report.to_dict())
     state.sums = EpochSums()
     return report
+
+
+def _scored(state: SearchState) -> tuple[Genotype, float]:
+    """Return the network that is left and its proxy accuracy."""
+    genotype, chosen = state.derived_network()
+    is_whole = len(chosen) == len(state.supernet.candidates)
+    # The score is that of the network that the record names, with what it inherited.
+    weights = (state.relaxation.weights() if is_whole else state.relaxation.weights_of(chosen)).detach()
+
+    def logits(images: Tensor) -> Tensor:
+        return cast(Tensor, state.supernet(images, weights).logits)
+
+    scoring, data = state.config.evaluation, state.data
+    recalibrate(state.supernet, logits, data, scoring.recalibration_images, state.config.train.batch_size)
+    accuracy = accuracy_of(state.supernet, logits, data.validation, data, scoring.batch_size, ranks=state.ranks)
+    return genotype, accuracy
 
 
 def _operation_weights(state: SearchState) -> dict[str, list[float]]:

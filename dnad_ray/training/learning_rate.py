@@ -6,7 +6,7 @@ import math
 
 from dnad_ray.config.retrain import RetrainConfig
 
-__all__ = ["learning_rate_at"]
+__all__ = ["cosine_rates", "learning_rate_at"]
 
 
 def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> float:
@@ -22,3 +22,18 @@ def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> 
     share = (step - warmup) / (total - warmup)
     factor = 1 - share if config.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
     return config.learning_rate * factor
+
+
+def cosine_rates(peak: float, num_steps: int) -> list[float]:
+    """Return the learning rate of each step of a cosine from a peak to zero.
+
+    Each follows from the one before it, as in torch's ``CosineAnnealingLR``, and has the same bits.
+
+    >>> [round(rate, 3) for rate in cosine_rates(0.4, 4)]
+    [0.4, 0.341, 0.2, 0.059]
+    """
+    rates = [peak]
+    for step in range(1, num_steps):
+        now, before = (1 + math.cos(math.pi * index / num_steps) for index in (step, step - 1))
+        rates.append(now / before * rates[-1])
+    return rates

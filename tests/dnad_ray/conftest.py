@@ -144,6 +144,32 @@ def a_snapshot() -> Snapshot:
     )
 
 
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
+    """Notes in a block how the host asks for a number, for which it would wait for a GPU; optimizers do not count.
+
+    Those of torch count their steps in tensors that are always on the host.
+    """
+
+    @contextlib.contextmanager
+    def noted() -> Iterator[list[str]]:
+        reads: list[str] = []
+        with monkeypatch.context() as patch:
+            for optimizer in (torch.optim.Adam, torch.optim.SGD):
+                patch.setattr(optimizer, "step", lambda self: None)
+            for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"):
+                original = getattr(torch.Tensor, name)
+
+                def read(tensor: torch.Tensor, name: str = name, original: Any = original) -> Any:
+                    reads.append(name)
+                    return original(tensor)
+
+                patch.setattr(torch.Tensor, name, read)
+            yield reads
+
+    return noted
+
+
 def without_seconds(record: Snapshot | Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal when a search is repeated: all but the time it took."""
     data = record.to_dict() if isinstance(record, Snapshot) else dict(record)

@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -87,7 +88,9 @@ def searched(folder, job, ranks):
 def whole(folder, job, ranks):
     """A search from beginning to end, and how the network it leaves scores with and without help."""
     state = start(folder, job, ranks)
+    began = time.perf_counter()
     events, digests = followed(state)
+    seconds = time.perf_counter() - began
     weights = state.relaxation.weights().detach()
     score = lambda who: accuracy_of(  # noqa: E731
         state.supernet, lambda x: state.supernet(x, weights).logits, state.data.validation, state.data, 50, ranks=who
@@ -95,6 +98,7 @@ def whole(folder, job, ranks):
     return {
         "records": records(events),
         "digests": digests,
+        "compute": [seconds, state.device_seconds] if ranks.is_first else [],
         "num_candidates": len(state.supernet.candidates),
         "scores": [score(ranks), score(ALONE)],
         "losses": [entry["train_loss"] for entry in state.history],

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import threading
+import time
 
 import pytest
 import torch
 
+from dnad_ray.run_folder import checkpoints as checkpoint_module
+from dnad_ray.run_folder.checkpoints import load_newest
+from dnad_ray.run_folder.reading import read_run
 from dnad_ray.runtime.torchvision_import import torchvision_models
 
 
@@ -50,6 +58,82 @@ def test_teacher_goes_into_a_folder_of_its_own(command, few, tmp_path):
     assert "--out" in err
     assert "a new or empty folder" in err
     assert command("teacher", "smoke")[0] == 2
+
+
+@pytest.fixture
+def interrupting(monkeypatch):
+    """Presses Ctrl-C in a block once a folder holds a checkpoint; they are kept at every step."""
+    monkeypatch.setattr(checkpoint_module, "LONGEST_GAP_SECONDS", 0.0)
+
+    @contextlib.contextmanager
+    def pressed(checkpoints):
+        is_over = threading.Event()
+
+        def press():
+            while not is_over.is_set():
+                if list(checkpoints.glob("*/manifest.json")):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+                time.sleep(0.005)
+
+        presser = threading.Thread(target=press)
+        presser.start()
+        yield
+        is_over.set()
+        presser.join()
+
+    return pressed
+
+
+LONGER = "distill.teacher.epochs=12"
+
+
+def test_teacher_that_is_interrupted_goes_on_from_there(command, few, tmp_path, interrupting):
+    arguments = ["teacher", "smoke", *_arguments(few, LONGER), "--out"]
+    assert command(*arguments, tmp_path / "whole")[0] == 0
+    with interrupting(tmp_path / "made" / "checkpoints"):
+        code, _, err = command(*arguments, tmp_path / "made")
+    assert code == 130
+    assert err.endswith("error: interrupted by SIGINT; the same command goes on from there\n")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["checkpoints"]
+    assert 0 < load_newest((tmp_path / "made" / "checkpoints").iterdir())["step"] < 24
+    code, _, err = command(*arguments, tmp_path / "made", "--seed", 5)
+    assert code == 2
+    assert "a checkpoint of the very same teacher, or a new folder" in err
+    assert command(*arguments, tmp_path / "made")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["teacher.json", "teacher.safetensors"]
+    files = [tmp_path / name / "teacher.safetensors" for name in ("made", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_search_that_is_interrupted_while_its_teacher_is_trained_goes_on(command, few, tmp_path, interrupting):
+    arguments = ["search", "smoke", *_arguments(few, LONGER, "distill.kind=features"), "--quiet", "--out"]
+    out = tmp_path / "run"
+    with interrupting(out / "teacher" / "checkpoints"):
+        code, _, err = command(*arguments, out)
+    assert code == 130
+    assert "interrupted; to continue: dnad-ray search smoke" in err
+    assert not list(out.glob("trials/*/snapshots/*"))
+    assert load_newest((out / "teacher" / "checkpoints").iterdir())["step"] > 0
+    assert command(*arguments, out, "--resume")[0] == 0
+    assert not (out / "teacher" / "checkpoints").exists()
+    assert command(*arguments, tmp_path / "whole")[0] == 0
+    files = [folder / "teacher" / "teacher.safetensors" for folder in (out, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    digests = [[row["digest"] for row in read_run(folder).snapshots] for folder in (out, tmp_path / "whole")]
+    assert digests[0] == digests[1] != []
+
+
+def test_search_whose_time_is_spent_on_its_teacher_pauses(command, few, tmp_path):
+    settings = _arguments(few, "distill.teacher.epochs=100000", "distill.kind=features")
+    steps = []
+    for resume in ([], ["--resume"]):
+        arguments = ("search", "smoke", *settings, "--out", tmp_path / "run", "--time-budget", 2, *resume)
+        code, said, err = command(*arguments)
+        assert (code, err) == (0, "")
+        assert "the time budget of 2 s is spent; 1 of 1 trials are not at their end (t00); to continue:" in said
+        steps.append(load_newest((tmp_path / "run" / "teacher" / "checkpoints").iterdir())["step"])
+    assert 0 < steps[0] < steps[1]
 
 
 MISTAKES = {

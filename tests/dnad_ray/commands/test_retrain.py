@@ -18,6 +18,7 @@ import yaml
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.costs.table import costs_of
 from dnad_ray.networks.network_file import read_network
+from dnad_ray.retrain.one_level_darts import _DartsSearch
 from dnad_ray.run_folder.genotypes import read_any_genotype
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.records import RETRAINED_COLUMNS
@@ -145,6 +146,30 @@ def test_baselines_stand_beside_the_front_at_equal_size_and_training(command, ru
     assert "one-level DARTS" not in again[1]  # its search is kept
 
 
+def test_baselines_that_are_interrupted_while_darts_searches_go_on(command, run, monkeypatch, tmp_path):
+    arguments = (*QUICK, "--networks", 1, "--kinds", "darts", "--no-ray")
+    other = Path(shutil.copytree(run, tmp_path / "other" / "run"))
+    assert command("baselines", other, *arguments)[0] == 0
+    losses = _DartsSearch.losses
+
+    def press_at_the_fifth_step(search, images, labels):
+        if search.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return losses(search, images, labels)
+
+    monkeypatch.setattr(_DartsSearch, "losses", press_at_the_fifth_step)
+    code, _, err = command("baselines", run, *arguments)
+    assert code == 130
+    assert err.endswith("error: interrupted by SIGINT; the same command goes on from there\n")
+    (checkpoint,) = run.glob("baselines/darts-*/checkpoints/*")
+    assert checkpoint.name == "00000005"
+    monkeypatch.setattr(_DartsSearch, "losses", losses)
+    assert command("baselines", run, *arguments)[0] == 0
+    (found,) = (run / "baselines").iterdir()  # the checkpoints are gone
+    (expected,) = (other / "baselines").iterdir()
+    assert found.read_bytes() == expected.read_bytes()
+
+
 def test_baselines_of_impossible_kinds_are_refused(command, run):
     refused(command("baselines", run, *QUICK, "--kinds", "vgg"), "--kinds", "vgg", "resnet18")
     refused(command("baselines", run, *QUICK, "--max-macs", "5"), "--max-macs", "sizes are those of the front")
@@ -207,8 +232,9 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
     (expected,) = other.rglob("result.json")
 
     program = (
-        f"import torch; torch.set_num_threads({torch.get_num_threads()}); import dnad_ray.retrain.jobs as jobs;"
-        "jobs.CHECKPOINT_SECONDS = 0.0; from dnad_ray.cli import main; main()"
+        f"import torch; torch.set_num_threads({torch.get_num_threads()});"
+        "import dnad_ray.run_folder.checkpoints as kept; kept.LONGEST_GAP_SECONDS = 0.0;"
+        "from dnad_ray.cli import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, "retrain", str(run), *arguments, *target],

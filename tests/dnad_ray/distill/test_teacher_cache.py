@@ -233,3 +233,35 @@ def test_cache_without_a_step_has_no_file(tiny, plain, small_teacher, tmp_path):
     state = _cached(tiny(KINDS["logits"]), plain, small_teacher, tmp_path)
     assert isinstance(state.cache, TeacherCache)
     assert not list(tmp_path.iterdir())
+
+
+OTHERS = {"pad": 2, "flip": True, "cutout": 3}
+
+
+def test_every_way_to_vary_images_counts(tiny, digits, small_teacher, tmp_path):
+    """A field that is added to Augmentation has to be added here, and nowhere else."""
+    assert {field.name for field in dataclasses.fields(Augmentation)} == set(OTHERS)
+    config = tiny(KINDS["logits"])
+    for index, (name, value) in enumerate(OTHERS.items()):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        data = dataclasses.replace(digits, augmentation=Augmentation(**{name: value}))
+        assert _cached(config, data, small_teacher, folder, is_shared=False).cache is None
+        states = [
+            _cached(config, dataclasses.replace(digits, augmentation=one), small_teacher, folder)
+            for one in (data.augmentation, Augmentation(**{**OTHERS, name: Augmentation.__dict__[name]}))
+        ]
+        for state in states:
+            state.cache.target(0, state.batches.batch(0)[0])
+            assert state.cache.num_computed == 64, "nobody else's images"
+        assert len(list(folder.glob(".teacher-cache/*/*.steps"))) == 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Turning(Augmentation):
+    turn: int = 0
+
+
+def test_a_way_to_vary_images_that_the_cache_does_not_know_counts_too(tiny, digits, small_teacher, tmp_path):
+    data = dataclasses.replace(digits, augmentation=_Turning(turn=90))
+    assert _cached(tiny(KINDS["logits"]), data, small_teacher, tmp_path, is_shared=False).cache is None

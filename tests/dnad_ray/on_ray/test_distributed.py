@@ -49,7 +49,7 @@ def test_sweep_of_two_processes_each_goes_on_after_one_and_then_the_trial_is_kil
     (tmp_path / "job").symlink_to(out)
     job = {"task": "searched", "name": "job", "config": contents.config, "all_images": True}
     (tmp_path / "jobs.json").write_text(json.dumps({"t00": job}))
-    program = Path(__file__).with_name("two_processes.py")
+    program = Path(__file__).parents[1] / "two_processes.py"
     ranks = [subprocess.Popen([sys.executable, str(program), str(tmp_path), str(rank), "2"]) for rank in range(2)]
     assert [process.wait(SECONDS) for process in ranks] == [0, 0]
     expected = json.loads((tmp_path / "0.json").read_text())["t00"]["records"]

@@ -13,7 +13,7 @@ import torch
 from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import ConfigError
 from dnad_ray.on_ray.teacher_thread import TeacherThread
-from dnad_ray.runtime.stopping import StopRequest
+from dnad_ray.runtime.stopping import Stopped, StopRequest
 
 FILE = TeacherFile("{}", b"weights")
 SECONDS = 60
@@ -29,7 +29,7 @@ def test_preparing_goes_on_beside_its_caller(given):
 
     def make(check):
         assert workers_run.wait(SECONDS)
-        check()
+        assert check() is None
         return FILE
 
     with TeacherThread(make, given.append) as preparing:
@@ -67,26 +67,39 @@ def test_preparing_is_given_up_once_somebody_asks_to_stop(given):
     steps = []
 
     def make(check):
-        while True:
-            try:
-                check()
-            except Exception:  # noqa: BLE001 - what a library around the training may do
-                pytest.fail("taken for a failure")
+        while (request := check()) is None:
             steps.append(len(steps))
+        try:
+            raise Stopped(request)
+        except Exception:  # noqa: BLE001 - what a library around the training may do
+            pytest.fail("taken for a failure")
 
     stop = iter([None, None, StopRequest("interrupted by SIGINT")])
-    with TeacherThread(make, given.append, lambda: next(stop)) as preparing, pytest.raises(KeyboardInterrupt):
-        preparing.finish()
+    with TeacherThread(make, given.append, lambda: next(stop)) as preparing:
+        with pytest.raises(KeyboardInterrupt, match="interrupted by SIGINT"):
+            preparing.finish()
+        assert preparing.request() == StopRequest("interrupted by SIGINT")  # nobody waits for it any more
     assert (given, steps) == ([], [0, 1])
+
+
+def test_preparing_that_has_no_time_left_is_no_failure(given):
+    def make(check):
+        raise Stopped(check())
+
+    spent = StopRequest("the time budget was spent", "paused")
+    with TeacherThread(make, given.append, lambda: spent) as preparing:
+        preparing.finish()
+        assert preparing.request() == spent
+    assert given == []
 
 
 def test_preparing_ends_with_its_caller(given):
     begun = threading.Event()
 
     def make(check):
-        while True:
+        while (request := check()) is None:
             begun.set()
-            check()
+        raise Stopped(request)
 
     def fail_beside_it():
         with TeacherThread(make, given.append):
@@ -95,7 +108,7 @@ def test_preparing_ends_with_its_caller(given):
 
     with pytest.raises(OSError, match="disk"):
         fail_beside_it()
-    assert not [thread for thread in threading.enumerate() if thread.name == "preparing"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "teacher"]
 
 
 @pytest.mark.ray

@@ -15,9 +15,10 @@ from dnad_ray.data.imagenet_variation import imagenet_variation
 from dnad_ray.data.streaming import FileSplit
 from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
-from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.runtime.stopping import StopRequest
+from dnad_ray.training.loop import train
 from search_spaces.space import space_named
 
 GENOTYPE = space_named("dnad", ("sep_conv_3x3", "skip_connect"), 3, 1).uniform(("sep_conv_3x3",))

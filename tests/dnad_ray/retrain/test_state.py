@@ -11,9 +11,10 @@ from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
-from dnad_ray.retrain.state import RetrainState, train
+from dnad_ray.retrain.state import RetrainState
 from dnad_ray.runtime.stopping import StopRequest
 from dnad_ray.training.learning_rate import learning_rate_at
+from dnad_ray.training.loop import train
 from search_spaces.genotype import Genotype
 from search_spaces.space import space_named
 
@@ -174,8 +175,33 @@ def test_half_precision_stays_near_full(spec, digits):
 
 def test_loss_that_diverges_ends_in_words(spec, digits):
     state = started(spec, digits, settings(learning_rate=1e30, grad_clip=1e30))
-    with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss became (nan|inf) at step 1 \(epoch 1\); lower learning_rate"
+    ):
         finish(state)
+
+
+def test_gradient_that_is_no_number_in_the_very_last_step_ends_in_words(spec, digits):
+    """The loss of that step is a number; the weights that it leaves are none, and must not be measured."""
+    state = started(spec, digits, settings(epochs=1))
+    parameter = next(state.trainee.parameters())
+    parameter.register_hook(lambda gradient: gradient * math.nan if state.step == 2 else gradient)
+    with pytest.raises(NonFiniteLossError, match=r"the gradient of the loss became nan at step 2 \(epoch 1\)"):
+        finish(state)
+
+
+def test_step_does_not_wait_for_the_device(spec, digits, host_reads):
+    state = started(spec, digits, settings(**{**FULL, "augment": "auto"}))
+    state.batches.batch(0)
+    with host_reads() as reads:
+        state.train_step()
+    assert reads == []
+
+
+def test_checkpoint_has_the_names_that_run_folders_hold(spec, digits):
+    state = started(spec, digits, settings(ema_decay=0.9))
+    names = ("digest", "trainee", "optimizer", "averages", "sums", "step", "device_seconds", "history")
+    assert sorted(state.state_dict()) == sorted(names)
 
 
 def test_images_of_retraining_are_all_but_the_test_ones(tiny):

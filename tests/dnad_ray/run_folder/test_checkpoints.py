@@ -230,6 +230,17 @@ def test_checkpoint_keeper_leaves_out_what_takes_no_longer_to_repeat_than_a_work
     assert keeper.is_due(wanted=True)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_checkpoint_keeper_keeps_no_number_that_is_none(value, tmp_path):
+    keeper = CheckpointKeeper(tmp_path / "checkpoints")
+    good = {"step": 1, "history": [{"loss": 0.5}], "optimizer": {"state": [{"m": torch.ones(3), "n": torch.ones(2)}]}}
+    keeper.keep(lambda: good, 1)
+    bad = {**good, "step": 2, "optimizer": {"state": [{"m": torch.ones(3), "n": torch.tensor([0.0, value])}]}}
+    keeper.keep(lambda: bad, 2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000001"]
+    assert keeper.newest()["step"] == 1
+
+
 def test_checkpoint_keeper_is_due_after_half_a_minute_without_a_snapshot(clock, tmp_path):
     keeper = CheckpointKeeper(tmp_path / "checkpoints")
     clock[0] += 29.9

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.run_folder.checkpoints import load_newest, save_checkpoint
 from dnad_ray.run_folder.records import EpochReport, Snapshot
-from dnad_ray.search import loop as search_module
 from dnad_ray.search.loop import SearchState, search
 from dnad_ray.search.losses import sparsity
 from dnad_ray.training.optimizers import cut_optimizer
@@ -393,7 +393,7 @@ def test_resume_is_bit_for_bit_between_looks(tiny, digits, tmp_path, small_teach
 
 def test_loss_that_is_no_number_is_found_at_the_next_look(tiny, digits):
     state = _learner(tiny({"train.learning_rate": 1e30, "train.look_steps": 2}), digits)
-    with pytest.raises(search_module.NonFiniteLossError, match=r"the loss became (nan|inf) at step 1 \(epoch 1\)"):
+    with pytest.raises(NonFiniteLossError, match=r"the loss became (nan|inf) at step 1 \(epoch 1\)"):
         list(search(state))
 
 

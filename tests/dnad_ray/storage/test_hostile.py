@@ -288,11 +288,13 @@ def test_hostile_marker_or_genotype_is_refused_in_one_line(content, command, con
     assert not (tmp_path / "new").exists()
 
 
-def test_hostile_links_do_not_lead_writers_out_of_the_run(command, config_file, run, tmp_path):
+@pytest.mark.parametrize("name", ["trials", "teacher", "teacher/checkpoints"])
+def test_hostile_links_do_not_lead_writers_out_of_the_run(name, command, config_file, run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.rmtree(run / "trials")
-    (run / "trials").symlink_to(elsewhere)
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).symlink_to(elsewhere)
     code, said, err = command("search", config_file, "--out", run, "--resume")
     assert (code, err.count("\n")) == (2, 1), (said, err)
     assert "link" in err

@@ -1,0 +1,91 @@
+"""A teacher while it trains: cross entropy alone, a cosine to zero, exact to resume."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnad_ray.config.run import RunConfig
+from dnad_ray.data.batches import TrainingBatches
+from dnad_ray.data.images import ImageData
+from dnad_ray.distill.foreign_network import ForeignNetwork
+from dnad_ray.runtime.devices import MEMORY_FORMAT
+from dnad_ray.runtime.random_states import OwnStream
+from dnad_ray.storage.digests import digest_of_data
+from dnad_ray.training.learning_rate import cosine_rates
+from dnad_ray.training.task import Losses, Task
+
+__all__ = ["TeacherTraining"]
+
+_OF_THE_PLACE = {"root", "download", "storage", "workers"}
+"""Settings of the data that change no image."""
+
+_OF_THE_IMITATION = {"precision", "cache", "cache_gib"}
+"""Settings of the teacher that change how it is asked, and not what it learns."""
+
+
+@final
+class TeacherTraining(Task):
+    """Everything that changes while a teacher trains.
+
+    Args:
+        network: On its device, with its first weights; gives :class:`search_spaces.network.NetworkOutput`.
+        config: The run; ``distill.teacher`` says how long, ``train`` the rest.
+        data: Images; those for validation are not used.
+        device: Where to train.
+    """
+
+    what, advice = "teacher's loss", "distill.teacher.learning_rate"
+    named, allowed = "settings", "a checkpoint of the very same teacher, or a new folder"
+
+    def __init__(self, network: nn.Module, config: RunConfig, data: ImageData, device: torch.device) -> None:
+        settings = config.distill.teacher
+        self._network = network.train()
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(parameters, settings.learning_rate, weight_decay=config.train.weight_decay)
+        super().__init__(
+            {"network": network, "optimizer": optimizer},
+            TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT),
+            digest=_digest_of(config, data, network),
+            num_epochs=settings.epochs,
+            clipped=parameters,
+            grad_clip=config.train.grad_clip,
+            precision=config.train.precision,
+        )
+        self._rates = cosine_rates(settings.learning_rate, self.num_steps)
+        # Dropout of a foreign model draws from torch's stream.
+        self._stream = OwnStream(config.seed, device) if isinstance(network, ForeignNetwork) else None
+
+    def losses(self, images: Tensor, labels: Tensor) -> Losses:
+        """Classify a batch."""
+        with contextlib.nullcontext() if self._stream is None else self._stream.used(), self.autocast():
+            logits = self._network(images).logits
+        loss = F.cross_entropy(logits.float(), labels)
+        return Losses(loss, loss.detach(), logits.detach())
+
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return self._rates[self.step]
+
+    def more_state(self) -> dict[str, Any]:
+        """Return where the stream of random numbers is, for a checkpoint."""
+        return {} if self._stream is None else {"stream": self._stream.state}
+
+    def load_more(self, state: dict[str, Any]) -> None:
+        """Go on with the stream of random numbers where it was."""
+        if self._stream is not None:
+            self._stream.state = list(state["stream"])
+
+
+def _digest_of(config: RunConfig, data: ImageData, network: nn.Module) -> str:
+    """Return a digest of all on which the trained weights depend, but for the pixels."""
+    images = config.data.model_dump(mode="json", exclude=_OF_THE_PLACE)
+    about = [data.num_classes, data.image_size, len(data.train), *data.mean, *data.std]
+    train = config.train.model_dump(mode="json", include={"batch_size", "weight_decay", "grad_clip", "precision"})
+    teacher = config.distill.teacher.model_dump(mode="json", exclude=_OF_THE_IMITATION)
+    tensors = [[name, list(tensor.shape)] for name, tensor in network.state_dict().items()]
+    return digest_of_data([config.seed, images, about, train, teacher, tensors])
