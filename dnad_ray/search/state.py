@@ -23,10 +23,10 @@ from dnad_ray.search.learner import Learner, StepFacts
 from dnad_ray.search.losses import sparsity
 from dnad_ray.search.shrink import ShrinkController, schedule_for
 from dnad_ray.training.optimizers import check_optimizer
-from search_spaces.derivation import derived
+from search_spaces.derivation import derived_network
 from search_spaces.genotype import Genotype
 from search_spaces.shape import NetworkShape
-from search_spaces.supernet import Supernet, subset
+from search_spaces.supernet import Supernet
 
 __all__ = ["EpochSums", "SearchState"]
 
@@ -179,10 +179,8 @@ class SearchState:
         Returns:
             The genotype, and the positions of the candidates that make it.
         """
-        candidates = self.supernet.candidates
         # The same in all processes, bit for bit: see shared_bits.
-        chosen = derived(self.space, candidates, self.relaxation.weights().detach().tolist())
-        return subset(self.supernet.genotype, [candidates[position] for position in chosen]).pruned(), chosen
+        return derived_network(self.space, self.supernet.genotype, self.relaxation.weights().detach().tolist())
 
     @property
     def steps_per_epoch(self) -> int:
