@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dnad_ray.config.section import NonNegative, Positive, Section
+from dnad_ray.config.section import NonNegative, Positive, RefusedError, Section, Words
 
 __all__ = ["KINDS", "LOGIT_KINDS", "SAME_SIZE_KINDS", "TAP_KINDS", "DistillConfig", "SharesConfig", "TeacherConfig"]
 
@@ -64,27 +64,27 @@ class TeacherConfig(Section):
         takes_model = self.source in ("torchvision", "module")
         if takes_model and not self.model:
             allowed = "a name such as resnet18" if self.source == "torchvision" else "module:factory"
-            raise ValueError(f"model: got {self.model!r}; allowed: {allowed} with source {self.source!r}")
+            raise RefusedError("model", self.model, f"{allowed} with source {self.source!r}")
         if self.source == "module" and ":" not in (self.model or ""):
-            raise ValueError(f"model: got {self.model!r}; allowed: module:factory with source 'module'")
+            raise RefusedError("model", self.model, "module:factory with source 'module'")
         if self.source == "saved" and not self.weights:
-            raise ValueError("weights: got None; allowed: a folder that `dnad-ray teacher` wrote, with source 'saved'")
+            raise RefusedError("weights", self.weights, "a folder that `dnad-ray teacher` wrote, with source 'saved'")
         for name in ("model", "train", "taps", "input_size", "mean", "std"):
             if not takes_model and getattr(self, name) is not None:
-                raise ValueError(self._no_effect(name, "source torchvision or module"))
+                raise self._no_effect(name, "source torchvision or module")
         if self.source == "derived" and self.weights is not None:
-            raise ValueError(self._no_effect("weights", "source torchvision, module or saved"))
+            raise self._no_effect("weights", "source torchvision, module or saved")
         if self.source != "derived" and self.genotype is not None:
-            raise ValueError(self._no_effect("genotype", "source derived"))
+            raise self._no_effect("genotype", "source derived")
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
-            raise ValueError(f"std: got {self.std}; allowed: as many values as mean has, {self.mean}")
+            raise RefusedError("std", self.std, f"as many values as mean has, {self.mean}")
         if self.taps is not None and len(self.taps) != 3:
-            raise ValueError(f"taps: got {len(self.taps)} names; allowed: 3, one per stage")
+            raise RefusedError("taps", Words(f"{len(self.taps)} names"), "3, one per stage")
         return self
 
-    def _no_effect(self, name: str, allowed: str) -> str:
-        value = getattr(self, name)
-        return f"{name}: got {value!r}, which has no effect with source {self.source!r}; allowed: {allowed}, or none"
+    def _no_effect(self, name: str, allowed: str) -> RefusedError:
+        why = f"which has no effect with source {self.source!r}"
+        return RefusedError(name, getattr(self, name), f"{allowed}, or none", why)
 
     @property
     def is_trained(self) -> bool:
@@ -183,29 +183,25 @@ class DistillConfig(Section):
         parts = self.kind.split(_SUM)
         if self.kind != "none" and (not set(parts) <= set(KINDS) or len(set(parts)) < len(parts)):
             allowed = f"none, or a sum (a+b) of some of {', '.join(KINDS)}, each once"
-            raise ValueError(f"kind: got {self.kind!r}; allowed: {allowed}")
+            raise RefusedError("kind", self.kind, allowed)
         for name in ("weight", "temperature"):
             end = getattr(self, f"{name}_end")
             if end is not None and getattr(self, f"{name}_schedule") == "constant":
-                raise ValueError(
-                    f"{name}_end: got {end:g}, which has no effect with {name}_schedule 'constant'; "
-                    "allowed: linear or cosine, or no end"
-                )
+                why = f"which has no effect with {name}_schedule 'constant'"
+                raise RefusedError(f"{name}_end", Words(f"{end:g}"), "linear or cosine, or no end", why)
         if not self.uses_logits:
-            given = self.temperature
-            named = ("temperature", f"{given:g}") if given is not None else ("temperature_schedule", "")
-            if given is not None or self.temperature_schedule != "constant":
-                raise ValueError(
-                    f"{named[0]}: got {named[1] or self.temperature_schedule}, which has no effect with kind "
-                    f"{self.kind!r} and weight {self.weight:g}; allowed: a kind with logits and a weight above 0, or "
-                    f"{'no temperature' if given is not None else 'constant'}"
-                )
+            why = f"which has no effect with kind {self.kind!r} and weight {self.weight:g}"
+            allowed = "a kind with logits and a weight above 0, or"
+            if self.temperature is not None:
+                raise RefusedError("temperature", Words(f"{self.temperature:g}"), f"{allowed} no temperature", why)
+            if self.temperature_schedule != "constant":
+                raise RefusedError("temperature_schedule", self.temperature_schedule, f"{allowed} constant", why)
         if self.temperature is None and self.uses_logits:
             object.__setattr__(self, "temperature", 4.0)
             # Nobody set it, also where somebody wrote null: it follows from the kind, and from a new kind anew.
             self.model_fields_set.discard("temperature")
         if self.uses_features and not any(self.stage_ratios):
-            raise ValueError("stage_ratios: got (0, 0, 0); allowed: at least one above 0 when features are imitated")
+            raise RefusedError("stage_ratios", Words("(0, 0, 0)"), "at least one above 0 when features are imitated")
         if self.kinds and not any(getattr(self.shares, kind) for kind in self.kinds):
-            raise ValueError(f"shares: got 0 for {self.kind}; allowed: at least one above 0 of what is imitated")
+            raise RefusedError("shares", Words(f"0 for {self.kind}"), "at least one above 0 of what is imitated")
         return self
