@@ -77,10 +77,10 @@ def _baselines(
     front: list[NetworkSpec], kinds: tuple[str, ...], config: RunConfig, images: RetrainImages, *, run: Place, seed: int
 ) -> list[NetworkSpec]:
     from dnad_ray.networks.search_space import space_of
-    from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of, scaled_to
+    from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
     from dnad_ray.retrain.random_networks import random_like
 
-    size = images_of(images.data)
+    size = images.data.shape
     specs = []
     for kind in kinds:
         derived = _darts(config, run, seed) if kind == "darts" else None

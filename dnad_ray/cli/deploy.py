@@ -93,12 +93,13 @@ def measure(run: Place, digests: tuple[str, ...], device: str, **numbers: int) -
     from dnad_ray.config.run import config_from_dict
     from dnad_ray.deploy.measure import measure as measured
     from dnad_ray.networks.network_file import read_network
-    from dnad_ray.networks.spec import ImageShape, NetworkSpec
+    from dnad_ray.networks.spec import NetworkSpec
     from dnad_ray.run_folder.genotypes import found_in_front
     from dnad_ray.run_folder.jobs import job_folder, read_retrained
     from dnad_ray.run_folder.reading import is_run, read_run
     from dnad_ray.run_folder.writing import write_measurement
     from dnad_ray.runtime.devices import device_for
+    from search_spaces.shape import ImageShape
 
     if not is_run(run):
         raise RunFolderError("RUN", address(run), "a run folder")
@@ -136,19 +137,14 @@ def _channels(rows: list[dict[str, Any]], run: Place) -> int:
     from dnad_ray.config.run import config_from_dict
     from dnad_ray.costs.table import costs_of
     from dnad_ray.run_folder.reading import read_genotype, read_run
-    from search_spaces.shape import NetworkShape
+    from search_spaces.shape import ImageShape, NetworkShape
 
     stem = config_from_dict(read_run(run).config).space.stem
     for row in rows[:1]:
         genotype = read_genotype(run, row["digest"])
         for channels in (1, 3):
-            shape = NetworkShape(
-                in_channels=channels,
-                image_size=row["image_size"],
-                num_classes=row["num_classes"],
-                init_channels=row["init_channels"],
-                stem=stem,
-            )
+            images = ImageShape(in_channels=channels, image_size=row["image_size"], num_classes=row["num_classes"])
+            shape = NetworkShape(images=images, init_channels=row["init_channels"], stem=stem)
             if costs_of(genotype, shape).macs == row["macs"]:
                 return channels
     raise RunFolderError("RUN", address(run), "a run with a front whose costs can be counted again")

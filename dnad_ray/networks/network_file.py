@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import RunFolderError, UserError, one_line
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build, images_of
+from dnad_ray.networks.spec import NetworkSpec, build
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, address
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
 from search_spaces.json_reader import parse_json
+from search_spaces.shape import ImageShape
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "TrainedNetwork", "read_network", "weights_of", "with_weights", "write_network"]
 
@@ -68,7 +69,7 @@ def write_network(
             "kind": KIND,
             "schema": SCHEMA,
             "network": spec.to_dict(),
-            "images": asdict(images_of(data)),
+            "images": data.shape.to_dict(),
             "classes": list(data.classes),
             "mean": list(data.mean),
             "std": list(data.std),
@@ -129,7 +130,7 @@ def with_weights(spec: NetworkSpec, images: ImageShape, content: bytes, origin: 
 
 
 def _images(data: dict[str, Any]) -> ImageShape:
-    images = ImageShape(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
+    images = ImageShape.from_dict(data)
     if images.in_channels not in (1, 3) or images.image_size > _MOST_SIDE or images.num_classes > _MOST_CLASSES:
         raise ValueError(f"impossible images: {json.dumps(data)[:200]}")
     return images

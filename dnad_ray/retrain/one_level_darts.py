@@ -15,7 +15,6 @@ from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.search_space import space_of
-from dnad_ray.networks.spec import images_of
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
 from search_spaces.derivation import derived_network
@@ -66,14 +65,7 @@ def darts_genotype(
         NonFiniteLossError: If the loss diverges.
     """
     device, settings = device_for(config.train.device), config.train
-    images = images_of(data)
-    shape = NetworkShape(
-        in_channels=images.in_channels,
-        image_size=images.image_size,
-        num_classes=images.num_classes,
-        init_channels=config.space.init_channels,
-        stem=config.space.stem,
-    )
+    shape = NetworkShape(images=data.shape, init_channels=config.space.init_channels, stem=config.space.stem)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         supernet = to_device(Supernet(space_of(config.space), shape), device)

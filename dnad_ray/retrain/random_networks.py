@@ -8,9 +8,10 @@ import numpy as np
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import ImageShape, NetworkSpec
+from dnad_ray.networks.spec import NetworkSpec
 from search_spaces.derivation import derived_network
 from search_spaces.genotype import NONE, Genotype
+from search_spaces.shape import ImageShape
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Candidate, candidates_of, groups_of, subset
 

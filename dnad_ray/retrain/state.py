@@ -25,7 +25,7 @@ from dnad_ray.data.images import ImageData
 from dnad_ray.distill.imitation import logit_imitation
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError, one_line
-from dnad_ray.networks.spec import NetworkSpec, images_of, logits_of
+from dnad_ray.networks.spec import NetworkSpec, logits_of
 from dnad_ray.retrain.data import varied_as
 from dnad_ray.retrain.trainee import Trainee
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
@@ -76,7 +76,7 @@ class RetrainState:
         self.teacher = teacher if config.kd_weight else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            trainee = Trainee(spec, images_of(data), config)
+            trainee = Trainee(spec, data.shape, config)
         self.trainee = to_device(trainee, self.device)
         self.batches = TrainingBatches(self.data, config.batch_size, seed, self.device, MEMORY_FORMAT, ranks=ranks)
         self.optimizer = torch.optim.SGD(

@@ -194,13 +194,7 @@ class SearchState:
 
     def shape(self, init_channels: int) -> NetworkShape:
         """Return the shape of a network for the data at hand."""
-        return NetworkShape(
-            in_channels=self.data.in_channels,
-            image_size=self.data.image_size,
-            num_classes=self.data.num_classes,
-            init_channels=init_channels,
-            stem=self.config.space.stem,
-        )
+        return NetworkShape(images=self.data.shape, init_channels=init_channels, stem=self.config.space.stem)
 
     def _imitation(self) -> nn.Module:
         if self.teacher is None:

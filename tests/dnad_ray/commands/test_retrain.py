@@ -24,7 +24,7 @@ from dnad_ray.run_folder.records import RETRAINED_COLUMNS
 from dnad_ray.run_folder.writing import write_parquet
 from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
 from dnad_ray.trials.spec import TrialSpec
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
 
@@ -361,7 +361,9 @@ def test_retrain_takes_published_names_and_the_strings_of_benchmarks(command, tm
     assert (record["digest"], record["num_cells"]) == (network.pruned().digest, 3)
     assert (
         record["params"]
-        == costs_of(network, NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=4)).params
+        == costs_of(
+            network, NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=4)
+        ).params
     )
     assert 0 <= record["accuracy"] <= 1
 

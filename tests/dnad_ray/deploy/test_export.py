@@ -18,8 +18,9 @@ from dnad_ray.deploy.export import ExportError, export_network
 from dnad_ray.deploy.formats import FORMATS, Deployed
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
+from dnad_ray.networks.spec import NetworkSpec, build
 from search_spaces.genotype import CellGenotype, Edge, Genotype
+from search_spaces.shape import ImageShape
 
 # Every kind of operation, a dead cell, a node without edges, a state that nothing reads.
 CELLS = (

@@ -8,13 +8,14 @@ import torch
 from analysis.comparison import compare_front, compare_network
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.search_space import space_of
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, cost_of, scaled_to
+from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
 from dnad_ray.networks.torchvision_families import VISION_FAMILIES, vision_network
 from dnad_ray.retrain.baselines import checked_kinds
 from dnad_ray.retrain.one_level_darts import darts_genotype
 from dnad_ray.retrain.random_networks import random_like
 from search_spaces.derivation import is_member
 from search_spaces.named import SPACES
+from search_spaces.shape import ImageShape
 from search_spaces.space import space_named
 
 IMAGES = ImageShape(in_channels=1, image_size=8, num_classes=10)
@@ -123,10 +124,10 @@ def test_scaled_network_is_the_widest_within_its_budget():
     [("resnet18", 11_689_512, 1.81e9), ("mobilenet_v3_small", 2_542_856, 0.06e9), ("efficientnet_b0", 5_288_548, None)],
 )
 def test_networks_of_torchvision_have_their_published_sizes(family, params, macs):
-    network = vision_network(family, 1.0, 3, 1000, 224)
+    images = ImageShape(in_channels=3, image_size=224, num_classes=1000)
+    network = vision_network(family, 1.0, images)
     assert sum(parameter.numel() for parameter in network.parameters()) == params
     if macs is not None:  # to count the third one takes a quarter of a minute
-        images = ImageShape(in_channels=3, image_size=224, num_classes=1000)
         cost = cost_of(NetworkSpec(origin="torchvision", model=family), images)
         assert cost.macs_conv_linear == pytest.approx(macs, rel=0.08)
 
@@ -134,7 +135,7 @@ def test_networks_of_torchvision_have_their_published_sizes(family, params, macs
 @pytest.mark.parametrize("family", VISION_FAMILIES)
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3)])
 def test_networks_of_torchvision_fit_small_images(family, size, channels):
-    network = vision_network(family, 0.25, channels, 7, size).eval()
+    network = vision_network(family, 0.25, ImageShape(in_channels=channels, image_size=size, num_classes=7)).eval()
     found = []
     last = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
     last.register_forward_hook(lambda *arguments: found.append(arguments[2].shape[-1]))
@@ -144,7 +145,7 @@ def test_networks_of_torchvision_fit_small_images(family, size, channels):
 
 def test_running_statistics_of_mobile_networks_follow_within_short_trainings():
     torch.manual_seed(0)
-    network = vision_network("mobilenet_v3_small", 0.25, 1, 4, 8)
+    network = vision_network("mobilenet_v3_small", 0.25, ImageShape(in_channels=1, image_size=8, num_classes=4))
     images = 5 + torch.randn(32, 1, 8, 8)
     first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
     seen = []
