@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from dnad_ray.config.section import NonNegative, Positive, RefusedError, Section, Words
 
-__all__ = ["KINDS", "LOGIT_KINDS", "SAME_SIZE_KINDS", "TAP_KINDS", "DistillConfig", "SharesConfig", "TeacherConfig"]
+__all__ = ["KINDS", "DistillConfig", "Kind", "SharesConfig", "TeacherConfig"]
 
-LOGIT_KINDS = ("logits", "decoupled")
-"""Imitation kinds of the classifier's outputs, softened by the KD temperature."""
 
-TAP_KINDS = ("features", "attention", "factor", "similarity", "relational")
-"""Imitation kinds of the features at the three stage ends."""
+class Kind(NamedTuple):
+    """One imitation kind.
 
-SAME_SIZE_KINDS = ("features", "attention", "factor")
-"""Those that compare the two sides pixel by pixel."""
+    Attributes:
+        name: As it stands in a sum.
+        of: What is compared: the classifier's outputs, softened by the KD temperature, or the taps, which are the
+            features at the three stage ends.
+        same_size: Whether the taps of both sides must be of one size, because they are compared pixel by pixel.
+        share: What its factor in a sum multiplies, with unit or range.
+    """
 
-KINDS = (*LOGIT_KINDS, *TAP_KINDS)
-"""All imitation kinds, in the order in which a sum names them."""
+    name: str
+    of: Literal["logits", "taps"]
+    same_size: bool
+    share: str
+
+
+_TABLE = (
+    Kind("logits", "logits", False, "Of the divergence of softened outputs, in nats."),
+    Kind("decoupled", "logits", False, "Of decoupled KD, in nats."),
+    Kind("features", "taps", True, "Of the regression of standardised features, a mean square."),
+    Kind("attention", "taps", True, "Of the distance of attention maps, at most 2."),
+    Kind("factor", "taps", True, "Of the distance of factors, at most 2."),
+    Kind("similarity", "taps", False, "Of the difference of similarities within the batch, a mean square."),
+    Kind("relational", "taps", False, "Of the differences of distances and angles within the batch."),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
+"""Name -> imitation kind, in the order in which a sum names them; `dnad_ray.distill.imitation.LOSSES` computes them."""
 
 _SUM = "+"
 
@@ -94,30 +113,19 @@ class TeacherConfig(Section):
         return self.source != "saved" and (self.weights is None if self.train is None else self.train)
 
 
-class SharesConfig(Section):
-    """Factor of each imitation kind in a sum of several; of those that are not in the sum it has no effect."""
+_SHARES: dict[str, Any] = {
+    kind.name: (NonNegative, Field(default=1.0, description=kind.share)) for kind in KINDS.values()
+}
 
-    logits: NonNegative = 1.0
-    """Of the divergence of softened outputs, in nats."""
-    decoupled: NonNegative = 1.0
-    """Of decoupled KD, in nats."""
-    features: NonNegative = 1.0
-    """Of the regression of standardised features, a mean square."""
-    attention: NonNegative = 1.0
-    """Of the distance of attention maps, at most 2."""
-    factor: NonNegative = 1.0
-    """Of the distance of factors, at most 2."""
-    similarity: NonNegative = 1.0
-    """Of the difference of similarities within the batch, a mean square."""
-    relational: NonNegative = 1.0
-    """Of the differences of distances and angles within the batch."""
+
+class SharesConfig(create_model("Shares", __base__=Section, **_SHARES)):  # type: ignore[misc] # fields of a table
+    """Factor of each imitation kind in a sum of several; of those that are not in the sum it has no effect."""
 
 
 class DistillConfig(Section):
     """Search by imitating (KD)."""
 
-    kind: str = "features"
-    """`none`, or a sum (`a+b`) of logits, decoupled, features, attention, factor, similarity, relational."""
+    kind: Annotated[str, Field(description=f"`none`, or a sum (`a+b`) of {', '.join(KINDS)}.")] = "features"
     shares: SharesConfig = SharesConfig()
     """Factors in that sum."""
     weight: NonNegative = 1.0
@@ -151,17 +159,17 @@ class DistillConfig(Section):
     @property
     def uses_logits(self) -> bool:
         """Whether the KD temperature has an effect."""
-        return any(kind in LOGIT_KINDS for kind in self.kinds)
+        return any(KINDS[kind].of == "logits" for kind in self.kinds)
 
     @property
     def uses_features(self) -> bool:
         """Whether the stage ends are imitated."""
-        return any(kind in TAP_KINDS for kind in self.kinds)
+        return any(KINDS[kind].of == "taps" for kind in self.kinds)
 
     @property
     def uses_same_sizes(self) -> bool:
         """Whether the stage ends of both sides must be of one size in pixels."""
-        return any(kind in SAME_SIZE_KINDS for kind in self.kinds)
+        return any(KINDS[kind].same_size for kind in self.kinds)
 
     @property
     def uses_teacher(self) -> bool:
@@ -176,7 +184,7 @@ class DistillConfig(Section):
     @classmethod
     def _in_order(cls, kind: str) -> str:
         parts = kind.split(_SUM)
-        return _SUM.join(sorted(parts, key=KINDS.index)) if set(parts) <= set(KINDS) else kind
+        return _SUM.join(sorted(parts, key=list(KINDS).index)) if set(parts) <= set(KINDS) else kind
 
     @model_validator(mode="after")
     def _everything_has_an_effect(self) -> DistillConfig:

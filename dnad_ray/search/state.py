@@ -206,10 +206,10 @@ class SearchState:
 
     def _fit_imitation(self) -> None:
         """Fit to the teacher what does not train, on some training images, the same ones in every process."""
-        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.factors is not None:
+        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.needs_fit:
             sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
             images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
-            self.imitation.factors.fit(self.teacher.predict(images).taps)
+            self.imitation.fit(self.teacher.predict(images).taps)
 
 
 _PLAIN = (
