@@ -186,7 +186,7 @@ def test_torchvision_weights_of_other_classes_are_trained_further_if_asked(base,
         _taken(base, digits, tmp_path / "imagenet.pth")
     few = dataclasses.replace(digits, train=digits.train.select(np.arange(64)))
     trained = _taken(base, few, tmp_path / "imagenet.pth", train=True, epochs=1, learning_rate=1e-4)
-    assert trained.images == (1, 8, 10)
+    assert trained.images == ImageShape(in_channels=1, image_size=8, num_classes=10)
     difference = trained.network.model.conv1.weight - _resnet_weights(1000)["conv1.weight"]
     assert 0 < difference.abs().max() < 1e-3, "it went on from there"
 
