@@ -20,6 +20,7 @@ from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, kinds_of
 from dnad_ray.storage.places import address, place
+from dnad_ray.text import dotted
 
 __all__ = [
     "HISTORY_COLUMNS",
@@ -311,15 +312,13 @@ def _config_columns(runs: Sequence[RunContents], frame: pd.DataFrame) -> pd.Data
     return table
 
 
-def _flattened(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flattened(value, f"{prefix}{name}.")
-        else:
-            scalar = value is None or isinstance(value, str | int | float)
-            flat[f"{prefix}{name}"] = value if scalar else json.dumps(value, default=str)
-    return flat
+def _flattened(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted keys and single values: lists as JSON, and no column for a section without keys."""
+    return {
+        key: value if value is None or isinstance(value, str | int | float) else json.dumps(value, default=str)
+        for key, value in dotted(data).items()
+        if value != {}
+    }
 
 
 # -- frames -----------------------------------------------------------------------------------------------------

@@ -22,22 +22,24 @@ import torch
 from dnad_ray.costs.table import CostTable
 from dnad_ray.costs.trace import COUNTER, complexity_of
 from search_spaces.genotype import CellGenotype, Genotype
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 
 DEMO = ("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect")
 SETTINGS = {
     "demo": (
         SearchSpace(operations=DEMO, num_cells=3, num_nodes=3),
-        NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=16),
+        NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=16),
     ),
     "cifar": (
         SearchSpace(operations=NAMED_OPERATIONS["dnad"], num_cells=8, num_nodes=4),
-        NetworkShape(in_channels=3, image_size=32, num_classes=10, init_channels=36),
+        NetworkShape(images=ImageShape(in_channels=3, image_size=32, num_classes=10), init_channels=36),
     ),
     "imagenet": (
         SearchSpace(operations=NAMED_OPERATIONS["darts"], num_cells=14, num_nodes=4),
-        NetworkShape(in_channels=3, image_size=224, num_classes=1000, init_channels=48, stem="imagenet"),
+        NetworkShape(
+            images=ImageShape(in_channels=3, image_size=224, num_classes=1000), init_channels=48, stem="imagenet"
+        ),
     ),
 }
 MOST_OPERATIONS = (

@@ -25,7 +25,7 @@ from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.data.image_files import decode_images
 from dnad_ray.data.images import Augmentation, ImageData, Split
-from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of, scaled_to
+from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.search.loop import SearchState
 from search_spaces.space import space_named
@@ -91,7 +91,7 @@ def retrain_rate(device, batch):
         stem="imagenet",
     )
     data = random_images(batch)
-    spec = scaled_to(known, images_of(data), max_macs=BUDGET)
+    spec = scaled_to(known, data.shape, max_macs=BUDGET)
     config = with_settings(retrain_recipe("imagenet-mobile"), {"batch_size": batch, "device": device})
     state = RetrainState(spec, config, data, 0)
     state.train_step()
@@ -102,7 +102,7 @@ def retrain_rate(device, batch):
         state.train_step()
     state.sums.tolist()  # waits for the device
     rate = batch * STEPS / (clock() - began)
-    return rate, spec, cost_of(spec, images_of(data))
+    return rate, spec, cost_of(spec, data.shape)
 
 
 def decode_rate(number=64):

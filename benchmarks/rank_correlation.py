@@ -33,7 +33,7 @@ from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import with_overrides
 from dnad_ray.costs.table import costs_of
 from dnad_ray.data.loading import resolve_data_argument
-from dnad_ray.networks.spec import NetworkSpec, images_of
+from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.reading import read_genotype, read_run
@@ -144,7 +144,7 @@ def main() -> None:
             cold, _ = trained(spec, short, images, 0)
             found = {
                 "digest": row["digest"],
-                "macs": costs_of(genotype, spec.shape(images_of(images.data))).macs,
+                "macs": costs_of(genotype, spec.shape(images.data.shape)).macs,
                 "proxy": plain[row["trial"], row["step"]]["proxy_accuracy"],
                 "recalibrated": row["proxy_accuracy"],
                 "fine_tuned": fine,

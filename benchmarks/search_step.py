@@ -31,7 +31,7 @@ from dnad_ray.runtime.devices import MEMORY_FORMAT, keep_freed_memory, to_device
 from dnad_ray.search.learner import Learner
 from dnad_ray.search.losses import shrinking_loss
 from dnad_ray.search.relaxation import Relaxation
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 from search_spaces.supernet import Supernet
 
@@ -69,7 +69,9 @@ def build(setting, share, device, precision, is_plain):
     """Return (step, loss): a function that takes a training step, and one that returns the present loss."""
     operations, num_cells, num_nodes, in_channels, channels, num_classes, side = SETTINGS[setting]
     torch.manual_seed(0)
-    shape = NetworkShape(in_channels=in_channels, image_size=side, num_classes=num_classes, init_channels=channels)
+    shape = NetworkShape(
+        images=ImageShape(in_channels=in_channels, image_size=side, num_classes=num_classes), init_channels=channels
+    )
     supernet = Supernet(SearchSpace(operations=operations, num_cells=num_cells, num_nodes=num_nodes), shape)
     if share < 1:
         alive_at(supernet, share)

@@ -1,13 +1,15 @@
-"""Text for people: durations as they write and say them, and text of others made safe (standard library only)."""
+"""Text for people: durations, dotted keys, and text of others made safe (standard library only)."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from dnad_ray.errors import ConfigError
 
-__all__ = ["duration_in_words", "parse_duration", "printable"]
+__all__ = ["dotted", "duration_in_words", "parse_duration", "printable"]
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)")
@@ -42,6 +44,26 @@ def duration_in_words(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.1f} days"
+
+
+def dotted(data: Mapping[str, Any], whole: Collection[str] = ()) -> dict[str, Any]:
+    """Return nested dictionaries as one, whose keys are the names on the way, with dots between.
+
+    Args:
+        data: The outer dictionary. An empty one within it is a value.
+        whole: Dotted keys whose dictionaries are values too.
+
+    >>> dotted({"seed": 0, "shrink": {"floor": {"macs": None}, "rate": 0.1}, "grid": {}})
+    {'seed': 0, 'shrink.floor.macs': None, 'shrink.rate': 0.1, 'grid': {}}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict) and value and name not in whole:
+            within = [key.removeprefix(f"{name}.") for key in whole if key.startswith(f"{name}.")]
+            flat |= {f"{name}.{key}": part for key, part in dotted(value, within).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 # Control characters, those that turn the direction of writing or show nothing, halves of pairs, line separators.

@@ -33,8 +33,8 @@ from dnad_ray.config.run import RunConfig, config_from_dict, with_overrides
 from dnad_ray.costs.table import costs_of
 from dnad_ray.data.loading import load_data
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import NetworkSpec, images_of, scaled_to
-from dnad_ray.retrain.baselines import space_of
+from dnad_ray.networks.search_space import space_of
+from dnad_ray.networks.spec import NetworkSpec, scaled_to
 from dnad_ray.retrain.jobs import job_of
 from dnad_ray.retrain.one_level_darts import darts_genotype
 from dnad_ray.retrain.random_networks import random_like
@@ -185,9 +185,9 @@ def search_images(data: Any) -> Any:
 
 
 def dense_macs(config: RunConfig) -> int:
-    genotype = space_of(config).dense()
+    genotype = space_of(config.space).dense()
     dense = NetworkSpec(origin="genotype", genotype=genotype, init_channels=config.space.init_channels)
-    return costs_of(genotype, dense.shape(images_of(search_images(config.data)))).macs
+    return costs_of(genotype, dense.shape(search_images(config.data).shape)).macs
 
 
 def picked(
@@ -270,7 +270,7 @@ def other_arm(job: tuple[str, int, Setting, RunConfig, list[dict[str, Any]]]) ->
         spec = NetworkSpec(origin="darts", genotype=genotype, init_channels=config.space.init_channels)
         spent = float(PASSES_PER_STEP * len(data.train) * dense * epochs)
         return [pick_of(arm, seed, target, spec, None, spent, history) for target in setting.targets]
-    images, space = images_of(data), space_of(config)
+    images, space = data.shape, space_of(config.space)
     drawn = functools.partial(random_like, space=space, images=images)
     if arm == "random":
         chosen = [(drawn(model, seed=seed), None, 0.0) for model in models]
@@ -296,7 +296,7 @@ def best_of_random(
         scored = []
         for index in range(number):
             spec = drawn(model, seed=1000 * (seed + 1) + index)
-            state = RetrainState(scaled_to(spec, images_of(data), max_macs=target), protocol, data, seed)
+            state = RetrainState(scaled_to(spec, data.shape, max_macs=target), protocol, data, seed)
             for _ in train(state):
                 pass
             scored.append((state.measure(), spec))
@@ -329,9 +329,7 @@ def retrained(
                 continue
             entry = {key: value for key, value in pick.items() if key not in ("subject", "history")}
             try:
-                spec = scaled_to(
-                    NetworkSpec.from_dict(pick["subject"]), images_of(images.data), max_macs=pick["target"]
-                )
+                spec = scaled_to(NetworkSpec.from_dict(pick["subject"]), images.data.shape, max_macs=pick["target"])
             except ConfigError as error:
                 index.append({**entry, "job": None, "reason": str(error)})
                 continue

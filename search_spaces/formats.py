@@ -28,7 +28,6 @@ __all__ = [
     "CELLS_OF_FORM",
     "from_cells",
     "from_nas_bench_201",
-    "known_operations",
     "parse_any_genotype",
     "to_nas_bench_201",
 ]
@@ -38,16 +37,12 @@ CELLS_OF_FORM = {"cells": 20, "nas_bench_201": 15}
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _NODES_OF_STRING = 3  # besides the input
 _MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000  # beyond it, to build would take too long
+# The names of search_spaces.ops.OPERATIONS, without loading torch; a test holds them equal.
 _OPERATIONS = (
     *(f"sep_conv_{size}" for size in ("3x3", "5x5", "7x7")),
     *("dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3", "noise"),
     *("max_pool_3x3", "avg_pool_3x3", "skip_connect", NONE),
 )
-
-
-def known_operations() -> tuple[str, ...]:
-    """Return the names of :data:`search_spaces.ops.OPERATIONS`, without loading torch; a test holds them equal."""
-    return _OPERATIONS
 
 
 def parse_any_genotype(content: str | bytes, origin: str = "genotype", num_cells: int | None = None) -> Genotype:

@@ -30,7 +30,7 @@ class CellNetwork(Network):
 
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__(genotype, shape, searching)
-        stem = STEMS[shape.stem](shape.in_channels, shape.init_channels)
+        stem = STEMS[shape.stem](shape.images.in_channels, shape.init_channels)
         self.stem, self._width = stem, shape.init_channels
         older, newer = stem.out_channels
         older_is_larger = stem.older_is_larger
@@ -41,7 +41,7 @@ class CellNetwork(Network):
                 self.cells[str(index)] = Cell(cell, (older, newer), channels, older_is_larger, searching)
             older, newer = newer, len(cell.outputs) * channels
             older_is_larger = cell.reduction
-        self.classifier = Classifier(newer, shape.num_classes, stem.adaptive_pool)
+        self.classifier = Classifier(newer, shape.images.num_classes, stem.adaptive_pool)
 
     def forward(self, images: Tensor, weights: Sequence[Sequence[Tensor]] | None = None) -> NetworkOutput:
         """Classify images, see :meth:`search_spaces.skeleton.Network.forward`."""

@@ -91,14 +91,14 @@ class ResidualNetwork(Network):
                 allowed = "one node: the next cell of this skeleton reads as many channels as a node has"
                 raise GenotypeError(f"cells[{index}].concat", list(cell.outputs), allowed)
         channels = shape.init_channels
-        self.stem = ResidualStem(shape.in_channels, channels)
+        self.stem = ResidualStem(shape.images.in_channels, channels)
         self.blocks = nn.ModuleDict()
         for index, cell in enumerate(self.genotype.cells):
             if cell.reduction:
                 self.blocks[str(index)] = ResidualBlock(channels)
                 channels *= 2
             self.cells[str(index)] = Cell(cell, None, channels, False, searching)
-        self.head = ResidualHead(channels, shape.num_classes)
+        self.head = ResidualHead(channels, shape.images.num_classes)
 
     def forward(self, images: Tensor, weights: Sequence[Sequence[Tensor]] | None = None) -> NetworkOutput:
         """Classify images, see :meth:`search_spaces.skeleton.Network.forward`."""

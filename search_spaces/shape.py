@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from search_spaces.errors import SpaceError
 from search_spaces.stem_head import STEMS
 
-__all__ = ["NetworkShape"]
+__all__ = ["ImageShape", "NetworkShape"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageShape:
+    """What a network must know of its images.
+
+    Attributes:
+        in_channels: Their channels.
+        image_size: Their side in pixels.
+        num_classes: Their classes.
+    """
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ImageShape:
+        """Build one from plain data that may hold more; raises KeyError, TypeError or ValueError where it is none."""
+        return cls(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +41,7 @@ class NetworkShape:
     """What turns a genotype into a network besides its topology.
 
     Attributes:
-        in_channels: Channels of the images.
-        image_size: Side of the images in pixels.
-        num_classes: Outputs of the classifier.
+        images: Channels and side of the images, and outputs of the classifier.
         init_channels: Width C before the first doubling.
         stem: Name in :data:`search_spaces.stem_head.STEMS`.
 
@@ -25,15 +49,29 @@ class NetworkShape:
         SpaceError: If the stem is unknown, or images are too small for it.
     """
 
-    in_channels: int
-    image_size: int
-    num_classes: int
+    images: ImageShape
     init_channels: int
     stem: str = "cifar"
 
     def __post_init__(self) -> None:
         if self.stem not in STEMS:
             raise SpaceError("stem", self.stem, ", ".join(STEMS))
-        smallest = 32 if self.stem == "imagenet" else 4
-        if self.image_size < smallest:
-            raise SpaceError(f"image size for the {self.stem} stem", self.image_size, f"at least {smallest} pixels")
+        smallest, side = 32 if self.stem == "imagenet" else 4, self.images.image_size
+        if side < smallest:
+            raise SpaceError(f"image size for the {self.stem} stem", side, f"at least {smallest} pixels")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NetworkShape:
+        """Build one from :meth:`to_dict`.
+
+        Raises:
+            KeyError: If something of the images is missing.
+            TypeError: If there is something else, or something of another type.
+            ValueError: If something is impossible.
+        """
+        images = ImageShape.from_dict(data)
+        return cls(images=images, **{name: value for name, value in data.items() if name not in images.to_dict()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, all on one level."""
+        return {**self.images.to_dict(), "init_channels": self.init_channels, "stem": self.stem}

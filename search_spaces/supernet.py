@@ -15,7 +15,7 @@ from search_spaces.network import NetworkOutput, network_from
 from search_spaces.shape import NetworkShape
 from search_spaces.space import SearchSpace
 
-__all__ = ["Candidate", "Removal", "Supernet", "subset"]
+__all__ = ["Candidate", "Removal", "Supernet", "candidates_of", "groups_of", "subset"]
 
 
 class Candidate(NamedTuple):
@@ -59,19 +59,12 @@ class Supernet(nn.Module):
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The alive candidates, cell by cell and node by node: the order of the architecture weights."""
-        return tuple(
-            Candidate(cell, node, edge)
-            for cell, topology in enumerate(self.genotype.cells)
-            for node, edges in enumerate(topology.nodes)
-            for edge in edges
-        )
+        return candidates_of(self.genotype)
 
     @property
     def groups(self) -> tuple[tuple[int, int, Edge], ...]:
         """For each of :attr:`candidates` what names it among the topologies that the space's cells share."""
-        cells = self.genotype.cells
-        numbers = [self.space.group_of(cell.reduction, index) for index, cell in enumerate(cells)]
-        return tuple((numbers[item.cell], item.node, item.edge) for item in self.candidates)
+        return groups_of(self.space, self.genotype)
 
     def forward(self, images: Tensor, weights: Tensor) -> NetworkOutput:
         """Classify images (N, in_channels, H, W) under architecture weights (num_alive,), see :attr:`candidates`."""
@@ -113,6 +106,25 @@ def _stays(candidate: Candidate, useful: Genotype) -> bool:
     edges = useful.cells[candidate.cell].nodes[candidate.node]
     # `none` computes nothing, but takes part in the normalisation of its node for as long as the node has an input.
     return candidate.edge in edges or (candidate.edge.operation == NONE and bool(edges))
+
+
+def candidates_of(genotype: Genotype) -> tuple[Candidate, ...]:
+    """Return the edges of a genotype, cell by cell and node by node."""
+    return tuple(
+        Candidate(cell, node, edge)
+        for cell, topology in enumerate(genotype.cells)
+        for node, edges in enumerate(topology.nodes)
+        for edge in edges
+    )
+
+
+def groups_of(space: SearchSpace, genotype: Genotype) -> tuple[tuple[int, int, Edge], ...]:
+    """Return for each of :func:`candidates_of` a name that is equal in all cells that share a topology.
+
+    The name is (number of the topology, node, edge).
+    """
+    numbers = [space.group_of(cell.reduction, index) for index, cell in enumerate(genotype.cells)]
+    return tuple((numbers[item.cell], item.node, item.edge) for item in candidates_of(genotype))
 
 
 def subset(genotype: Genotype, candidates: Iterable[Candidate]) -> Genotype:

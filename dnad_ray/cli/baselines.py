@@ -76,17 +76,17 @@ def baselines(run: Place, kinds: str, networks: int, **options: Any) -> None:
 def _baselines(
     front: list[NetworkSpec], kinds: tuple[str, ...], config: RunConfig, images: RetrainImages, *, run: Place, seed: int
 ) -> list[NetworkSpec]:
-    from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of, scaled_to
-    from dnad_ray.retrain.baselines import space_of
+    from dnad_ray.networks.search_space import space_of
+    from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
     from dnad_ray.retrain.random_networks import random_like
 
-    size = images_of(images.data)
+    size = images.data.shape
     specs = []
     for kind in kinds:
         derived = _darts(config, run, seed) if kind == "darts" else None
         for spec in front:
             if kind == "random":
-                specs.append(random_like(spec, space_of(config), size, seed))
+                specs.append(random_like(spec, space_of(config.space), size, seed))
                 continue
             if derived is not None:
                 known = NetworkSpec(origin="darts", genotype=derived, init_channels=2, stem=config.space.stem)
@@ -102,18 +102,21 @@ def _baselines(
 def _darts(config: RunConfig, run: Place, seed: int) -> Genotype:
     """Return the network of one-level DARTS; it is searched once per run and seed, and kept."""
     from dnad_ray.data.loading import load_data
+    from dnad_ray.networks.search_space import space_of
     from dnad_ray.retrain.one_level_darts import darts_genotype
     from dnad_ray.run_folder.layout import baseline_checkpoints, baseline_file
     from dnad_ray.run_folder.reading import read_genotype
     from dnad_ray.runtime.stopping import Stopped, StopSignals
     from dnad_ray.storage.digests import digest_of_data
     from dnad_ray.storage.files import write_bytes
+    from search_spaces.derivation import is_member
 
     sections = config.model_dump(mode="json", include={"data", "space", "train"})
     name = f"darts-{digest_of_data({**sections, 'seed': seed})}"
     file, checkpoints = baseline_file(run, name), baseline_checkpoints(run, name)
-    if file.is_file():
-        return read_genotype(file)
+    # Earlier versions left networks of another skeleton, or without shared topologies, under this name.
+    if file.is_file() and is_member(space_of(config.space), known := read_genotype(file)):
+        return known
     click.echo(f"baselines: one-level DARTS, {config.train.epochs} epochs on the search images")
     with StopSignals() as signals:
         signals.defer()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnad_ray.cli.messages import to_place
+from dnad_ray.deploy.suffixes import SUFFIXES
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.storage.places import Place, address
 from dnad_ray.text import printable
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "measure", "predict"]
 
-_SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors", "python": ".py"}
-
 
 @click.command()
 @click.argument("source", metavar="RUN|RUN/retrained/JOB", callback=to_place)
-@click.option("--format", "kind", default="onnx", show_default=True, help=f"One of {', '.join(_SUFFIXES)}.")
+@click.option("--format", "kind", default="onnx", show_default=True, help=f"One of {', '.join(SUFFIXES)}.")
 @click.option(
     "--digest", metavar="D", help="Of a run, the network whose digest begins so.  [default: the most accurate]"
 )
@@ -35,10 +34,10 @@ def export(source: Place, kind: str, digest: str | None, job: str | None, out: P
     """Write a retrained network as ONNX, torch.export, safetensors or a Python module, verified, with a model card."""
     from dnad_ray.deploy.export import export_network
 
-    if kind not in _SUFFIXES:
-        raise ConfigError("--format", kind, ", ".join(_SUFFIXES))
+    if kind not in SUFFIXES:
+        raise ConfigError("--format", kind, ", ".join(SUFFIXES))
     trained = trained_network(source, digest, job)
-    target = out or Path(f"network_{trained.spec.digest}{_SUFFIXES[kind]}")
+    target = out or Path(f"network_{trained.spec.digest}{SUFFIXES[kind]}")
     exported = export_network(trained, kind, target)
     accuracy = trained.facts.get("accuracy")
     is_measured = isinstance(accuracy, float)  # the file may be anybody's

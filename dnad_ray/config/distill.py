@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
-from dnad_ray.config.section import NonNegative, Positive, Section
+from dnad_ray.config.section import NonNegative, Positive, RefusedError, Section, Words
 
-__all__ = ["KINDS", "LOGIT_KINDS", "SAME_SIZE_KINDS", "TAP_KINDS", "DistillConfig", "SharesConfig", "TeacherConfig"]
+__all__ = ["KINDS", "DistillConfig", "Kind", "SharesConfig", "TeacherConfig"]
 
-LOGIT_KINDS = ("logits", "decoupled")
-"""Imitation kinds of the classifier's outputs, softened by the KD temperature."""
 
-TAP_KINDS = ("features", "attention", "factor", "similarity", "relational")
-"""Imitation kinds of the features at the three stage ends."""
+class Kind(NamedTuple):
+    """One imitation kind.
 
-SAME_SIZE_KINDS = ("features", "attention", "factor")
-"""Those that compare the two sides pixel by pixel."""
+    Attributes:
+        name: As it stands in a sum.
+        of: What is compared: the classifier's outputs, softened by the KD temperature, or the taps, which are the
+            features at the three stage ends.
+        same_size: Whether the taps of both sides must be of one size, because they are compared pixel by pixel.
+        share: What its factor in a sum multiplies, with unit or range.
+    """
 
-KINDS = (*LOGIT_KINDS, *TAP_KINDS)
-"""All imitation kinds, in the order in which a sum names them."""
+    name: str
+    of: Literal["logits", "taps"]
+    same_size: bool
+    share: str
+
+
+_TABLE = (
+    Kind("logits", "logits", False, "Of the divergence of softened outputs, in nats."),
+    Kind("decoupled", "logits", False, "Of decoupled KD, in nats."),
+    Kind("features", "taps", True, "Of the regression of standardised features, a mean square."),
+    Kind("attention", "taps", True, "Of the distance of attention maps, at most 2."),
+    Kind("factor", "taps", True, "Of the distance of factors, at most 2."),
+    Kind("similarity", "taps", False, "Of the difference of similarities within the batch, a mean square."),
+    Kind("relational", "taps", False, "Of the differences of distances and angles within the batch."),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
+"""Name -> imitation kind, in the order in which a sum names them; `dnad_ray.distill.imitation.LOSSES` computes them."""
 
 _SUM = "+"
 
@@ -64,27 +83,27 @@ class TeacherConfig(Section):
         takes_model = self.source in ("torchvision", "module")
         if takes_model and not self.model:
             allowed = "a name such as resnet18" if self.source == "torchvision" else "module:factory"
-            raise ValueError(f"model: got {self.model!r}; allowed: {allowed} with source {self.source!r}")
+            raise RefusedError("model", self.model, f"{allowed} with source {self.source!r}")
         if self.source == "module" and ":" not in (self.model or ""):
-            raise ValueError(f"model: got {self.model!r}; allowed: module:factory with source 'module'")
+            raise RefusedError("model", self.model, "module:factory with source 'module'")
         if self.source == "saved" and not self.weights:
-            raise ValueError("weights: got None; allowed: a folder that `dnad-ray teacher` wrote, with source 'saved'")
+            raise RefusedError("weights", self.weights, "a folder that `dnad-ray teacher` wrote, with source 'saved'")
         for name in ("model", "train", "taps", "input_size", "mean", "std"):
             if not takes_model and getattr(self, name) is not None:
-                raise ValueError(self._no_effect(name, "source torchvision or module"))
+                raise self._no_effect(name, "source torchvision or module")
         if self.source == "derived" and self.weights is not None:
-            raise ValueError(self._no_effect("weights", "source torchvision, module or saved"))
+            raise self._no_effect("weights", "source torchvision, module or saved")
         if self.source != "derived" and self.genotype is not None:
-            raise ValueError(self._no_effect("genotype", "source derived"))
+            raise self._no_effect("genotype", "source derived")
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
-            raise ValueError(f"std: got {self.std}; allowed: as many values as mean has, {self.mean}")
+            raise RefusedError("std", self.std, f"as many values as mean has, {self.mean}")
         if self.taps is not None and len(self.taps) != 3:
-            raise ValueError(f"taps: got {len(self.taps)} names; allowed: 3, one per stage")
+            raise RefusedError("taps", Words(f"{len(self.taps)} names"), "3, one per stage")
         return self
 
-    def _no_effect(self, name: str, allowed: str) -> str:
-        value = getattr(self, name)
-        return f"{name}: got {value!r}, which has no effect with source {self.source!r}; allowed: {allowed}, or none"
+    def _no_effect(self, name: str, allowed: str) -> RefusedError:
+        why = f"which has no effect with source {self.source!r}"
+        return RefusedError(name, getattr(self, name), f"{allowed}, or none", why)
 
     @property
     def is_trained(self) -> bool:
@@ -94,30 +113,19 @@ class TeacherConfig(Section):
         return self.source != "saved" and (self.weights is None if self.train is None else self.train)
 
 
-class SharesConfig(Section):
-    """Factor of each imitation kind in a sum of several; of those that are not in the sum it has no effect."""
+_SHARES: dict[str, Any] = {
+    kind.name: (NonNegative, Field(default=1.0, description=kind.share)) for kind in KINDS.values()
+}
 
-    logits: NonNegative = 1.0
-    """Of the divergence of softened outputs, in nats."""
-    decoupled: NonNegative = 1.0
-    """Of decoupled KD, in nats."""
-    features: NonNegative = 1.0
-    """Of the regression of standardised features, a mean square."""
-    attention: NonNegative = 1.0
-    """Of the distance of attention maps, at most 2."""
-    factor: NonNegative = 1.0
-    """Of the distance of factors, at most 2."""
-    similarity: NonNegative = 1.0
-    """Of the difference of similarities within the batch, a mean square."""
-    relational: NonNegative = 1.0
-    """Of the differences of distances and angles within the batch."""
+
+class SharesConfig(create_model("Shares", __base__=Section, **_SHARES)):  # type: ignore[misc] # fields of a table
+    """Factor of each imitation kind in a sum of several; of those that are not in the sum it has no effect."""
 
 
 class DistillConfig(Section):
     """Search by imitating (KD)."""
 
-    kind: str = "features"
-    """`none`, or a sum (`a+b`) of logits, decoupled, features, attention, factor, similarity, relational."""
+    kind: Annotated[str, Field(description=f"`none`, or a sum (`a+b`) of {', '.join(KINDS)}.")] = "features"
     shares: SharesConfig = SharesConfig()
     """Factors in that sum."""
     weight: NonNegative = 1.0
@@ -151,17 +159,17 @@ class DistillConfig(Section):
     @property
     def uses_logits(self) -> bool:
         """Whether the KD temperature has an effect."""
-        return any(kind in LOGIT_KINDS for kind in self.kinds)
+        return any(KINDS[kind].of == "logits" for kind in self.kinds)
 
     @property
     def uses_features(self) -> bool:
         """Whether the stage ends are imitated."""
-        return any(kind in TAP_KINDS for kind in self.kinds)
+        return any(KINDS[kind].of == "taps" for kind in self.kinds)
 
     @property
     def uses_same_sizes(self) -> bool:
         """Whether the stage ends of both sides must be of one size in pixels."""
-        return any(kind in SAME_SIZE_KINDS for kind in self.kinds)
+        return any(KINDS[kind].same_size for kind in self.kinds)
 
     @property
     def uses_teacher(self) -> bool:
@@ -176,36 +184,32 @@ class DistillConfig(Section):
     @classmethod
     def _in_order(cls, kind: str) -> str:
         parts = kind.split(_SUM)
-        return _SUM.join(sorted(parts, key=KINDS.index)) if set(parts) <= set(KINDS) else kind
+        return _SUM.join(sorted(parts, key=list(KINDS).index)) if set(parts) <= set(KINDS) else kind
 
     @model_validator(mode="after")
     def _everything_has_an_effect(self) -> DistillConfig:
         parts = self.kind.split(_SUM)
         if self.kind != "none" and (not set(parts) <= set(KINDS) or len(set(parts)) < len(parts)):
             allowed = f"none, or a sum (a+b) of some of {', '.join(KINDS)}, each once"
-            raise ValueError(f"kind: got {self.kind!r}; allowed: {allowed}")
+            raise RefusedError("kind", self.kind, allowed)
         for name in ("weight", "temperature"):
             end = getattr(self, f"{name}_end")
             if end is not None and getattr(self, f"{name}_schedule") == "constant":
-                raise ValueError(
-                    f"{name}_end: got {end:g}, which has no effect with {name}_schedule 'constant'; "
-                    "allowed: linear or cosine, or no end"
-                )
+                why = f"which has no effect with {name}_schedule 'constant'"
+                raise RefusedError(f"{name}_end", Words(f"{end:g}"), "linear or cosine, or no end", why)
         if not self.uses_logits:
-            given = self.temperature
-            named = ("temperature", f"{given:g}") if given is not None else ("temperature_schedule", "")
-            if given is not None or self.temperature_schedule != "constant":
-                raise ValueError(
-                    f"{named[0]}: got {named[1] or self.temperature_schedule}, which has no effect with kind "
-                    f"{self.kind!r} and weight {self.weight:g}; allowed: a kind with logits and a weight above 0, or "
-                    f"{'no temperature' if given is not None else 'constant'}"
-                )
+            why = f"which has no effect with kind {self.kind!r} and weight {self.weight:g}"
+            allowed = "a kind with logits and a weight above 0, or"
+            if self.temperature is not None:
+                raise RefusedError("temperature", Words(f"{self.temperature:g}"), f"{allowed} no temperature", why)
+            if self.temperature_schedule != "constant":
+                raise RefusedError("temperature_schedule", self.temperature_schedule, f"{allowed} constant", why)
         if self.temperature is None and self.uses_logits:
             object.__setattr__(self, "temperature", 4.0)
             # Nobody set it, also where somebody wrote null: it follows from the kind, and from a new kind anew.
             self.model_fields_set.discard("temperature")
         if self.uses_features and not any(self.stage_ratios):
-            raise ValueError("stage_ratios: got (0, 0, 0); allowed: at least one above 0 when features are imitated")
+            raise RefusedError("stage_ratios", Words("(0, 0, 0)"), "at least one above 0 when features are imitated")
         if self.kinds and not any(getattr(self.shares, kind) for kind in self.kinds):
-            raise ValueError(f"shares: got 0 for {self.kind}; allowed: at least one above 0 of what is imitated")
+            raise RefusedError("shares", Words(f"0 for {self.kind}"), "at least one above 0 of what is imitated")
         return self

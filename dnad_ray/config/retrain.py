@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from dnad_ray.config.section import Count, NonNegative, Positive, Section, Share
+from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Share, config_error
 from dnad_ray.errors import ConfigError
 
 __all__ = ["RETRAIN_RECIPES", "RetrainConfig", "retrain_recipe", "with_settings"]
@@ -64,12 +64,10 @@ class RetrainConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> RetrainConfig:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs: got {self.warmup_epochs}; allowed: less than epochs ({self.epochs})")
+            raise RefusedError("warmup_epochs", self.warmup_epochs, f"less than epochs ({self.epochs})")
         if self.batch_size % self.num_processes or self.batch_size < 2 * self.num_processes:
-            raise ValueError(
-                f"num_processes: got {self.num_processes}; allowed: what divides batch_size ({self.batch_size}) into "
-                "parts of 2 images or more"
-            )
+            allowed = f"what divides batch_size ({self.batch_size}) into parts of 2 images or more"
+            raise RefusedError("num_processes", self.num_processes, allowed)
         return self
 
 
@@ -144,10 +142,4 @@ def with_settings(config: RetrainConfig, overrides: Mapping[str, Any], origin: s
     try:
         return RetrainConfig.model_validate(config.model_dump() | dict(overrides))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        where, _, rest = message.partition(": got ")
-        given, _, allowed = rest.partition("; allowed: ")
-        if first["type"] != "value_error":
-            where, given, allowed = str(first["loc"][0]), first["input"], message[0].lower() + message[1:]
-        raise ConfigError(f"{origin} {where}", given, allowed) from None
+        raise config_error(error, RetrainConfig, f"{origin} ") from None

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from dnad_ray.config.distill import DistillConfig, SharesConfig, TeacherConfig
-from dnad_ray.config.section import Count, NonNegative, Positive, Section, Share
-from dnad_ray.config.sweep import LimitConfig, Range, SweepConfig, WatchConfig
+from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Share, config_error
+from dnad_ray.config.sweep import LimitConfig, SweepConfig, WatchConfig
 from dnad_ray.errors import ConfigError
 from dnad_ray.storage.yaml_reader import YamlError, parse_yaml
+from dnad_ray.text import dotted
 from search_spaces.named import SPACES
 
 __all__ = [
@@ -70,14 +71,12 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _disk_has_an_effect(self) -> DataConfig:
         if self.storage == "disk" and self.name != "imagefolder":
-            raise ValueError(
-                f"storage: got 'disk', which has no effect with name {self.name!r}, whose images are in memory; "
-                "allowed: auto or memory, or name 'imagefolder'"
-            )
+            why = f"which has no effect with name {self.name!r}, whose images are in memory"
+            raise RefusedError("storage", self.storage, "auto or memory, or name 'imagefolder'", why)
         if self.workers is not None and (self.storage == "memory" or self.name != "imagefolder"):
-            raise ValueError(
-                f"workers: got {self.workers}, which has no effect with storage {self.storage!r} and name "
-                f"{self.name!r}; allowed: storage auto or disk of name 'imagefolder', or no workers"
+            why = f"which has no effect with storage {self.storage!r} and name {self.name!r}"
+            raise RefusedError(
+                "workers", self.workers, "storage auto or disk of name 'imagefolder', or no workers", why
             )
         return self
 
@@ -152,13 +151,14 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _graphs_and_processes(self) -> TrainConfig:
         if self.num_processes > 1 and (self.cuda_graphs or self.batch_size < 2 * self.num_processes):
-            allowed = "1 with cuda_graphs" if self.cuda_graphs else f"at most {self.batch_size // 2}"
-            raise ValueError(
-                f"num_processes: got {self.num_processes}; allowed: {allowed}, so that each has 2 images of a batch "
-                f"of {self.batch_size} or more, and none records a message to the others"
+            most = "1 with cuda_graphs" if self.cuda_graphs else f"at most {self.batch_size // 2}"
+            allowed = (
+                f"{most}, so that each has 2 images of a batch of {self.batch_size} or more, and none records a "
+                "message to the others"
             )
+            raise RefusedError("num_processes", self.num_processes, allowed)
         if self.cuda_graphs and self.device == "cpu":
-            raise ValueError("cuda_graphs: got True, which has no effect with device 'cpu'; allowed: False, or a GPU")
+            raise RefusedError("cuda_graphs", True, "False, or a GPU", "which has no effect with device 'cpu'")
         return self
 
 
@@ -244,10 +244,8 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _floor_and_warmup(self) -> RunConfig:
         if self.train.warmup_epochs >= self.train.epochs:
-            raise ValueError(
-                f"train.warmup_epochs: got {self.train.warmup_epochs}; allowed: less than train.epochs "
-                f"({self.train.epochs}), or nothing is ever deleted"
-            )
+            allowed = f"less than train.epochs ({self.train.epochs}), or nothing is ever deleted"
+            raise RefusedError("train.warmup_epochs", self.train.warmup_epochs, allowed)
         return self
 
 
@@ -264,7 +262,7 @@ def config_from_dict(data: Mapping[str, Any], origin: str = "config") -> RunConf
     try:
         return RunConfig.model_validate(dict(data))
     except ValidationError as error:
-        raise _in_words(error, origin) from None
+        raise config_error(error, RunConfig, f"{origin}: ") from None
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -309,45 +307,10 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str 
         for name in parents:
             section = section.get(name) if isinstance(section, dict) else None
         if not isinstance(section, dict) or not (is_varied or last in section):
-            names = list(_keys(config_to_dict(config)))
+            names = list(dotted(config_to_dict(config)))
             section_name = key.rpartition(".")[0]
             siblings = [name for name in names if section_name and name.rpartition(".")[0] == section_name]
             close = siblings or difflib.get_close_matches(key, names, n=5, cutoff=0.5) or names
             raise ConfigError(origin, key, f"{', '.join(close)}; `dnad-ray config RECIPE` prints every key")
         section[last] = value
     return config_from_dict(data, origin)
-
-
-def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in data.items():
-        if isinstance(value, dict) and value:
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _in_words(error: ValidationError, origin: str) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        parent: Any = RunConfig
-        for part in first["loc"][:-1]:
-            # A key that is varied stands in a dictionary of ranges.
-            parent = parent.model_fields[str(part)].annotation if hasattr(parent, "model_fields") else Range
-        return ConfigError(f"{origin}: unknown key", key, "one of " + ", ".join(parent.model_fields))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        where, _, rest = message.partition(": got ")
-        given, _, allowed = rest.partition("; allowed: ")
-        prefix = f"{key}." if key and not where.startswith(key) else ""
-        return ConfigError(f"{origin}: {prefix}{where}", _Words(given), allowed)
-    return ConfigError(f"{origin}: {key}", first["input"], message[0].lower() + message[1:])
-
-
-class _Words(str):
-    """Text that an error message shows without quotes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)

@@ -6,9 +6,9 @@ import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from dnad_ray.config.section import Count, NonNegative, Positive, Section
+from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Words
 
 __all__ = ["LimitConfig", "Range", "SweepConfig", "WatchConfig"]
 
@@ -42,19 +42,16 @@ class SweepConfig(Section):
     @model_validator(mode="after")
     def _what_is_varied_has_an_effect(self) -> SweepConfig:
         if self.sampler == "grid" and self.ranges:
-            raise ValueError(
-                f"ranges: got {', '.join(self.ranges)}, which have no effect with sampler 'grid'; "
-                "allowed: sampler random or optuna, or no ranges"
-            )
+            why = "which have no effect with sampler 'grid'"
+            raise RefusedError("ranges", Words(", ".join(self.ranges)), "sampler random or optuna, or no ranges", why)
         if self.sampler != "grid":
             if self.grid:
-                raise ValueError(
-                    f"grid: got {', '.join(self.grid)}, which has no effect with sampler {self.sampler!r}; "
-                    "allowed: sampler grid, or an empty grid ({}) and ranges, of which one kind is choice"
-                )
+                why = f"which has no effect with sampler {self.sampler!r}"
+                allowed = "sampler grid, or an empty grid ({}) and ranges, of which one kind is choice"
+                raise RefusedError("grid", Words(", ".join(self.grid)), allowed, why)
             for name in ("ranges", "num_trials"):
                 if not getattr(self, name):
-                    raise ValueError(f"{name}: got {getattr(self, name)}; allowed: some, with sampler {self.sampler!r}")
+                    raise RefusedError(name, getattr(self, name), f"some, with sampler {self.sampler!r}")
         return self
 
 
@@ -78,14 +75,12 @@ class WatchConfig(Section):
     """Experiment trackers that get the curves, too; each is an extra: `pip install 'dnad-ray[mlflow]'`."""
 
 
-class Range(BaseModel):
+class Range(Section):
     """Where a value is drawn from; exactly one of the kinds is given.
 
     >>> Range(loguniform=(0.01, 0.1)).kind
     'loguniform'
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     uniform: tuple[float, float] | None = None
     """Any number between two, all equally likely."""
@@ -100,13 +95,12 @@ class Range(BaseModel):
     def _one_kind_in_order(self) -> Range:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"range: got {', '.join(given) or 'nothing'}; allowed: one of {', '.join(type(self).model_fields)}"
-            )
+            allowed = f"one of {', '.join(type(self).model_fields)}"
+            raise RefusedError("range", Words(", ".join(given) or "nothing"), allowed)
         if self.choice is None and not self.values[0] < self.values[1]:
-            raise ValueError(f"{given[0]}: got {list(self.values)}; allowed: the lower bound first")
+            raise RefusedError(given[0], list(self.values), "the lower bound first")
         if self.loguniform is not None and self.loguniform[0] <= 0:
-            raise ValueError(f"loguniform: got {list(self.loguniform)}; allowed: bounds above 0")
+            raise RefusedError("loguniform", list(self.loguniform), "bounds above 0")
         return self
 
     @property

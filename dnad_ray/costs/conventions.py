@@ -23,7 +23,7 @@ from search_spaces.kernels.states import edge_key
 from search_spaces.network import network_from
 from search_spaces.ops import BatchNorm, FactorizedReduce, Operation, PointwiseNorm, Pool, SeparableConv
 from search_spaces.residual import ResidualBlock, ResidualHead
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 __all__ = ["CONVENTIONS", "SETTINGS", "Elements", "Setting", "conventions_of", "count_published", "elements_of"]
 
@@ -48,9 +48,7 @@ class Setting(NamedTuple):
     def shape(self) -> NetworkShape:
         """Return the shape of the network for colour images."""
         return NetworkShape(
-            in_channels=3,
-            image_size=self.image_size,
-            num_classes=self.num_classes,
+            images=ImageShape(in_channels=3, image_size=self.image_size, num_classes=self.num_classes),
             init_channels=self.init_channels,
             stem=self.stem,
         )

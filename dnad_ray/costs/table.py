@@ -39,7 +39,7 @@ class CostTable:
 
     def __init__(self, shape: NetworkShape) -> None:
         self.shape = shape
-        self._image = _State(shape.in_channels, shape.image_size)
+        self._image = _State(shape.images.in_channels, shape.images.image_size)
         self._operations: dict[tuple[int, int, int], _Operations] = {}
         self._others: dict[tuple[Any, ...], Complexity] = {}
         counted = count(partial(_Stem, shape, (True, True)), image_of(shape))
@@ -106,20 +106,22 @@ class CostTable:
                 costs.append(self._other(PointwiseNorm, (newer.channels, channels, False), newer))
             older, newer = newer, _State(len(cell.outputs) * channels, side)
             older_is_larger = cell.reduction
-        costs.append(self._other(Classifier, (newer.channels, self.shape.num_classes, self._stem_adaptive_pool), newer))
+        costs.append(
+            self._other(Classifier, (newer.channels, self.shape.images.num_classes, self._stem_adaptive_pool), newer)
+        )
         return costs
 
     def _residual(self, canonical: Genotype) -> list[Complexity]:
         """Return what the parts of a :class:`search_spaces.residual.ResidualNetwork` cost."""
-        state = _State(self.shape.init_channels, self.shape.image_size)
-        costs = [self._other(ResidualStem, (self.shape.in_channels, state.channels), self._image)]
+        state = _State(self.shape.init_channels, self.shape.images.image_size)
+        costs = [self._other(ResidualStem, (self.shape.images.in_channels, state.channels), self._image)]
         for cell in canonical.cells:
             if cell.reduction:
                 costs.append(self._other(ResidualBlock, (state.channels,), state))
                 state = _State(2 * state.channels, -(-state.side // 2))
             of_nodes = self._operations_at(state.channels, 1, state.side)
             self._add_edges(costs, cell, of_nodes, of_nodes, canonical.num_inputs)
-        costs.append(self._other(ResidualHead, (state.channels, self.shape.num_classes), state))
+        costs.append(self._other(ResidualHead, (state.channels, self.shape.images.num_classes), state))
         return costs
 
     @staticmethod
@@ -166,7 +168,7 @@ class _Stem(nn.Module):
 
     def __init__(self, shape: NetworkShape, read: tuple[bool, bool]) -> None:
         super().__init__()
-        self.stem = STEMS[shape.stem](shape.in_channels, shape.init_channels)
+        self.stem = STEMS[shape.stem](shape.images.in_channels, shape.init_channels)
         self.read = read
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -76,7 +76,7 @@ def complexity_of(genotype: Genotype, shape: NetworkShape) -> Complexity:
 
 def image_of(shape: NetworkShape) -> tuple[int, int, int]:
     """Return the size (C, H, W) of an image."""
-    return shape.in_channels, shape.image_size, shape.image_size
+    return shape.images.in_channels, shape.images.image_size, shape.images.image_size
 
 
 def count(build: Callable[[], nn.Module], size: tuple[int, int, int]) -> Counted:

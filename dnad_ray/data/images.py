@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dnad_ray.errors import DataError
+from search_spaces.shape import ImageShape
 
 __all__ = [
     "Augmentation",
@@ -151,6 +152,11 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
+
+    @property
+    def shape(self) -> ImageShape:
+        """What a network must know of the images."""
+        return ImageShape(in_channels=self.in_channels, image_size=self.image_size, num_classes=self.num_classes)
 
     @property
     def image_size(self) -> int:

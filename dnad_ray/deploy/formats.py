@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import json
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast, final
 
@@ -20,8 +18,9 @@ from torch import Tensor, nn
 
 from dnad_ray import __version__
 from dnad_ray.deploy.python_module import module_source
+from dnad_ray.deploy.suffixes import SUFFIXES
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.network_file import TrainedNetwork, weights_of, with_weights
+from dnad_ray.networks.network_file import TrainedNetwork, described, weights_of, with_weights, write_trained
 from dnad_ray.networks.spec import logits_of
 
 __all__ = ["FORMATS", "Deployed", "Predict"]
@@ -54,13 +53,8 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
     """Return what a reader of a file needs besides the weights."""
     return {
         "producer": f"dnad-ray {__version__}",
-        "classes": list(trained.classes),
-        "mean": list(trained.mean),
-        "std": list(trained.std),
         "input": "float32 (batch, channels, height, width), pixels in 0..1; normalisation is inside",
-        "images": asdict(trained.images),
-        "network": trained.spec.to_dict(),
-        "facts": dict(trained.facts),
+        **described(trained),
     }
 
 
@@ -120,26 +114,8 @@ def _read_program(_: TrainedNetwork, file: Path) -> Predict:
 
 
 def _write_safetensors(trained: TrainedNetwork, file: Path) -> list[Path]:
-    content = weights_of(trained.network)
-    file.write_bytes(content)
     description = file.with_suffix(".json")
-    description.write_text(
-        json.dumps(
-            {
-                "kind": "dnad-ray network",
-                "schema": 1,
-                "network": trained.spec.to_dict(),
-                "images": asdict(trained.images),
-                "classes": list(trained.classes),
-                "mean": list(trained.mean),
-                "std": list(trained.std),
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "facts": dict(trained.facts),
-            },
-            indent=1,
-        ),
-        encoding="utf-8",
-    )
+    write_trained(file.parent, trained, file.name, description.name)
     return [file, description]
 
 
@@ -194,9 +170,9 @@ class _Format(NamedTuple):
 
 
 FORMATS: dict[str, _Format] = {
-    "onnx": _Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
-    "torch-export": _Format(".pt2", (), _write_program, _read_program),
-    "safetensors": _Format(".safetensors", (), _write_safetensors, _read_safetensors),
-    "python": _Format(".py", (), _write_module, _read_module),
+    "onnx": _Format(SUFFIXES["onnx"], ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
+    "torch-export": _Format(SUFFIXES["torch-export"], (), _write_program, _read_program),
+    "safetensors": _Format(SUFFIXES["safetensors"], (), _write_safetensors, _read_safetensors),
+    "python": _Format(SUFFIXES["python"], (), _write_module, _read_module),
 }
 """Name -> suffix, packages that it needs, and how it is written and read again."""

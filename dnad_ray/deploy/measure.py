@@ -16,9 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
+from dnad_ray.networks.spec import NetworkSpec, build
 from dnad_ray.run_folder.records import Measurement
 from dnad_ray.runtime.devices import MEMORY_FORMAT, to_device
+from search_spaces.shape import ImageShape
 
 __all__ = ["measure", "peak_bytes"]
 

@@ -9,11 +9,12 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.data.named_datasets import NAMED_DATASETS
 from dnad_ray.errors import RunFolderError
 from dnad_ray.networks.network_file import read_network
-from dnad_ray.networks.spec import ImageShape, NetworkSpec
+from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.run_folder.genotypes import found_in_front
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.layout import job_folder
 from dnad_ray.storage.places import Place, address
+from search_spaces.shape import ImageShape
 
 __all__ = ["networks_of"]
 

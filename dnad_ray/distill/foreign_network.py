@@ -87,11 +87,11 @@ def build_foreign(outline: ForeignSpec) -> ForeignNetwork:
     with torch.random.fork_rng():
         model = _torchvision(outline) if outline.source == "torchvision" else _from_module(outline)
     wanted = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if wanted is None or outline.in_channels not in (1, wanted):
+    if wanted is None or outline.images.in_channels not in (1, wanted):
         raise ConfigError(
             "distill.teacher.model",
             f"{outline.model}, for images of {wanted or 'no'} channels",
-            f"a convolutional network for the {outline.in_channels} channels of these images",
+            f"a convolutional network for the {outline.images.in_channels} channels of these images",
         )
     if len(outline.scale) not in (1, wanted):
         raise ConfigError(
@@ -113,13 +113,13 @@ def _torchvision(outline: ForeignSpec) -> nn.Module:
     if outline.model not in names:
         close = difflib.get_close_matches(outline.model, names, n=5) or names
         raise ConfigError("distill.teacher.model", outline.model, f"a torchvision model: {', '.join(close)}")
-    return cast(nn.Module, models.get_model(outline.model, weights=None, num_classes=outline.num_classes))
+    return cast(nn.Module, models.get_model(outline.model, weights=None, num_classes=outline.images.num_classes))
 
 
 def _from_module(outline: ForeignSpec) -> nn.Module:
     module, _, factory = outline.model.partition(":")
     try:
-        made = getattr(importlib.import_module(module), factory)(num_classes=outline.num_classes)
+        made = getattr(importlib.import_module(module), factory)(num_classes=outline.images.num_classes)
     except UserError:
         raise
     except Exception as error:  # whatever the user's own code raises
@@ -183,11 +183,12 @@ def _taps_of(network: ForeignNetwork, outline: ForeignSpec) -> tuple[list[str | 
 
     hooks = [module.register_forward_hook(note(name)) for name, module in modules.items() if name]
     logits = _probed(network, outline, hooks).logits
-    if logits.shape != (1, outline.num_classes):
+    num_classes = outline.images.num_classes
+    if logits.shape != (1, num_classes):
         raise ConfigError(
             "distill.teacher.model",
             f"{outline.model} with an output of shape {tuple(logits.shape)}",
-            f"logits for the {outline.num_classes} classes of these images, shape (1, {outline.num_classes})",
+            f"logits for the {num_classes} classes of these images, shape (1, {num_classes})",
         )
     if declared is not None:
         for name in declared:
@@ -207,7 +208,7 @@ def _stage_end(given: dict[str, Tensor], side: int) -> str | None:
 
 def _probed(network: ForeignNetwork, outline: ForeignSpec, hooks: Sequence[Any]) -> NetworkOutput:
     """Show the network one image, with hooks that are removed afterwards."""
-    image = torch.zeros(1, outline.in_channels, outline.image_size, outline.image_size)
+    image = torch.zeros(1, outline.images.in_channels, outline.images.image_size, outline.images.image_size)
     try:
         with torch.inference_mode():
             output: NetworkOutput = network(image)
@@ -215,7 +216,7 @@ def _probed(network: ForeignNetwork, outline: ForeignSpec, hooks: Sequence[Any])
                 raise TypeError(f"it gives a {type(output.logits).__name__}, not logits")
             return output
     except Exception as error:  # whatever a model raises that was made for other images
-        size = outline.input_size or outline.image_size
+        size = outline.input_size or outline.images.image_size
         allowed = f"a model for images of {size}x{size} pixels; distill.teacher.input_size enlarges them"
         given = f"{outline.model} ({one_line(error)[:200]})"
         raise ConfigError("distill.teacher.model", given, allowed) from error

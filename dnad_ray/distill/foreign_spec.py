@@ -8,6 +8,7 @@ from typing import Any
 from dnad_ray.config.run import TeacherConfig
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import ConfigError
+from search_spaces.shape import ImageShape
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ForeignSpec", "stage_sides"]
 
@@ -22,9 +23,7 @@ class ForeignSpec:
     Attributes:
         source: ``torchvision`` or ``module``.
         model: Name of the model, or ``module:factory``.
-        in_channels: Channels of the run's images.
-        image_size: Their side in pixels.
-        num_classes: Outputs.
+        images: The run's images.
         input_size: Side to which images are brought for the model, None for their own.
         sides: Sides in pixels of the student's stage ends.
         taps: Names of the modules whose outputs are imitated; None finds them by their sides.
@@ -34,9 +33,7 @@ class ForeignSpec:
 
     source: str
     model: str
-    in_channels: int
-    image_size: int
-    num_classes: int
+    images: ImageShape
     input_size: int | None
     sides: tuple[int, ...]
     taps: tuple[str, ...] | None
@@ -64,9 +61,7 @@ class ForeignSpec:
         return cls(
             source=settings.source,
             model=settings.model or "",
-            in_channels=data.in_channels,
-            image_size=data.image_size,
-            num_classes=data.num_classes,
+            images=data.shape,
             input_size=settings.input_size,
             sides=stage_sides(data.image_size, stem),
             taps=settings.taps,
@@ -81,9 +76,7 @@ class ForeignSpec:
         return cls(
             source=str(data["source"]),
             model=str(data["model"]),
-            in_channels=int(data["in_channels"]),
-            image_size=int(data["image_size"]),
-            num_classes=int(data["num_classes"]),
+            images=ImageShape.from_dict(data),
             input_size=None if size is None else int(size),
             sides=tuple(map(int, data["sides"])),
             taps=None if taps is None else tuple(map(str, taps)),
@@ -92,8 +85,10 @@ class ForeignSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
+        """Return plain data for JSON, all on one level."""
+        data = asdict(self)
+        head = {name: data.pop(name) for name in ("source", "model")}
+        return {**head, **data.pop("images"), **data}
 
 
 def stage_sides(image_size: int, stem: str, num_stages: int = 3) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from dnad_ray.distill.losses import (
 )
 from search_spaces.network import NetworkOutput
 
-__all__ = ["FactorImitation", "FeatureImitation", "Imitation", "logit_imitation"]
+__all__ = ["LOSSES", "FactorImitation", "FeatureImitation", "Imitation", "Loss", "Step", "logit_imitation"]
 
 _ANGLES = 2.0
 """Weight of angles against distances in relational KD (Park et al., section 4)."""
@@ -102,6 +102,97 @@ class FactorImitation(nn.Module):
         return total
 
 
+class Step(NamedTuple):
+    """What a loss may read.
+
+    Attributes:
+        student: What the supernet says.
+        teacher: What the teacher says.
+        labels: Right classes (N,), or None.
+        temperature: KD temperature, or None where no kind reads it.
+        config: Settings of single kinds.
+        module: What trains along with the kind, or None.
+    """
+
+    student: NetworkOutput
+    teacher: NetworkOutput
+    labels: Tensor | None
+    temperature: float | Tensor | None
+    config: DistillConfig
+    module: nn.Module | None
+
+
+def _logits(step: Step) -> Tensor:
+    assert step.temperature is not None
+    return logit_imitation(step.student.logits, step.teacher.logits, step.temperature)
+
+
+def _decoupled(step: Step) -> Tensor:
+    assert step.temperature is not None
+    assert step.labels is not None
+    target, rest = step.config.decoupled_target, step.config.decoupled_rest
+    ours, theirs = step.student.logits, step.teacher.logits
+    return decoupled_imitation(ours, theirs, step.labels, step.temperature, target=target, rest=rest)
+
+
+def _by_module(step: Step) -> Tensor:
+    assert step.module is not None
+    return cast(Tensor, step.module(step.student.taps, step.teacher.taps))
+
+
+def _per_tap(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Step], Tensor]:
+    """Return the weighted sum over the taps of a loss of features (N, C, H, W) that has no parameters."""
+
+    def total_of(step: Step) -> Tensor:
+        total = step.student.logits.new_zeros(())
+        for ours, theirs, ratio in zip(step.student.taps, step.teacher.taps, step.config.stage_ratios, strict=True):
+            if ours is not None and theirs is not None and ratio > 0:
+                total = total + ratio * loss(ours, theirs)
+        return total
+
+    return total_of
+
+
+def _relational(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return distances and angles of features (N, C, H, W), averaged over their pixels to embeddings (N, C)."""
+    ours, theirs = (F.adaptive_avg_pool2d(features, 1).flatten(1) for features in (student, teacher))
+    return distance_imitation(ours, theirs) + _ANGLES * angle_imitation(ours, theirs)
+
+
+def _feature_module(config: DistillConfig, student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    return FeatureImitation(student, teacher, config.stage_ratios)
+
+
+def _factor_module(config: DistillConfig, student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    return FactorImitation(student, teacher, config.stage_ratios, config.factor_rate)
+
+
+class Loss(NamedTuple):
+    """How an imitation kind is computed.
+
+    Attributes:
+        value: Gives the loss, a scalar.
+        module: Builds what trains along with it, from the channels of the student's and the teacher's taps; or None.
+        saved_as: Name of that module in a checkpoint.
+    """
+
+    value: Callable[[Step], Tensor]
+    module: Callable[[DistillConfig, Sequence[int], Sequence[int]], nn.Module] | None = None
+    saved_as: str = ""
+
+
+LOSSES: dict[str, Loss] = {
+    "logits": Loss(_logits),
+    "decoupled": Loss(_decoupled),
+    "features": Loss(_by_module, _feature_module, "features"),
+    "attention": Loss(_per_tap(attention_imitation)),
+    "factor": Loss(_by_module, _factor_module, "factors"),
+    "similarity": Loss(_per_tap(similarity_imitation)),
+    "relational": Loss(_per_tap(_relational)),
+}
+"""Name of a kind in :data:`dnad_ray.config.distill.KINDS` -> how it is computed."""
+
+
 class Imitation(nn.Module):
     """The imitation loss of a configuration, before its weight lambda.
 
@@ -115,9 +206,21 @@ class Imitation(nn.Module):
         super().__init__()
         self._config = config
         self.temperature = config.temperature if config.uses_logits else None
-        channels = student_channels, teacher_channels, config.stage_ratios
-        self.features = FeatureImitation(*channels) if "features" in config.kinds else None
-        self.factors = FactorImitation(*channels, config.factor_rate) if "factor" in config.kinds else None
+        for kind in config.kinds:
+            loss = LOSSES[kind]
+            if loss.module is not None:
+                self.add_module(loss.saved_as, loss.module(config, student_channels, teacher_channels))
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether something of it is fitted to the teacher before the first step."""
+        return any(isinstance(module, FactorImitation) for module in self.children())
+
+    def fit(self, teacher: Taps) -> None:
+        """Fit what does not train to the taps (N, C, H, W) of a teacher for a sample of images."""
+        for module in self.children():
+            if isinstance(module, FactorImitation):
+                module.fit(teacher)
 
     def forward(
         self,
@@ -137,46 +240,9 @@ class Imitation(nn.Module):
         total = student.logits.new_zeros(())
         temperature = self.temperature if temperature is None else temperature
         for kind in self._config.kinds:
-            loss = self._loss(kind, student, teacher, labels, temperature)
+            value, _, name = LOSSES[kind]
+            module = getattr(self, name) if name else None
+            loss = value(Step(student, teacher, labels, temperature, self._config, module))
             share = getattr(self._config.shares, kind)
             total = total + (loss if share == 1 else share * loss)
         return total
-
-    def _loss(
-        self,
-        kind: str,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        labels: Tensor | None,
-        temperature: float | Tensor | None,
-    ) -> Tensor:
-        if kind in ("logits", "decoupled"):
-            assert temperature is not None
-            if kind == "logits":
-                return logit_imitation(student.logits, teacher.logits, temperature)
-            assert labels is not None
-            target, rest = self._config.decoupled_target, self._config.decoupled_rest
-            return decoupled_imitation(student.logits, teacher.logits, labels, temperature, target=target, rest=rest)
-        if kind in ("features", "factor"):
-            module = self.features if kind == "features" else self.factors
-            assert module is not None
-            return cast(Tensor, module(student.taps, teacher.taps))
-        total = student.logits.new_zeros(())
-        for ours, theirs, ratio in zip(student.taps, teacher.taps, self._config.stage_ratios, strict=True):
-            if ours is not None and theirs is not None and ratio > 0:
-                total = total + ratio * _TAP_LOSSES[kind](ours, theirs)
-        return total
-
-
-def _relational(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return distances and angles of features (N, C, H, W), averaged over their pixels to embeddings (N, C)."""
-    ours, theirs = (F.adaptive_avg_pool2d(features, 1).flatten(1) for features in (student, teacher))
-    return distance_imitation(ours, theirs) + _ANGLES * angle_imitation(ours, theirs)
-
-
-_TAP_LOSSES = {
-    "attention": attention_imitation,
-    "similarity": similarity_imitation,
-    "relational": _relational,
-}
-"""Kinds without parameters: the loss of one stage end."""

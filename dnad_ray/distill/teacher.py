@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, cast
 
 import safetensors.torch
@@ -26,7 +26,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
 from search_spaces.json_reader import parse_json
 from search_spaces.network import NetworkOutput, network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 __all__ = [
     "Renormalisation",
@@ -95,14 +95,14 @@ class Teacher:
         """Sides of the taps in pixels, 0 where there is none of that stage."""
         if self.shape is None:
             return cast("tuple[int, ...]", self.network.tap_sides)
-        return stage_sides(self.shape.image_size, self.shape.stem, len(self.tap_channels))
+        return stage_sides(self.shape.images.image_size, self.shape.stem, len(self.tap_channels))
 
     @property
-    def images(self) -> tuple[int, int, int]:
-        """Channels, side and classes of the images that it knows."""
+    def images(self) -> ImageShape:
+        """The images that it knows."""
         known = self.shape or self.outline
         assert known is not None
-        return known.in_channels, known.image_size, known.num_classes
+        return known.images
 
     def predict(self, images: Tensor, half: bool = False) -> NetworkOutput:
         """Return what it says about images (N, C, H, W), computed in inference mode: no gradient passes.
@@ -148,7 +148,7 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     content = safetensors.torch.save(weights)
     description: dict[str, Any] = {}
     if teacher.genotype is not None and teacher.shape is not None:
-        description |= {"genotype": teacher.genotype.to_dict(), "shape": asdict(teacher.shape)}
+        description |= {"genotype": teacher.genotype.to_dict(), "shape": teacher.shape.to_dict()}
     if teacher.outline is not None:
         description["outline"] = teacher.outline.to_dict()
     if teacher.renormalisation is not None:
@@ -212,11 +212,11 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
             foreign.load_state_dict(parse_weights(file.weights, foreign.state_dict(), _WEIGHTS))
             return Teacher(frozen(to_device(foreign, device)), None, None, accuracy, calibration, outline)
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
-        shape = NetworkShape(**description["shape"])
+        shape = NetworkShape.from_dict(description["shape"])
         with torch.device("meta"):  # takes no memory, however large a network is described
             expected = network_from(genotype, shape).state_dict()
         weights = parse_weights(file.weights, expected, _WEIGHTS)
-        renormalisation = _renormalisation(description.get("renormalisation"), shape.in_channels)
+        renormalisation = _renormalisation(description.get("renormalisation"), shape.images.in_channels)
         with torch.random.fork_rng():
             network = network_from(genotype, shape)
         network.load_state_dict(weights)
@@ -238,7 +238,7 @@ def check_teacher(teacher: Teacher, data: ImageData, config: DistillConfig, stem
     Raises:
         ConfigError: If channels, size or number of classes differ, a tap is missing, or its size is not the student's.
     """
-    given, wanted = teacher.images, (data.in_channels, data.image_size, data.num_classes)
+    given, wanted = astuple(teacher.images), astuple(data.shape)
     for name, theirs, ours in zip(("channels", "pixels a side", "classes"), given, wanted, strict=True):
         if theirs != ours:
             raise ConfigError(

@@ -110,13 +110,7 @@ def train_teacher(
         ConfigError: If its features are to be imitated and it has another number of stages.
     """
     genotype = teacher_genotype(config)
-    shape = NetworkShape(
-        in_channels=data.in_channels,
-        image_size=data.image_size,
-        num_classes=data.num_classes,
-        init_channels=config.distill.teacher.init_channels,
-        stem=config.space.stem,
-    )
+    shape = NetworkShape(images=data.shape, init_channels=config.distill.teacher.init_channels, stem=config.space.stem)
     with _own_seed(config.seed):
         network = to_device(network_from(genotype, shape), device)
     finish(TeacherTraining(network, config, data, device), checkpoints, stop=stop, progress=progress)

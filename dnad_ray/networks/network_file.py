@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
@@ -14,13 +14,24 @@ from torch import Tensor, nn
 
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import RunFolderError, UserError, one_line
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build, images_of
+from dnad_ray.networks.spec import NetworkSpec, build
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, address
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
 from search_spaces.json_reader import parse_json
+from search_spaces.shape import ImageShape
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "TrainedNetwork", "read_network", "weights_of", "with_weights", "write_network"]
+__all__ = [
+    "DESCRIPTION",
+    "WEIGHTS",
+    "TrainedNetwork",
+    "described",
+    "read_network",
+    "weights_of",
+    "with_weights",
+    "write_network",
+    "write_trained",
+]
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
 KIND, SCHEMA = "dnad-ray network", 1
@@ -56,30 +67,45 @@ def weights_of(network: nn.Module) -> bytes:
     return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()})
 
 
+def described(trained: TrainedNetwork) -> dict[str, Any]:
+    """Return what a reader needs besides the weights, as plain data for JSON."""
+    return {
+        "network": trained.spec.to_dict(),
+        "images": trained.images.to_dict(),
+        "classes": list(trained.classes),
+        "mean": list(trained.mean),
+        "std": list(trained.std),
+        "facts": dict(trained.facts),
+    }
+
+
+def write_trained(
+    folder: Place, trained: TrainedNetwork, weights: str = WEIGHTS, description_file: str = DESCRIPTION
+) -> None:
+    """Write a trained network into a folder as two files; the description comes last.
+
+    Args:
+        folder: Where.
+        trained: The network.
+        weights: Name of the file of weights.
+        description_file: Name of the file that describes them.
+    """
+    content = weights_of(trained.network)
+    write_bytes(folder / weights, content)
+    facts = described(trained)
+    digest = {"sha256": hashlib.sha256(content).hexdigest(), "facts": facts.pop("facts")}
+    write_json(folder / description_file, {"kind": KIND, "schema": SCHEMA, **facts, **digest})
+
+
 def write_network(
     folder: Place, network: nn.Module, spec: NetworkSpec, data: ImageData, facts: Mapping[str, Any]
 ) -> None:
-    """Write a trained network into a folder; its description comes last."""
-    content = weights_of(network)
-    write_bytes(folder / WEIGHTS, content)
-    write_json(
-        folder / DESCRIPTION,
-        {
-            "kind": KIND,
-            "schema": SCHEMA,
-            "network": spec.to_dict(),
-            "images": asdict(images_of(data)),
-            "classes": list(data.classes),
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "facts": dict(facts),
-        },
-    )
+    """Write a network that was trained on some images into a folder, see :func:`write_trained`."""
+    write_trained(folder, TrainedNetwork(network, spec, data.shape, data.classes, data.mean, data.std, facts))
 
 
 def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = DESCRIPTION) -> TrainedNetwork:
-    """Read what :func:`write_network` wrote, or an export to safetensors.
+    """Read what :func:`write_trained` wrote.
 
     Args:
         folder: Where the two files are.
@@ -129,7 +155,7 @@ def with_weights(spec: NetworkSpec, images: ImageShape, content: bytes, origin: 
 
 
 def _images(data: dict[str, Any]) -> ImageShape:
-    images = ImageShape(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
+    images = ImageShape.from_dict(data)
     if images.in_channels not in (1, 3) or images.image_size > _MOST_SIDE or images.num_classes > _MOST_CLASSES:
         raise ValueError(f"impossible images: {json.dumps(data)[:200]}")
     return images

@@ -11,52 +11,29 @@ from torch import Tensor, nn
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.costs.trace import Complexity, count, image_of
-from dnad_ray.data.images import ImageData
 from dnad_ray.errors import ConfigError, GenotypeError
 from dnad_ray.networks.torchvision_families import VISION_FAMILIES, vision_network
 from dnad_ray.run_folder.records import ORIGINS
 from dnad_ray.storage.digests import digest_of_data
 from search_spaces.genotype import Genotype
 from search_spaces.network import NetworkOutput, network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.stages import stages
 
 __all__ = [
     "GENOTYPE",
-    "ImageShape",
     "NetworkSpec",
     "build",
     "check_image_size",
     "cost_of",
-    "images_of",
     "logits_of",
     "scaled_to",
 ]
 
 
-def images_of(data: ImageData) -> ImageShape:
-    """Return what a network must know of the images."""
-    return ImageShape(in_channels=data.in_channels, image_size=data.image_size, num_classes=data.num_classes)
-
-
 GENOTYPE = "genotype"
 _MOST_CHANNELS = 1024
 _MOST_WIDTH = 16.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageShape:
-    """What a network must know of its images.
-
-    Attributes:
-        in_channels: Their channels.
-        image_size: Their side in pixels.
-        num_classes: Their classes.
-    """
-
-    in_channels: int
-    image_size: int
-    num_classes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +80,7 @@ class NetworkSpec:
 
     def shape(self, images: ImageShape) -> NetworkShape:
         """Return the shape of a genotype's network."""
-        return NetworkShape(
-            in_channels=images.in_channels,
-            image_size=images.image_size,
-            num_classes=images.num_classes,
-            init_channels=self.init_channels,
-            stem=self.stem,
-        )
+        return NetworkShape(images=images, init_channels=self.init_channels, stem=self.stem)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -149,7 +120,7 @@ def build(spec: NetworkSpec, images: ImageShape) -> nn.Module:
     """
     if spec.genotype is not None:
         return network_from(spec.genotype, spec.shape(images))
-    return vision_network(spec.model, spec.width, images.in_channels, images.num_classes, images.image_size)
+    return vision_network(spec.model, spec.width, images)
 
 
 def check_image_size(spec: NetworkSpec, images: ImageShape) -> None:
@@ -226,10 +197,8 @@ def scaled_to(
 
 @lru_cache(maxsize=1024)
 def _vision_cost(model: str, width: float, images: ImageShape) -> Complexity:
-    shape = NetworkShape(
-        in_channels=images.in_channels, image_size=images.image_size, num_classes=images.num_classes, init_channels=2
-    )
-    make = partial(vision_network, model, width, images.in_channels, images.num_classes, images.image_size)
+    shape = NetworkShape(images=images, init_channels=2)
+    make = partial(vision_network, model, width, images)
     return count(make, image_of(shape)).cost
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from dnad_ray.errors import ConfigError
 from dnad_ray.runtime.torchvision_import import torchvision_models
+from search_spaces.shape import ImageShape
 
 __all__ = ["VISION_FAMILIES", "vision_network"]
 
@@ -17,7 +18,7 @@ _LEAST_SIDE = 4
 _MOMENTUM = 0.1
 
 
-def vision_network(family: str, width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+def vision_network(family: str, width: float, images: ImageShape) -> nn.Module:
     """Build a network of torchvision for images of a size.
 
     Images of up to 64 pixels keep their resolution in the first layers, as is usual for CIFAR: a ResNet begins with a
@@ -26,19 +27,17 @@ def vision_network(family: str, width: float, in_channels: int, num_classes: int
     Args:
         family: Name in :data:`VISION_FAMILIES`.
         width: Factor on all channels.
-        in_channels: Channels of the images.
-        num_classes: Outputs.
-        image_size: Side of the images in pixels.
+        images: What it sees and tells apart.
 
     Raises:
         ConfigError: If there is no such family.
     """
     if family not in VISION_FAMILIES:
         raise ConfigError("baseline", family, ", ".join(VISION_FAMILIES))
-    return VISION_FAMILIES[family](width, in_channels, num_classes, image_size)
+    return VISION_FAMILIES[family](width, images)
 
 
-def _resnet18(width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+def _resnet18(width: float, images: ImageShape) -> nn.Module:
     models: Any = torchvision_models()
 
     class ScaledResNet(models.ResNet):  # type: ignore[misc] # torchvision comes without types
@@ -47,45 +46,45 @@ def _resnet18(width: float, in_channels: int, num_classes: int, image_size: int)
         def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> Any:
             if planes == 64:  # the first call: the stem was built just before, at its own width
                 self.inplanes = _scaled(64, width)
-                self.conv1 = nn.Conv2d(in_channels, self.inplanes, 7, 2, 3, bias=False)
+                self.conv1 = nn.Conv2d(images.in_channels, self.inplanes, 7, 2, 3, bias=False)
                 self.bn1 = nn.BatchNorm2d(self.inplanes)
             return super()._make_layer(block, _scaled(planes, width), *args, **kwargs)
 
     network: nn.Module = ScaledResNet(models.resnet.BasicBlock, [2, 2, 2, 2])
-    if image_size <= _SMALL_IMAGES:
-        network.conv1 = nn.Conv2d(in_channels, _scaled(64, width), 3, padding=1, bias=False)
+    if images.image_size <= _SMALL_IMAGES:
+        network.conv1 = nn.Conv2d(images.in_channels, _scaled(64, width), 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
-    network.fc = nn.Linear(_scaled(512, width), num_classes)
+    network.fc = nn.Linear(_scaled(512, width), images.num_classes)
     return network
 
 
-def _mobilenet_v3_small(width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+def _mobilenet_v3_small(width: float, images: ImageShape) -> nn.Module:
     network: nn.Module = torchvision_models().mobilenet_v3_small(
-        weights=None, num_classes=num_classes, width_mult=width
+        weights=None, num_classes=images.num_classes, width_mult=width
     )
-    return _fitted(network, in_channels, image_size)
+    return _fitted(network, images)
 
 
-def _efficientnet_b0(width: float, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+def _efficientnet_b0(width: float, images: ImageShape) -> nn.Module:
     models: Any = torchvision_models()
     settings, last_channel = models.efficientnet._efficientnet_conf("efficientnet_b0", width_mult=width, depth_mult=1.0)
-    network = models.EfficientNet(settings, dropout=0.2, last_channel=last_channel, num_classes=num_classes)
-    return _fitted(network, in_channels, image_size)
+    network = models.EfficientNet(settings, dropout=0.2, last_channel=last_channel, num_classes=images.num_classes)
+    return _fitted(network, images)
 
 
-VISION_FAMILIES: dict[str, Callable[[float, int, int, int], nn.Module]] = {
+VISION_FAMILIES: dict[str, Callable[[float, ImageShape], nn.Module]] = {
     "resnet18": _resnet18,
     "mobilenet_v3_small": _mobilenet_v3_small,
     "efficientnet_b0": _efficientnet_b0,
 }
-"""Name -> ``factory(width, in_channels, num_classes, image_size)``."""
+"""Name -> ``factory(width, images)``."""
 
 
 def _scaled(channels: int, width: float) -> int:
     return max(4, round(channels * width / 4) * 4)
 
 
-def _fitted(network: nn.Module, in_channels: int, image_size: int) -> nn.Module:
+def _fitted(network: nn.Module, images: ImageShape) -> nn.Module:
     """Fit a mobile network to the images, their channels and, where they are small, their size; and to retraining."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -94,13 +93,13 @@ def _fitted(network: nn.Module, in_channels: int, image_size: int) -> nn.Module:
             module.momentum = _MOMENTUM
     features: Any = network.features
     first = features[0][0]
-    if in_channels != first.in_channels:
+    if images.in_channels != first.in_channels:
         features[0][0] = nn.Conv2d(
-            in_channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
+            images.in_channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
         )
-    if image_size <= _SMALL_IMAGES:
+    if images.image_size <= _SMALL_IMAGES:
         strided = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
-        side = image_size
+        side = images.image_size
         for module in reversed(strided):
             # From the end: the last strides stay, as far as the images are large enough for them.
             if side // 2 >= _LEAST_SIDE:

@@ -104,13 +104,7 @@ class OptunaSampler:
 
 def _dense_macs(config: RunConfig, data: ImageData) -> int:
     named = config.space
-    shape = NetworkShape(
-        in_channels=data.in_channels,
-        image_size=data.image_size,
-        num_classes=data.num_classes,
-        init_channels=config.evaluation.init_channels,
-        stem=named.stem,
-    )
+    shape = NetworkShape(images=data.shape, init_channels=config.evaluation.init_channels, stem=named.stem)
     dense = space_of(named).dense()
     return int(costs_of(dense, shape).macs)
 

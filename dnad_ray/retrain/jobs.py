@@ -12,7 +12,7 @@ from dnad_ray.costs.trace import COUNTER
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.network_file import write_network
-from dnad_ray.networks.spec import NetworkSpec, cost_of, images_of
+from dnad_ray.networks.spec import NetworkSpec, cost_of
 from dnad_ray.retrain.data import RetrainImages
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
@@ -175,7 +175,7 @@ def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) ->
     """Measure a network at its end: the one look at the images that are kept for it."""
     accuracy = state.measure()
     last, genotype, data = state.history[-1], job.spec.genotype, images.data
-    cost = cost_of(job.spec, images_of(data))
+    cost = cost_of(job.spec, data.shape)
     return Retrained(
         run=run.name,
         job=job.name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 import torch
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.data.images import ImageData
-from dnad_ray.networks.spec import images_of
-from dnad_ray.retrain.baselines import _of, space_of
+from dnad_ray.networks.search_space import space_of
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.runtime.stopping import StopCheck
 from dnad_ray.storage.digests import digest_of_data
@@ -21,12 +21,13 @@ from dnad_ray.storage.places import Place
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
 from dnad_ray.training.loop import StepProgress, counted, finish
 from dnad_ray.training.task import Losses, Task
-from search_spaces.genotype import NONE, Genotype
+from search_spaces.derivation import derived_network
+from search_spaces.genotype import Edge, Genotype
 from search_spaces.shape import NetworkShape
-from search_spaces.supernet import Candidate, Supernet
+from search_spaces.space import SearchSpace
+from search_spaces.supernet import Supernet
 
-__all__ = ["DartsEpoch", "darts_genotype", "derived"]
-_DARTS_EDGES = 2
+__all__ = ["DartsEpoch", "darts_genotype"]
 
 
 class DartsEpoch(NamedTuple):
@@ -55,9 +56,10 @@ def darts_genotype(
 ) -> Genotype:
     """Search by one-level DARTS in the space of a run, for as long as the run searches, and derive one network.
 
-    DARTS (arXiv 1806.09055) with two changes that the run's own search has too: one topology per cell, and one level,
-    that is weights and architecture learn from the same batch. Candidates of a pair of states are mixed by a softmax;
-    nothing is deleted. Of each node the strongest operation on each of the two strongest states is kept.
+    DARTS (arXiv 1806.09055) with two changes that the run's own search has too: cells share topologies as the space
+    says, and one level, that is weights and architecture learn from the same batch. Candidates of a pair of states are
+    mixed by a softmax; nothing is deleted. The network is derived as the space derives it; where the space keeps all
+    that is alive, by the rule of DARTS: of each node the strongest operation on each of the two strongest states.
 
     Args:
         config: The run.
@@ -81,7 +83,8 @@ def darts_genotype(
             on_epoch(DartsEpoch(entry["epoch"], entry["train_accuracy"], entry["validation_accuracy"]))
 
     finish(search, checkpoints, stop=stop, progress=progress, on_epoch=tell)
-    return derived(search.supernet.candidates, search.weights().tolist(), search.supernet.genotype)
+    supernet = search.supernet
+    return derived_network(_by_darts(supernet.space), supernet.genotype, search.weights().tolist())[0]
 
 
 @final
@@ -101,20 +104,12 @@ class _DartsSearch(Task):
     def __init__(self, config: RunConfig, data: ImageData, seed: int, *, is_scored: bool) -> None:
         device, settings = device_for(config.train.device), config.train
         self._config, self._data, self._is_scored = config, data, is_scored
-        images = images_of(data)
-        shape = NetworkShape(
-            in_channels=images.in_channels,
-            image_size=images.image_size,
-            num_classes=images.num_classes,
-            init_channels=config.space.init_channels,
-            stem=config.space.stem,
-        )
+        shape = NetworkShape(images=data.shape, init_channels=config.space.init_channels, stem=config.space.stem)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.supernet = to_device(Supernet(space_of(config), shape), device)
-            candidates = self.supernet.candidates
-            self._alpha = nn.Parameter((1e-3 * torch.randn(len(candidates))).to(device))
-        self._group = _groups(candidates).to(device)
+            self.supernet = to_device(Supernet(space_of(config.space), shape), device)
+            self._group = _groups(self.supernet.groups, device)
+            self._alpha = nn.Parameter((1e-3 * torch.randn(len(self._group.pair))).to(device))
         sections = config.model_dump(mode="json", include={"data", "space", "train"})
         super().__init__(
             {
@@ -168,34 +163,45 @@ def _score(config: RunConfig, supernet: Supernet, weights: Tensor, data: ImageDa
     return accuracy_of(supernet, logits, data.validation, data, scoring.batch_size)
 
 
-def derived(candidates: tuple[Candidate, ...], weights: list[float], dense: Genotype) -> Genotype:
-    """Return the network that DARTS derives: of each node two states, each with its strongest operation.
+def _by_darts(space: SearchSpace) -> SearchSpace:
+    """Return a space with a derivation that keeps less than all: DARTS deletes nothing, so all would be the supernet.
 
-    Args:
-        candidates: All candidates.
-        weights: The weight of each.
-        dense: The network of all of them.
+    In the skeleton of NAS-Bench-201, whose nodes have one input or more, it is the benchmark's: one operation an edge.
     """
-    strongest: dict[tuple[int, int, int], tuple[float, Candidate]] = {}
-    for candidate, weight in zip(candidates, weights, strict=True):
-        key = (candidate.cell, candidate.node, candidate.edge.source)
-        if candidate.edge.operation != NONE and weight > strongest.get(key, (-1.0, candidate))[0]:
-            strongest[key] = (weight, candidate)
-    kept = []
-    for cell, node in sorted({key[:2] for key in strongest}):
-        of_node = sorted((entry for key, entry in strongest.items() if key[:2] == (cell, node)), key=lambda e: -e[0])
-        kept += [candidate for _, candidate in of_node[:_DARTS_EDGES]]
-    return _of(dense, kept)
+    if space.derivation != "alive":
+        return space
+    if space.num_inputs < 2:
+        return replace(space, derivation="edges")
+    return replace(space, derivation="inputs", inputs_kept=2)
 
 
-def _groups(candidates: tuple[Candidate, ...]) -> Tensor:
-    numbers: dict[tuple[int, int, int], int] = {}
-    return torch.tensor([numbers.setdefault((c.cell, c.node, c.edge.source), len(numbers)) for c in candidates])
+class _Groups(NamedTuple):
+    """Which parameters are mixed with each other, and which one each candidate takes.
+
+    Attributes:
+        pair: For each parameter (num_parameters,) the number of its node and state, among which the softmax is taken.
+        parameter: For each candidate (num_candidates,) the parameter it shares with those of other cells.
+    """
+
+    pair: Tensor
+    parameter: Tensor
 
 
-def _softmax(alpha: Tensor, group: Tensor) -> Tensor:
-    """Return the softmax of parameters (num_candidates,) within their groups."""
+def _groups(names: Iterable[tuple[int, int, Edge]], device: torch.device) -> _Groups:
+    names = tuple(names)
+    pairs = ((topology, node, edge.source) for topology, node, edge in dict.fromkeys(names))
+    return _Groups(_numbered(pairs).to(device), _numbered(names).to(device))
+
+
+def _numbered(names: Iterable[Hashable]) -> Tensor:
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def _softmax(alpha: Tensor, group: _Groups) -> Tensor:
+    """Return the weight of each candidate (num_candidates,): the softmax of the parameters of its node and state."""
     positive = (alpha - alpha.detach().max()).exp()
     # As long as there can be groups; to ask how many there are would wait for the device.
-    total = torch.zeros_like(positive).index_add(0, group, positive)
-    return positive / total[group]
+    total = torch.zeros_like(positive).index_add(0, group.pair, positive)
+    # Taken once for all cells that share a topology, so that they are equal to the last bit.
+    return (positive / total[group.pair])[group.parameter]

@@ -9,7 +9,7 @@ from dnad_ray.config.retrain import RetrainConfig
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import ConfigError, GenotypeError
-from dnad_ray.networks.spec import NetworkSpec, check_image_size, images_of, scaled_to
+from dnad_ray.networks.spec import NetworkSpec, check_image_size, scaled_to
 from dnad_ray.retrain.jobs import Job, job_of
 from dnad_ray.run_folder.genotypes import NamedGenotype
 
@@ -80,7 +80,7 @@ def specs_for(found: Sequence[NamedGenotype], request: Request, run: RunConfig, 
         GenotypeError: If one does not fit the images, or was searched for others and these were not asked for.
         ConfigError: If one cannot be made small enough.
     """
-    images = images_of(data)
+    images = data.shape
     specs = []
     for entry in found:
         searched = (entry.image_size or data.image_size, entry.num_classes or data.num_classes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import ImageShape, NetworkSpec
-from dnad_ray.retrain.baselines import _of
+from dnad_ray.networks.spec import NetworkSpec
+from search_spaces.derivation import derived_network
 from search_spaces.genotype import NONE, Genotype
+from search_spaces.shape import ImageShape
 from search_spaces.space import SearchSpace
-from search_spaces.supernet import Candidate
+from search_spaces.supernet import Candidate, candidates_of, groups_of, subset
 
 __all__ = ["random_like"]
 
@@ -19,10 +22,13 @@ _NEAR = 0.05
 
 
 def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed: int) -> NetworkSpec:
-    """Return a random architecture of a space with the operations (or a few more) and the cost of another network.
+    """Return a random architecture of a space that costs as much as another network.
 
-    Candidates are drawn without regard to anything but their number, until the multiply-adds at the same width are
-    within 5 %; after 1,000 draws the nearest one is taken, and its own cost stands in its record.
+    Where all that is alive is the network, candidates are drawn without regard to anything but their number, which is
+    that of the other network or a few more. Where the space keeps some inputs of each node or one operation on each
+    edge, the network is the one that it derives of random architecture weights. Cells that share a topology get the
+    same one. It is drawn until the multiply-adds at the same width are within 5 %; after 1,000 draws the nearest one
+    is taken, and its own cost stands in its record.
 
     Args:
         spec: A network of the space.
@@ -37,17 +43,14 @@ def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed:
     shape = spec.shape(images)
     target, number = costs_of(spec.genotype, shape).macs, spec.genotype.pruned().num_operations
     dense = space.dense()
-    everything = [
-        Candidate(c, n, edge)
-        for c, cell in enumerate(dense.cells)
-        for n, edges in enumerate(cell.nodes)
-        for edge in edges
-        if edge.operation != NONE
-    ]
+    shared = _shared_candidates(space, dense)
     generator = np.random.default_rng((seed, int(spec.digest, 16) % 2**32))
     best: tuple[float, Genotype] | None = None
     for _ in range(_TRIES):
-        genotype = _grown(dense, everything, number, generator)
+        if space.derivation == "alive":
+            genotype = _grown(dense, shared, number, generator)
+        else:
+            genotype = _derived(space, dense, generator)
         if genotype is None:
             continue
         distance = abs(costs_of(genotype, shape).macs - target) / target
@@ -60,17 +63,35 @@ def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed:
     return NetworkSpec(origin="random", genotype=best[1], init_channels=spec.init_channels, stem=spec.stem)
 
 
+def _shared_candidates(space: SearchSpace, dense: Genotype) -> list[list[Candidate]]:
+    """Return the candidates besides ``none``, those together that are one candidate of a shared topology."""
+    members: dict[object, list[Candidate]] = {}
+    for candidate, name in zip(candidates_of(dense), groups_of(space, dense), strict=True):
+        if candidate.edge.operation != NONE:
+            members.setdefault(name, []).append(candidate)
+    return list(members.values())
+
+
+def _derived(space: SearchSpace, dense: Genotype, generator: np.random.Generator) -> Genotype | None:
+    """Return the network of random architecture weights; None where it does not lead from image to classifier."""
+    names = groups_of(space, dense)
+    topology = list(dict.fromkeys(names))
+    weights = dict(zip(topology, generator.random(len(topology)).tolist(), strict=True))
+    genotype, _ = derived_network(space, dense, [weights[name] for name in names])
+    return genotype if genotype.num_operations else None
+
+
 def _grown(
-    dense: Genotype, everything: list[Candidate], number: int, generator: np.random.Generator
+    dense: Genotype, shared: list[list[Candidate]], number: int, generator: np.random.Generator
 ) -> Genotype | None:
     """Return the network of random candidates that has ``number`` useful ones; None where there is none so large."""
-    order = generator.permutation(len(everything))
-    low, high = number, len(order)
+    order = generator.permutation(len(shared))
+    low, high = math.ceil(number / max(map(len, shared))), len(order)
     result = None
     # Some of those drawn read nothing or are read by nobody: draw on until enough of them count.
     while low <= high:
         middle = (low + high) // 2
-        genotype = _of(dense, [everything[index] for index in order[:middle]])
+        genotype = subset(dense, [candidate for index in order[:middle] for candidate in shared[index]]).pruned()
         if genotype.num_operations >= number:
             result, high = genotype, middle - 1
         else:

@@ -22,7 +22,7 @@ from dnad_ray.data.images import ImageData
 from dnad_ray.distill.imitation import logit_imitation
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import NetworkSpec, images_of, logits_of
+from dnad_ray.networks.spec import NetworkSpec, logits_of
 from dnad_ray.retrain.data import varied_as
 from dnad_ray.retrain.trainee import Trainee
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
@@ -74,7 +74,7 @@ class RetrainState(Task):
         self.teacher = teacher if config.kd_weight else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            trainee = Trainee(spec, images_of(data), config)
+            trainee = Trainee(spec, data.shape, config)
         self.trainee = to_device(trainee, device)
         self.optimizer = torch.optim.SGD(
             self.trainee.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dnad_ray.config.retrain import RetrainConfig
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build, logits_of
+from dnad_ray.networks.spec import NetworkSpec, build, logits_of
 from search_spaces.drop_path import DropPath
 from search_spaces.network import Network
+from search_spaces.shape import ImageShape
 from search_spaces.stem_head import AuxiliaryHead
 
 __all__ = ["TrainOutput", "Trainee", "drop_path_peak"]

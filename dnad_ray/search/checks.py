@@ -7,7 +7,7 @@ from dnad_ray.errors import ConfigError
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.search.losses import dense_sparsity
 from search_spaces.residual import STEM_OF_RESIDUAL
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 __all__ = ["check_buildable"]
 
@@ -40,4 +40,5 @@ def check_buildable(config: RunConfig) -> None:
     if floor.sparsity is not None and floor.sparsity >= dense:
         raise ConfigError("shrink.floor.sparsity", floor.sparsity, f"less than {dense:.1f}, that of the dense supernet")
     if config.data.image_size is not None:
-        NetworkShape(in_channels=1, image_size=config.data.image_size, num_classes=2, init_channels=2, stem=named.stem)
+        images = ImageShape(in_channels=1, image_size=config.data.image_size, num_classes=2)
+        NetworkShape(images=images, init_channels=2, stem=named.stem)

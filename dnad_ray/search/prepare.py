@@ -54,7 +54,7 @@ from dnad_ray.search.state import SearchState
 from dnad_ray.search.trial import run_trial
 from dnad_ray.storage.files import is_inside
 from dnad_ray.storage.places import Place, address, reached, remove_folder
-from dnad_ray.text import duration_in_words
+from dnad_ray.text import dotted, duration_in_words
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
@@ -320,12 +320,7 @@ def _canonical(data: object) -> str:
 
 
 def _differences(stored: RunConfig, asked: RunConfig) -> str:
-    def flat(section: object, prefix: str = "") -> dict[str, object]:
-        if not isinstance(section, dict) or not section:
-            return {prefix[:-1]: section}
-        return {key: value for name, part in section.items() for key, value in flat(part, f"{prefix}{name}.").items()}
-
-    ours, theirs = flat(config_to_dict(stored)), flat(config_to_dict(asked))
+    ours, theirs = dotted(config_to_dict(stored)), dotted(config_to_dict(asked))
     return ", ".join(f"{key} {theirs.get(key)!r}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
 
 

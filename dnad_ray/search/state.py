@@ -23,10 +23,10 @@ from dnad_ray.search.learner import Learner, StepFacts
 from dnad_ray.search.losses import sparsity
 from dnad_ray.search.shrink import ShrinkController, schedule_for
 from dnad_ray.training.optimizers import check_optimizer
-from search_spaces.derivation import derived
+from search_spaces.derivation import derived_network
 from search_spaces.genotype import Genotype
 from search_spaces.shape import NetworkShape
-from search_spaces.supernet import Supernet, subset
+from search_spaces.supernet import Supernet
 
 __all__ = ["EpochSums", "SearchState"]
 
@@ -179,10 +179,8 @@ class SearchState:
         Returns:
             The genotype, and the positions of the candidates that make it.
         """
-        candidates = self.supernet.candidates
         # The same in all processes, bit for bit: see shared_bits.
-        chosen = derived(self.space, candidates, self.relaxation.weights().detach().tolist())
-        return subset(self.supernet.genotype, [candidates[position] for position in chosen]).pruned(), chosen
+        return derived_network(self.space, self.supernet.genotype, self.relaxation.weights().detach().tolist())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -196,13 +194,7 @@ class SearchState:
 
     def shape(self, init_channels: int) -> NetworkShape:
         """Return the shape of a network for the data at hand."""
-        return NetworkShape(
-            in_channels=self.data.in_channels,
-            image_size=self.data.image_size,
-            num_classes=self.data.num_classes,
-            init_channels=init_channels,
-            stem=self.config.space.stem,
-        )
+        return NetworkShape(images=self.data.shape, init_channels=init_channels, stem=self.config.space.stem)
 
     def _imitation(self) -> nn.Module:
         if self.teacher is None:
@@ -214,10 +206,10 @@ class SearchState:
 
     def _fit_imitation(self) -> None:
         """Fit to the teacher what does not train, on some training images, the same ones in every process."""
-        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.factors is not None:
+        if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.needs_fit:
             sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
             images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
-            self.imitation.factors.fit(self.teacher.predict(images).taps)
+            self.imitation.fit(self.teacher.predict(images).taps)
 
 
 _PLAIN = (

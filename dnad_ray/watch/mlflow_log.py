@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +14,7 @@ from dnad_ray.config.run import config_to_dict
 from dnad_ray.run_folder.layout import mlflow_file
 from dnad_ray.storage.files import on_disk
 from dnad_ray.storage.places import address
+from dnad_ray.text import dotted
 from dnad_ray.watch.logbook import TrialLog, after, optional_module, scalars_of
 from dnad_ray.watch.standing import Record, Standing, TrialStanding
 
@@ -111,18 +112,8 @@ class MlflowLog(TrialLog):
     def _create(self, trial: TrialStanding, key: str) -> str:
         tags = {_KEY: key, "dnad_ray.folder": self._folder, "dnad_ray.overrides": trial.spec.label}
         run = self._client.create_run(self._experiment, run_name=trial.spec.name, tags=tags)
-        config = _flat(config_to_dict(trial.spec.config))
+        config = dotted(config_to_dict(trial.spec.config), whole=("sweep.grid",))
         params = [self._entities.Param(name, str(value)[:_MAX_TEXT]) for name, value in config.items()]
         for first in range(0, len(params), _MAX_PARAMS):
             self._client.log_batch(run.info.run_id, params=params[first : first + _MAX_PARAMS])
         return str(run.info.run_id)
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict) and prefix + name != "sweep.grid":
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

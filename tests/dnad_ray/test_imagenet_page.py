@@ -19,7 +19,7 @@ from dnad_ray.networks.search_space import space_of
 from dnad_ray.search.checks import check_buildable
 from dnad_ray.search.shrink import schedule_for
 from search_spaces.network import network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.stages import stages
 
 IMAGES, SHARE = 1_281_167, 0.8
@@ -67,7 +67,9 @@ def test_configuration_of_the_page_is_the_direct_search_of_the_paper(config):
     assert stages(genotype)[-1] == 2
     assert space.num_candidates == 14 * (2 + 3 + 4 + 5) * 3
     # The images of the paper: 224 pixels behind the stem are 28, the classifier reads 4 nodes of 80 channels at 7 x 7.
-    shape = NetworkShape(in_channels=3, image_size=224, num_classes=1000, init_channels=20, stem=config.space.stem)
+    shape = NetworkShape(
+        images=ImageShape(in_channels=3, image_size=224, num_classes=1000), init_channels=20, stem=config.space.stem
+    )
     with torch.device("meta"):
         network = network_from(genotype, shape, searching=True)
         assert network.classifier.linear.in_features == 4 * 80
@@ -97,9 +99,7 @@ def test_teacher_of_the_page_has_the_taps_that_it_names(config, page):
     outline = ForeignSpec(
         source=settings.source,
         model=settings.model or "",
-        in_channels=3,
-        image_size=224,
-        num_classes=1000,
+        images=ImageShape(in_channels=3, image_size=224, num_classes=1000),
         input_size=settings.input_size,
         sides=sides,
         taps=settings.taps,

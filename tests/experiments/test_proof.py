@@ -13,7 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 from proof_settings import SETTINGS
 
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
+from dnad_ray.networks.spec import NetworkSpec, build
+from search_spaces.shape import ImageShape
 
 HERE = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

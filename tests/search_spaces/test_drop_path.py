@@ -8,10 +8,10 @@ import torch
 from search_spaces.drop_path import DropPath
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 CPU = torch.device("cpu")
-SHAPE = NetworkShape(in_channels=1, image_size=8, num_classes=3, init_channels=4)
+SHAPE = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=3), init_channels=4)
 
 
 def network_of(*edges):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from search_spaces.errors import GenotypeError
-from search_spaces.formats import from_nas_bench_201, known_operations, parse_any_genotype, to_nas_bench_201
+from search_spaces.formats import from_nas_bench_201, parse_any_genotype, to_nas_bench_201
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.named.nas_bench_201 import NAS_BENCH_201_OPERATIONS
 from search_spaces.ops import OPERATIONS
@@ -32,7 +32,15 @@ def _parse(form, num_cells=4):
 
 
 def test_names_are_those_of_the_table_of_operations():
-    assert set(known_operations()) == set(OPERATIONS)
+    for name in OPERATIONS:
+        edges = [
+            (edge.operation, edge.source)
+            for edge in _parse(_form(normal=[[name, 0], *_form()["normal"][1:]])).cells[0].nodes[0]
+        ]
+        assert (name, 0) in edges
+    with pytest.raises(GenotypeError, match="allowed: ") as caught:
+        _parse(_form(normal=[["conv_9x9", 0], *_form()["normal"][1:]]))
+    assert set(caught.value.allowed.split(", ")) == set(OPERATIONS)
 
 
 def test_cell_form_has_two_entries_for_each_node():

@@ -7,7 +7,7 @@ import torch
 
 from search_spaces.genotype import Edge
 from search_spaces.inherit import inherited_network
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet
 
@@ -23,7 +23,7 @@ def without_constants(module):
 def shrunken(operations, stem="cifar", size=8, most_bare=1, seed=0):
     """A supernet with statistics of its own, in which every node has few terms and at most so many bare ones."""
     torch.manual_seed(seed)
-    shape = NetworkShape(in_channels=2, image_size=size, num_classes=3, init_channels=4, stem=stem)
+    shape = NetworkShape(images=ImageShape(in_channels=2, image_size=size, num_classes=3), init_channels=4, stem=stem)
     supernet = Supernet(SearchSpace(operations=operations, num_cells=4, num_nodes=3), shape)
     without_constants(supernet)
     generator = torch.Generator().manual_seed(seed)

@@ -12,12 +12,12 @@ from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.ops import BatchNorm, FactorizedReduce
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "avg_pool_3x3"
 SHRINK = 1 / math.sqrt(1 + 1e-5)  # what a fresh batch norm does in evaluation
-SHAPE = NetworkShape(in_channels=1, image_size=8, num_classes=3, init_channels=2)
+SHAPE = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=3), init_channels=2)
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,9 @@ def test_batch_norms_are_affine_and_pools_bare():
 @pytest.mark.parametrize(("side", "sides"), [(32, [4, 2, 1]), (64, [8, 4, 2])])
 def test_imagenet_stem(side, sides):
     genotype = SearchSpace(operations=(SKIP,), num_cells=3, num_nodes=2).dense()
-    shape = NetworkShape(in_channels=3, image_size=side, num_classes=5, init_channels=4, stem="imagenet")
+    shape = NetworkShape(
+        images=ImageShape(in_channels=3, image_size=side, num_classes=5), init_channels=4, stem="imagenet"
+    )
     network = network_from(genotype, shape)
     output = network(_images(side, 3))
     assert isinstance(network.cells["0"].preprocess["0"], FactorizedReduce)
@@ -155,7 +157,7 @@ def test_imagenet_stem(side, sides):
 def test_odd_sizes(side):
     operations = (CONV, "dil_conv_3x3", "conv_7x1_1x7", POOL, "max_pool_3x3", SKIP)
     genotype = SearchSpace(operations=operations, num_cells=4, num_nodes=2).dense()
-    shape = NetworkShape(in_channels=1, image_size=side, num_classes=3, init_channels=2)
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=side, num_classes=3), init_channels=2)
     taps = network_from(genotype, shape)(_images(side)).taps
     half = -(-side // 2)
     assert [tap.shape[-1] for tap in taps] == [side, half, -(-half // 2)]
@@ -189,7 +191,7 @@ def test_output_of_some_nodes_has_their_channels_and_an_edge_twice_counts_twice(
     """Two nodes of which the second is the output: twice a pool, and a convolution twice with weights of its own."""
     pool, conv = Edge("avg_pool_3x3", 1), Edge("nor_conv_1x1", 1)
     cell = CellGenotype(False, ((conv, conv), (pool, pool, Edge("skip_connect", 2))), (1,))
-    shape = NetworkShape(in_channels=3, image_size=4, num_classes=2, init_channels=5)
+    shape = NetworkShape(images=ImageShape(in_channels=3, image_size=4, num_classes=2), init_channels=5)
     network = network_from(Genotype((cell,)), shape).double().eval()
     built = network.cells["0"]
     assert set(built.nodes[0].own) == {"1 nor_conv_1x1", "1 nor_conv_1x1 1"}
@@ -210,7 +212,7 @@ def test_dead_reduction_cell_still_halves_and_doubles_for_whoever_reads_across_i
     plain[dead + 1] = across
     genotype = Genotype(tuple(plain))
     assert genotype.live_cells() == tuple(index != dead for index in range(num_cells))
-    shape = NetworkShape(in_channels=1, image_size=8, num_classes=2, init_channels=4)
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=2), init_channels=4)
     network = network_from(genotype, shape)
     assert str(dead) not in network.cells
     assert isinstance(network.cells[str(dead + 1)].preprocess["0"], FactorizedReduce)

@@ -24,7 +24,8 @@ def _seed():
 
 
 def _shape(**changes):
-    return NetworkShape(**{"in_channels": 3, "image_size": 8, "num_classes": 5, "init_channels": 4, **changes})
+    data = {"in_channels": 3, "image_size": 8, "num_classes": 5, "init_channels": 4, "stem": "cifar", **changes}
+    return NetworkShape.from_dict(data)
 
 
 def _randomised(network):

@@ -9,11 +9,11 @@ import pytest
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.ops import OPERATIONS
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import NAMED_OPERATIONS, SearchSpace, reductions, space_named
 from search_spaces.stages import stages
 
-SHAPE = {"in_channels": 1, "image_size": 8, "num_classes": 2, "init_channels": 2}
+SHAPE = {"in_channels": 1, "image_size": 8, "num_classes": 2, "init_channels": 2, "stem": "cifar"}
 
 
 def _space(operations=("sep_conv_3x3", "skip_connect"), num_cells=3, num_nodes=2):
@@ -96,7 +96,9 @@ def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         _space().num_cells = 5
     with pytest.raises(dataclasses.FrozenInstanceError):
-        NetworkShape(**SHAPE).image_size = 5
+        NetworkShape.from_dict(SHAPE).stem = "imagenet"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        NetworkShape.from_dict(SHAPE).images.image_size = 5
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,22 @@ def test_frozen():
 )
 def test_impossible_shape(changes, message):
     with pytest.raises(SpaceError, match=message):
-        NetworkShape(**(SHAPE | changes))
+        NetworkShape.from_dict(SHAPE | changes)
+
+
+def test_shape_holds_that_of_its_images_and_is_written_on_one_level():
+    images = ImageShape(in_channels=1, image_size=8, num_classes=2)
+    shape = NetworkShape(images=images, init_channels=2)
+    assert shape.to_dict() == SHAPE
+    assert list(shape.to_dict()) == list(SHAPE)  # the order in which teachers have always been described
+    assert NetworkShape.from_dict(SHAPE) == shape
+    assert ImageShape.from_dict(SHAPE) == images
+    with pytest.raises(KeyError):
+        NetworkShape.from_dict({"in_channels": 1})
+    with pytest.raises(TypeError, match="width"):
+        NetworkShape.from_dict(SHAPE | {"width": 2})
+    with pytest.raises(TypeError):
+        ImageShape.from_dict(SHAPE | {"image_size": None})
 
 
 def test_stages_count_reductions():

@@ -13,12 +13,12 @@ import search_spaces.kernels.small_images
 from benchmarks.plain_supernet import PlainSupernet, copy_weights, twins
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.ops import CHAINS, OPERATIONS
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Candidate, Supernet
 
 CONV, SKIP, POOL, DIL = "sep_conv_3x3", "skip_connect", "max_pool_3x3", "dil_conv_5x5"
-SHAPE = NetworkShape(in_channels=1, image_size=8, num_classes=3, init_channels=2)
+SHAPE = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=3), init_channels=2)
 SPACE = SearchSpace(operations=(CONV, SKIP, POOL, NONE), num_cells=3, num_nodes=2)
 
 
@@ -41,7 +41,7 @@ def _supernet(space=SPACE, shape=SHAPE):
 
 def _images(shape=SHAPE, num_images=3):
     generator = torch.Generator().manual_seed(1)
-    size = (num_images, shape.in_channels, shape.image_size, shape.image_size)
+    size = (num_images, shape.images.in_channels, shape.images.image_size, shape.images.image_size)
     return torch.randn(size, generator=generator, dtype=torch.float64)
 
 
@@ -64,7 +64,7 @@ def _close(ours, theirs):
 
 
 def _plain(space, shape=SHAPE):
-    size = (space.num_cells, space.num_nodes, shape.in_channels, shape.init_channels, shape.num_classes)
+    size = (space.num_cells, space.num_nodes, shape.images.in_channels, shape.init_channels, shape.images.num_classes)
     return PlainSupernet(space.operations, *size).double()
 
 
@@ -116,7 +116,7 @@ def _check_against_plain(supernet, plain, images):
 @pytest.mark.parametrize(("image_size", "memory_format"), [(8, torch.contiguous_format), (7, torch.channels_last)])
 def test_dense_agrees_with_plain(image_size, memory_format):
     space = SearchSpace(operations=tuple(name for name in OPERATIONS if name != "noise"), num_cells=3, num_nodes=2)
-    shape = NetworkShape(in_channels=2, image_size=image_size, num_classes=3, init_channels=3)
+    shape = NetworkShape(images=ImageShape(in_channels=2, image_size=image_size, num_classes=3), init_channels=3)
     supernet = _supernet(space, shape).to(memory_format=memory_format)
     images = _images(shape).contiguous(memory_format=memory_format)
     plain = _plain(space, shape)
@@ -129,7 +129,7 @@ def test_dense_agrees_with_plain(image_size, memory_format):
 def test_small_images_agree_with_plain(image_size, num_images):
     """Every candidate of small images, in cells of all three kinds: before, in and behind a reduction."""
     space = SearchSpace(operations=(*CHAINS, POOL, "avg_pool_3x3", SKIP, NONE), num_cells=4, num_nodes=2)
-    shape = NetworkShape(in_channels=3, image_size=image_size, num_classes=3, init_channels=4)
+    shape = NetworkShape(images=ImageShape(in_channels=3, image_size=image_size, num_classes=3), init_channels=4)
     supernet = _supernet(space, shape)
     images = _images(shape, num_images)
     names = {type(node).__name__ for node in _graph_of(supernet(images, _weights(supernet)).logits)}
@@ -153,7 +153,7 @@ def _graph_of(output):
 def test_agrees_with_plain_at_size():
     """8 cells of 16 channels on 32x32 pixels, the candidates of the authors' release."""
     space = SearchSpace(operations=(CONV, SKIP, DIL), num_cells=8, num_nodes=4)
-    shape = NetworkShape(in_channels=3, image_size=32, num_classes=10, init_channels=16)
+    shape = NetworkShape(images=ImageShape(in_channels=3, image_size=32, num_classes=10), init_channels=16)
     supernet = _supernet(space, shape).to(memory_format=torch.channels_last)
     _check_against_plain(supernet, _plain(space, shape), _images(shape, 4))
 
@@ -161,7 +161,7 @@ def test_agrees_with_plain_at_size():
 def test_float32_is_as_near_to_float64_as_plain_is():
     """Norms folded into kernels must not cost digits: errors of float32 are compared, at a size that has some."""
     space = SearchSpace(operations=(CONV, SKIP, DIL, POOL), num_cells=4, num_nodes=2)
-    shape = NetworkShape(in_channels=1, image_size=16, num_classes=3, init_channels=8)
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=16, num_classes=3), init_channels=8)
     exact = _supernet(space, shape)
     images, weights = _images(shape, 32), _weights(exact).detach()
     plain = _plain(space, shape)

@@ -25,7 +25,8 @@ from dnad_ray.run_folder.records import RETRAINED_COLUMNS
 from dnad_ray.run_folder.writing import write_parquet
 from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
 from dnad_ray.trials.spec import TrialSpec
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
+from search_spaces.space import space_named
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
 
@@ -144,6 +145,13 @@ def test_baselines_stand_beside_the_front_at_equal_size_and_training(command, ru
     again = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "random,darts,resnet18", "--no-ray")
     assert f"{len(records)} done already" in again[1]
     assert "one-level DARTS" not in again[1]  # its search is kept
+    # Unless it found a network that is not of the space, as earlier versions did: then it is searched again.
+    (kept,) = (run / "baselines").glob("darts-*.json")
+    ours = kept.read_bytes()
+    kept.write_text(space_named("nas-bench-201", None, 3, 3).uniform(("nor_conv_3x3",)).to_json())
+    mended = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "darts", "--no-ray")
+    assert "one-level DARTS" in mended[1]
+    assert kept.read_bytes() == ours
 
 
 def test_baselines_that_are_interrupted_while_darts_searches_go_on(command, run, monkeypatch, tmp_path):
@@ -411,7 +419,9 @@ def test_retrain_takes_published_names_and_the_strings_of_benchmarks(command, tm
     assert (record["digest"], record["num_cells"]) == (network.pruned().digest, 3)
     assert (
         record["params"]
-        == costs_of(network, NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=4)).params
+        == costs_of(
+            network, NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=4)
+        ).params
     )
     assert 0 <= record["accuracy"] <= 1
 

@@ -21,7 +21,7 @@ def test_kinds_are_a_sum_in_one_order():
     [
         ({"weight_end": 0.5}, r"distill\.weight_end: got 0\.5, which has no effect with weight_schedule 'constant'"),
         ({"kind": "logits", "temperature_end": 2}, r"distill\.temperature_end: got 2, which has no effect"),
-        ({"temperature_schedule": "linear"}, r"distill\.temperature_schedule: got linear, .* kind 'features'"),
+        ({"temperature_schedule": "linear"}, r"distill\.temperature_schedule: got 'linear', .* kind 'features'"),
         ({"shares": {"features": 0}}, r"distill\.shares: got 0 for features; allowed: at least one above 0"),
         ({"shares": {"hints": 1}}, r"unknown key: got 'distill\.shares\.hints'; allowed: one of logits, decoupled"),
         ({"weight_schedule": "steps"}, r"distill\.weight_schedule: got 'steps'; allowed: "),

@@ -12,7 +12,7 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import DATASET_NAMES
 from dnad_ray.errors import ConfigError
 from dnad_ray.trials.sampling import trial_configs
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import space_named
 
 
@@ -35,7 +35,9 @@ def test_recipe_can_be_built(name):
     assert config.data.name in DATASET_NAMES
     dense = _space(config).dense()
     assert dense.is_connected
-    NetworkShape(in_channels=1, image_size=8, num_classes=2, init_channels=config.space.init_channels)
+    NetworkShape(
+        images=ImageShape(in_channels=1, image_size=8, num_classes=2), init_channels=config.space.init_channels
+    )
     assert len(list(trial_configs(config))) >= 1
 
 

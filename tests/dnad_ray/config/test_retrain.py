@@ -45,6 +45,14 @@ def test_settings_impossible_are_refused(settings, words):
         with_settings(config, settings)
 
 
+def test_settings_impossible_are_named_with_the_value_as_given():
+    with pytest.raises(ConfigError, match=r"^--set warmup_epochs: got 30; allowed: less than epochs \(30\)$") as caught:
+        with_settings(retrain_recipe("quick"), {"warmup_epochs": 30})
+    assert (caught.value.argument, caught.value.given) == ("--set warmup_epochs", 30)
+    with pytest.raises(ConfigError, match=r"^--set epochs: got 0; allowed: input should be greater than"):
+        with_settings(retrain_recipe("quick"), {"epochs": 0})
+
+
 def test_settings_replaced_leave_the_others():
     config = with_settings(retrain_recipe("quick"), {"epochs": 2, "init_channels": 8})
     assert (config.epochs, config.init_channels, config.learning_rate) == (2, 8, 0.05)

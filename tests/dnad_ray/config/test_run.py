@@ -156,6 +156,29 @@ def test_impossible_value(key, value):
     assert "pydantic" not in str(caught.value)
 
 
+def test_impossible_value_is_kept_as_given_and_not_cut_up():
+    """Values that look like parts of a message stay whole, and numbers stay numbers."""
+    kind = "logits: got lost; allowed: no"
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({"distill": {"kind": kind}}, "my.yaml")
+    assert (caught.value.argument, caught.value.given) == ("my.yaml: distill.kind", kind)
+    assert caught.value.allowed.startswith("none, or a sum (a+b) of some of logits")
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({"train": {"epochs": 2, "warmup_epochs": 2}}, "my.yaml")
+    assert caught.value.given == 2
+    drawn = {"sampler": "random", "num_trials": 2, "ranges": {"shrink.rate": {"uniform": [0.2, 0.1]}}}
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({"sweep": drawn}, "my.yaml")
+    assert caught.value.argument == "my.yaml: sweep.ranges.shrink.rate.uniform"
+    assert (caught.value.given, caught.value.allowed) == ([0.2, 0.1], "the lower bound first")
+
+
+def test_unknown_key_of_a_range():
+    drawn = {"ranges": {"shrink.rate": {"uniformly": [0.1, 0.2]}}}
+    with pytest.raises(ConfigError, match=r"'sweep\.ranges\.shrink\.rate\.uniformly'; allowed: one of uniform, loguni"):
+        config_from_dict({"sweep": drawn})
+
+
 @pytest.mark.parametrize("section", ["train", "shrink", "distill"])
 def test_section_that_is_no_section(section):
     with pytest.raises(ConfigError, match=f"{section}: got 5; allowed: .*dictionary"):

@@ -18,7 +18,7 @@ from dnad_ray.search.loop import SearchState, search
 from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.genotype import NONE, NUM_INPUTS, CellGenotype, Edge, Genotype
 from search_spaces.ops import OPERATIONS, Operation
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "max_pool_3x3"
@@ -50,7 +50,9 @@ def _cell(*nodes, reduction=False):
 
 def _shape(image_size=8, in_channels=1, init_channels=2, stem="cifar"):
     return NetworkShape(
-        in_channels=in_channels, image_size=image_size, num_classes=3, init_channels=init_channels, stem=stem
+        images=ImageShape(in_channels=in_channels, image_size=image_size, num_classes=3),
+        init_channels=init_channels,
+        stem=stem,
     )
 
 

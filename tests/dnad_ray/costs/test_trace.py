@@ -14,7 +14,7 @@ from search_spaces.errors import GenotypeError
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.ops import OPERATIONS
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet
 
@@ -27,7 +27,9 @@ def _cell(*nodes, reduction=False):
 
 def _shape(image_size=8, in_channels=1, init_channels=2, stem="cifar"):
     return NetworkShape(
-        in_channels=in_channels, image_size=image_size, num_classes=3, init_channels=init_channels, stem=stem
+        images=ImageShape(in_channels=in_channels, image_size=image_size, num_classes=3),
+        init_channels=init_channels,
+        stem=stem,
     )
 
 

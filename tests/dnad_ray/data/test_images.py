@@ -9,11 +9,34 @@ import numpy as np
 import pytest
 import torch
 
-from dnad_ray.data.images import Split, channel_statistics, count_levels, statistics_of_levels, stratified_split
+from dnad_ray.data.images import (
+    Augmentation,
+    ImageData,
+    Split,
+    channel_statistics,
+    count_levels,
+    statistics_of_levels,
+    stratified_split,
+)
 from dnad_ray.data.memory import check_memory, fits_memory
 from dnad_ray.errors import DataError
+from search_spaces.shape import ImageShape
 
 _NAMES = ("cat", "dog")
+
+
+def test_shape_of_images_is_what_a_network_must_know():
+    split = Split(images=np.zeros((2, 3, 7, 7), np.uint8), labels=np.array([0, 1]))
+    data = ImageData(
+        name="pets",
+        classes=_NAMES,
+        train=split,
+        validation=split,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        augmentation=Augmentation(),
+    )
+    assert data.shape == ImageShape(in_channels=3, image_size=7, num_classes=2)
 
 
 def test_stratified_split_shares_by_hand():

@@ -16,10 +16,12 @@ from PIL import Image
 from dnad_ray.deploy import export as exporting
 from dnad_ray.deploy.export import ExportError, export_network
 from dnad_ray.deploy.formats import FORMATS, Deployed
+from dnad_ray.deploy.suffixes import SUFFIXES
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
+from dnad_ray.networks.spec import NetworkSpec, build
 from search_spaces.genotype import CellGenotype, Edge, Genotype
+from search_spaces.shape import ImageShape
 
 # Every kind of operation, a dead cell, a node without edges, a state that nothing reads.
 CELLS = (
@@ -182,6 +184,24 @@ def test_model_card_of_facts_that_somebody_made_up_stays_a_card(tmp_path):
     card = (tmp_path / "net.md").read_text()
     assert "not measured" in card
     assert sum(line.startswith("# ") for line in card.splitlines()) == 1
+
+
+def test_export_to_safetensors_is_described_as_a_trained_network_is(tmp_path, digits):
+    """One description for both: an export can be read wherever the folder of a job can, and the other way round."""
+    network = trained()
+    export_network(network, "safetensors", tmp_path / "net.safetensors")
+    data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)
+    write_network(tmp_path, network.network, network.spec, data, dict(network.facts))
+    assert (tmp_path / "net.json").read_bytes() == (tmp_path / "network.json").read_bytes()
+    assert (tmp_path / "net.safetensors").read_bytes() == (tmp_path / "weights.safetensors").read_bytes()
+    # The order in which jobs have always been described.
+    keys = ["kind", "schema", "network", "images", "classes", "mean", "std", "sha256", "facts"]
+    assert list(json.loads((tmp_path / "net.json").read_text())) == keys
+
+
+def test_every_format_has_a_suffix_of_its_own():
+    assert {name: form.suffix for name, form in FORMATS.items()} == SUFFIXES
+    assert len(set(SUFFIXES.values())) == len(SUFFIXES)
 
 
 def test_network_file_of_another_network_is_refused(tmp_path, digits):

@@ -10,10 +10,11 @@ from torch import nn
 
 from dnad_ray.deploy.measure import measure, peak_bytes
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import ImageShape, NetworkSpec
+from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.run_folder.jobs import read_measurements
 from dnad_ray.run_folder.metrics import METRICS
 from dnad_ray.run_folder.writing import write_measurement
+from search_spaces.shape import ImageShape
 from search_spaces.space import space_named
 
 CPU = torch.device("cpu")

@@ -18,11 +18,12 @@ from dnad_ray.deploy.formats import FORMATS, Deployed
 from dnad_ray.deploy.standalone import blocks
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.network_file import TrainedNetwork
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
+from dnad_ray.networks.spec import NetworkSpec, build
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.named import SPACES
 from search_spaces.ops import OPERATIONS
 from search_spaces.published import published
+from search_spaces.shape import ImageShape
 from search_spaces.space import space_named
 
 # Run where only torch, safetensors and numpy are to be found: imports every module and computes its logits.

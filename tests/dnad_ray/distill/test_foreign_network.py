@@ -14,7 +14,7 @@ from dnad_ray.distill.foreign_spec import IMAGENET_MEAN, IMAGENET_STD, ForeignSp
 from dnad_ray.distill.teacher import Teacher, check_teacher
 from dnad_ray.errors import ConfigError
 from search_spaces.network import network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 
 MODELS = '''
@@ -68,13 +68,13 @@ def _models(tmp_path_factory):
 
 def outline(model, size=8, channels=3, **options):
     source = "module" if ":" in model else "torchvision"
-    defaults = {"input_size": None, "taps": None, "scale": (1.0,), "shift": (0.0,), "num_classes": 10}
+    defaults = {"input_size": None, "taps": None, "scale": (1.0,), "shift": (0.0,)}
+    images = ImageShape(in_channels=channels, image_size=size, num_classes=options.pop("num_classes", 10))
     return ForeignSpec(
         **{
             "source": source,
             "model": model,
-            "in_channels": channels,
-            "image_size": size,
+            "images": images,
             "sides": stage_sides(size, "cifar"),
             **defaults,
             **options,
@@ -87,7 +87,7 @@ def outline(model, size=8, channels=3, **options):
 def test_stage_sides_are_those_of_our_networks(size, stem):
     size = size if stem == "cifar" else size + 32
     space = SearchSpace(operations=("skip_connect",), num_cells=3, num_nodes=1)
-    shape = NetworkShape(in_channels=1, image_size=size, num_classes=2, init_channels=2, stem=stem)
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=size, num_classes=2), init_channels=2, stem=stem)
     taps = network_from(space.dense(), shape)(torch.zeros(2, 1, size, size)).taps
     assert stage_sides(size, stem) == tuple(tap.shape[-1] for tap in taps)
 
@@ -259,3 +259,13 @@ def test_network_says_what_no_gradient_passes(digits):
     said = teacher.predict(torch.randn(2, 1, 8, 8), half=True)  # which is for GPUs
     assert [tensor.dtype for tensor in (said.logits, *said.taps)] == [torch.float32] * 4
     assert all(tensor.is_inference() and not tensor.requires_grad for tensor in (said.logits, *said.taps))
+
+
+def test_description_of_a_foreign_teacher_is_written_on_one_level_and_read_again():
+    known = outline("resnet18", 9, 1, num_classes=4, taps=("layer1", "layer2", "layer3"))
+    data = known.to_dict()
+    # As run folders hold it since there are such teachers.
+    assert [*data][:6] == ["source", "model", "in_channels", "image_size", "num_classes", "input_size"]
+    assert [*data][6:] == ["sides", "taps", "scale", "shift"]
+    assert (data["in_channels"], data["image_size"], data["num_classes"]) == (1, 9, 4)
+    assert ForeignSpec.from_dict(data) == known

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dnad_ray.config.distill import KINDS, LOGIT_KINDS, TAP_KINDS
-from dnad_ray.config.run import DistillConfig
-from dnad_ray.distill.imitation import FeatureImitation, Imitation, logit_imitation
+from dnad_ray.config.distill import KINDS, DistillConfig, SharesConfig
+from dnad_ray.distill.imitation import LOSSES, FeatureImitation, Imitation, logit_imitation
 from dnad_ray.distill.losses import angle_imitation, decoupled_imitation, distance_imitation, principal_factors
 from search_spaces.network import NetworkOutput
 
@@ -196,20 +195,40 @@ def _imitation(kind, **settings):
 LABELS = torch.tensor([4, 0, 2])
 
 
+def test_every_kind_of_the_table_has_a_loss_a_share_and_a_place_in_the_sum():
+    """One line of a table makes a kind: what it compares, its share, and how it is computed."""
+    assert list(LOSSES) == list(KINDS) == list(SharesConfig.model_fields)
+    for name, kind in KINDS.items():
+        assert SharesConfig.model_fields[name].description == kind.share
+        config = DistillConfig(kind=name)
+        assert (config.uses_logits, config.uses_features) == (kind.of == "logits", kind.of == "taps")
+        assert config.uses_same_sizes == kind.same_size
+    assert [name for name, kind in KINDS.items() if kind.same_size] == ["features", "attention", "factor"]
+    assert [name for name, kind in KINDS.items() if kind.of == "logits"] == ["logits", "decoupled"]
+    assert DistillConfig.model_fields["kind"].description.endswith(f"of {', '.join(KINDS)}.")
+
+
+def test_modules_of_imitation_have_the_names_that_checkpoints_hold():
+    kept = {name.partition(".")[0] for name in _imitation("features+factor+relational").state_dict()}
+    assert kept == {"features", "factors"}
+    assert not _imitation("logits+attention").state_dict()
+    assert [_imitation(kind).needs_fit for kind in ("features", "factor")] == [False, True]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_imitation_of_every_kind_trains_the_student_and_what_translates(kind):
     (student, teacher), imitation = _outputs(), _imitation(kind)
     for tensor in (student.logits, *student.taps):
         tensor.requires_grad_()
     imitation(student, teacher, LABELS).backward()
-    assert (student.logits.grad is not None) == (kind in LOGIT_KINDS)
-    assert all((tap.grad is not None) == (kind in TAP_KINDS) for tap in student.taps)
+    assert (student.logits.grad is not None) == (KINDS[kind].of == "logits")
+    assert all((tap.grad is not None) == (KINDS[kind].of == "taps") for tap in student.taps)
     trained = [parameter for parameter in imitation.parameters() if parameter.requires_grad]
     assert len(trained) == (3 if kind in ("features", "factor") else 0)
     assert all(parameter.grad.any() for parameter in trained)
 
 
-@pytest.mark.parametrize("kind", TAP_KINDS)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.of == "taps"])
 def test_imitation_of_every_kind_skips_lost_taps(kind):
     (student, teacher), imitation = _outputs(), _imitation(kind)
     parts = [
@@ -222,7 +241,7 @@ def test_imitation_of_every_kind_skips_lost_taps(kind):
     assert (nothing.shape, nothing.item()) == ((), 0)
 
 
-@pytest.mark.parametrize("kind", TAP_KINDS)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.of == "taps"])
 def test_imitation_weighs_stages(kind):
     student, teacher = _outputs()
     alone = [_imitation(kind, stage_ratios=[float(i == k) for i in range(3)])(student, teacher) for k in range(3)]

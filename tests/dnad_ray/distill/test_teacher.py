@@ -20,7 +20,7 @@ from dnad_ray.errors import ConfigError, GenotypeError, NonFiniteLossError, RunF
 from dnad_ray.training.evaluate import accuracy_of
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 CPU = torch.device("cpu")
 CONFIG = with_overrides(
@@ -60,7 +60,7 @@ def _genotype(*halving):
 
 def _untrained():
     torch.manual_seed(0)
-    shape = NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=2)
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=2)
     genotype = _genotype(False, True, True)
     return Teacher(network_from(genotype, shape).eval().requires_grad_(False), genotype, shape, 0.125)
 
@@ -77,7 +77,9 @@ def test_train_leaves_a_frozen_network(trained):
     teacher, _ = trained
     assert not any(module.training for module in teacher.network.modules())
     assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
-    assert teacher.shape == NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=4)
+    assert teacher.shape == NetworkShape(
+        images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=4
+    )
     assert teacher.network.tap_channels == (8, 16, 32)
 
 

@@ -18,7 +18,7 @@ from dnad_ray.distill.teacher import load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_sources import best_of_front, make_teacher, teacher_genotype
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
 from dnad_ray.networks.network_file import write_network
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, build
+from dnad_ray.networks.spec import NetworkSpec, build
 from dnad_ray.run_folder.writing import create_run, write_snapshot
 from dnad_ray.runtime.torchvision_import import torchvision_models
 from dnad_ray.search.loop import SearchState, search
@@ -26,6 +26,7 @@ from dnad_ray.storage.places import place
 from dnad_ray.storage.weights_reader import WeightsError
 from dnad_ray.training.evaluate import accuracy_of
 from search_spaces.genotype import CellGenotype, Edge, Genotype
+from search_spaces.shape import ImageShape
 
 CPU = torch.device("cpu")
 MODELS = """
@@ -185,7 +186,7 @@ def test_torchvision_weights_of_other_classes_are_trained_further_if_asked(base,
         _taken(base, digits, tmp_path / "imagenet.pth")
     few = dataclasses.replace(digits, train=digits.train.select(np.arange(64)))
     trained = _taken(base, few, tmp_path / "imagenet.pth", train=True, epochs=1, learning_rate=1e-4)
-    assert trained.images == (1, 8, 10)
+    assert trained.images == ImageShape(in_channels=1, image_size=8, num_classes=10)
     difference = trained.network.model.conv1.weight - _resnet_weights(1000)["conv1.weight"]
     assert 0 < difference.abs().max() < 1e-3, "it went on from there"
 

@@ -111,9 +111,11 @@ def test_shared_parameter_gets_the_gradient_of_all_its_cells(tiny):
 
 
 def config_shape(config):
-    from search_spaces.shape import NetworkShape
+    from search_spaces.shape import ImageShape, NetworkShape
 
-    return NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=config.space.init_channels)
+    return NetworkShape(
+        images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=config.space.init_channels
+    )
 
 
 def test_weights_of_a_part_of_the_candidates_sum_to_one_per_node(tiny):

@@ -7,14 +7,16 @@ import torch
 
 from analysis.comparison import compare_front, compare_network
 from dnad_ray.errors import ConfigError
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, cost_of, scaled_to
+from dnad_ray.networks.search_space import space_of
+from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
 from dnad_ray.networks.torchvision_families import VISION_FAMILIES, vision_network
 from dnad_ray.retrain.baselines import checked_kinds
-from dnad_ray.retrain.one_level_darts import darts_genotype, derived
+from dnad_ray.retrain.one_level_darts import darts_genotype
 from dnad_ray.retrain.random_networks import random_like
-from search_spaces.genotype import Edge
+from search_spaces.derivation import is_member
+from search_spaces.named import SPACES
+from search_spaces.shape import ImageShape
 from search_spaces.space import space_named
-from search_spaces.supernet import Candidate
 
 IMAGES = ImageShape(in_channels=1, image_size=8, num_classes=10)
 SPACE = space_named("dnad", ("sep_conv_3x3", "max_pool_3x3", "skip_connect"), 3, 3)
@@ -38,6 +40,76 @@ def test_random_network_is_of_the_space_and_near_in_cost_and_depends_on_its_seed
         assert network.init_channels == spec.init_channels
 
 
+# Each named space at a small size, and one of two stages; S1 says what is on each edge, which holds for 4 nodes only.
+SMALL = {
+    name: {"name": name, "num_cells": 4, "num_nodes": 4 if name == "s1" else 2, "init_channels": 2}
+    | ({"operations": ("sep_conv_3x3", "skip_connect", "none")} if name == "own" else {})
+    | ({"num_cells": 3, "num_nodes": 3} if name == "nas-bench-201" else {})
+    for name in SPACES
+} | {
+    "two stages": {"name": "dnad", "num_cells": 4, "num_nodes": 2, "init_channels": 2, "num_stages": 2},
+    "all alike": {"name": "darts-cells", "num_cells": 4, "num_nodes": 2, "init_channels": 2, "sharing": "all"},
+    "one input": {"name": "darts-cells", "num_cells": 4, "num_nodes": 2, "init_channels": 2, "inputs_kept": 1},
+}
+
+
+def in_space(tiny, name):
+    nothing = dict.fromkeys(("operations", "sharing", "derivation", "inputs_kept", "num_stages"))
+    sections = {f"space.{key}": value for key, value in (nothing | SMALL[name]).items()}
+    return tiny({**sections, "train.epochs": 1, "train.warmup_epochs": 0})
+
+
+def check_membership(genotype, space, name):
+    assert genotype.skeleton == ("nas_bench_201" if name == "nas-bench-201" else "darts")
+    # Stages begin at L // 3 and 2 L // 3, or at L // 2.
+    halving = {"two stages": [2]}.get(name, [1, 2])
+    assert [index for index, cell in enumerate(genotype.cells) if cell.reduction] == halving
+    assert {cell.concat for cell in genotype.cells} == {(2,) if name == "nas-bench-201" else None}
+    offered = space.dense().cells
+    for cell, all_edges in zip(genotype.cells, offered, strict=True):
+        for edges, allowed in zip(cell.nodes, all_edges.nodes, strict=True):
+            assert set(edges) <= set(allowed)
+            if space.derivation != "alive":
+                # One operation, or none, on each edge; as many of them as the derivation keeps.
+                most = {"nas-bench-201": 3, "one input": 1}.get(name, 2)
+                assert len({edge.source for edge in edges}) == len(edges) <= most
+    for kind in {"kind": (False, True), "all": (None,)}.get(space.sharing, ()):
+        alike = {cell.nodes for cell in genotype.cells if cell.num_operations and kind in (None, cell.reduction)}
+        assert len(alike) == 1
+    assert is_member(space, genotype)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_random_network_is_a_member_of_its_space(tiny, name):
+    config = in_space(tiny, name)
+    space = space_of(config.space)
+    operation = {"nas-bench-201": "nor_conv_3x3", "s1": "skip_connect"}.get(name, "sep_conv_3x3")
+    spec = NetworkSpec(origin="search", genotype=space.uniform((operation,), only_inputs=True), init_channels=2)
+    drawn = [random_like(spec, space, IMAGES, seed).genotype for seed in (0, 1)]
+    for genotype in drawn:
+        check_membership(genotype, space, name)
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_darts_network_is_a_member_of_its_space(tiny, digits, name):
+    config = in_space(tiny, name)
+    genotype = darts_genotype(config, digits, 0)
+    check_membership(genotype, space_of(config.space), name)
+    # DARTS deletes nothing: in a space that keeps all that is alive it derives by its own rule, two inputs per node.
+    most = {"nas-bench-201": 3, "one input": 1}.get(name, 2)
+    assert all(len({e.source for e in n}) == len(n) <= most for c in genotype.cells for n in c.nodes)
+
+
+def test_random_networks_of_shared_cells_grow_by_whole_topologies(tiny):
+    """A candidate of DNAD's operations with one topology for all cells is alive in all of them, or in none."""
+    space = space_named("dnad", None, 4, 2, sharing="all")
+    spec = NetworkSpec(origin="search", genotype=space.uniform(("sep_conv_3x3",)), init_channels=2)
+    genotype = random_like(spec, space, IMAGES, 0).genotype
+    assert len({cell.nodes for cell in genotype.cells if cell.num_operations}) == 1
+    assert genotype.num_operations >= spec.genotype.num_operations == 20  # 4 cells x (2 + 3) states
+
+
 def test_scaled_network_is_the_widest_within_its_budget():
     spec = scaled_to(some_network(), IMAGES, max_macs=500_000)
     wider = NetworkSpec(origin="search", genotype=spec.genotype, init_channels=spec.init_channels + 1)
@@ -52,10 +124,10 @@ def test_scaled_network_is_the_widest_within_its_budget():
     [("resnet18", 11_689_512, 1.81e9), ("mobilenet_v3_small", 2_542_856, 0.06e9), ("efficientnet_b0", 5_288_548, None)],
 )
 def test_networks_of_torchvision_have_their_published_sizes(family, params, macs):
-    network = vision_network(family, 1.0, 3, 1000, 224)
+    images = ImageShape(in_channels=3, image_size=224, num_classes=1000)
+    network = vision_network(family, 1.0, images)
     assert sum(parameter.numel() for parameter in network.parameters()) == params
     if macs is not None:  # to count the third one takes a quarter of a minute
-        images = ImageShape(in_channels=3, image_size=224, num_classes=1000)
         cost = cost_of(NetworkSpec(origin="torchvision", model=family), images)
         assert cost.macs_conv_linear == pytest.approx(macs, rel=0.08)
 
@@ -63,7 +135,7 @@ def test_networks_of_torchvision_have_their_published_sizes(family, params, macs
 @pytest.mark.parametrize("family", VISION_FAMILIES)
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3)])
 def test_networks_of_torchvision_fit_small_images(family, size, channels):
-    network = vision_network(family, 0.25, channels, 7, size).eval()
+    network = vision_network(family, 0.25, ImageShape(in_channels=channels, image_size=size, num_classes=7)).eval()
     found = []
     last = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
     last.register_forward_hook(lambda *arguments: found.append(arguments[2].shape[-1]))
@@ -73,7 +145,7 @@ def test_networks_of_torchvision_fit_small_images(family, size, channels):
 
 def test_running_statistics_of_mobile_networks_follow_within_short_trainings():
     torch.manual_seed(0)
-    network = vision_network("mobilenet_v3_small", 0.25, 1, 4, 8)
+    network = vision_network("mobilenet_v3_small", 0.25, ImageShape(in_channels=1, image_size=8, num_classes=4))
     images = 5 + torch.randn(32, 1, 8, 8)
     first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
     seen = []
@@ -82,23 +154,6 @@ def test_running_statistics_of_mobile_networks_follow_within_short_trainings():
         network(images)
     # 1 - 0.9 ** 40 of the way; with torchvision's momentum of 0.01 it would be a third of it.
     assert torch.allclose(first.running_mean, seen[0], rtol=0.03)
-
-
-def test_darts_derives_two_states_each_with_its_strongest_operation():
-    candidates = tuple(
-        Candidate(0, node, Edge(operation, source))
-        for node, sources in ((0, (0, 1)), (1, (0, 1, 2)))
-        for source in sources
-        for operation in ("sep_conv_3x3", "none", "skip_connect")
-    )
-    weights = [0.2, 0.7, 0.1, 0.3, 0.1, 0.6]  # `none` is the strongest on state 0, and is never kept
-    weights += [0.5, 0.1, 0.4, 0.1, 0.1, 0.2, 0.1, 0.3, 0.6]
-    dense = space_named("dnad", ("sep_conv_3x3", "none", "skip_connect"), 3, 2).dense()
-    found = derived(candidates, weights, type(dense)((dense.cells[0],)))
-    assert found.cells[0].nodes == (
-        (Edge("sep_conv_3x3", 0), Edge("skip_connect", 1)),
-        (Edge("sep_conv_3x3", 0), Edge("skip_connect", 2)),
-    )
 
 
 def test_darts_searches_and_derives_one_network(tiny, digits):

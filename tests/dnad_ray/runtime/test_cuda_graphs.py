@@ -10,7 +10,7 @@ from dnad_ray.config.run import DistillConfig, RunConfig, TrainConfig
 from dnad_ray.errors import ConfigError
 from dnad_ray.runtime.devices import to_device
 from dnad_ray.search.learner import Learner
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet
 
@@ -28,7 +28,7 @@ def test_graphs_on_a_cpu_are_refused_in_words():
 def test_recorded_steps_learn_what_plain_steps_do_also_after_deletions():
     device = torch.device("cuda")
     space = SearchSpace(operations=("sep_conv_3x3", "dil_conv_5x5", "skip_connect"), num_cells=3, num_nodes=2)
-    shape = NetworkShape(in_channels=3, image_size=8, num_classes=4, init_channels=4)
+    shape = NetworkShape(images=ImageShape(in_channels=3, image_size=8, num_classes=4), init_channels=4)
     torch.manual_seed(0)
     batches = [(torch.randn(8, 3, 8, 8, device=device), torch.randint(4, (8,), device=device)) for _ in range(14)]
     batches = [(images.contiguous(memory_format=torch.channels_last), labels) for images, labels in batches]

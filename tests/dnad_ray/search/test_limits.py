@@ -12,7 +12,7 @@ from dnad_ray.run_folder.records import EpochReport, Snapshot
 from dnad_ray.runtime.stopping import StopRequest
 from dnad_ray.search.limits import limit_reached
 from dnad_ray.search.loop import SearchState, search
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import space_named
 
 
@@ -45,7 +45,9 @@ def test_limit_of_macs_is_three_forward_passes_per_image(tiny, digits):
     config = tiny()
     named = config.space
     dense = space_named(named.name, named.operations, named.num_cells, named.num_nodes).dense()
-    shape = NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=named.init_channels)
+    shape = NetworkShape(
+        images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=named.init_channels
+    )
     per_step = 3 * config.train.batch_size * costs_of(dense, shape).macs
     # Nothing is deleted in the first epoch of 3 steps, the warm-up: the limit is reached in its second step.
     state = start(tiny({"limit.macs": 2 * per_step}), digits)

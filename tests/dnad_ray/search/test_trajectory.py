@@ -13,13 +13,13 @@ from benchmarks.plain_supernet import PlainSupernet, copy_weights, twins
 from dnad_ray.config.run import RunConfig, TrainConfig
 from dnad_ray.search.learner import Learner
 from search_spaces.genotype import NONE
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Supernet
 
 OPERATIONS = ("sep_conv_3x3", "dil_conv_5x5", "max_pool_3x3", "skip_connect", "conv_7x1_1x7", NONE)
 SPACE = SearchSpace(operations=OPERATIONS, num_cells=3, num_nodes=2)
-SHAPE = NetworkShape(in_channels=2, image_size=7, num_classes=3, init_channels=3)
+SHAPE = NetworkShape(images=ImageShape(in_channels=2, image_size=7, num_classes=3), init_channels=3)
 SETTINGS = TrainConfig(
     learning_rate=0.01,
     betas=(0.6, 0.99),
@@ -46,7 +46,13 @@ class _PlainLearner:
     """The same optimisation with nothing removed: what is dead is not asked, and stays where it is."""
 
     def __init__(self, supernet, a):
-        size = (SPACE.num_cells, SPACE.num_nodes, SHAPE.in_channels, SHAPE.init_channels, SHAPE.num_classes)
+        size = (
+            SPACE.num_cells,
+            SPACE.num_nodes,
+            SHAPE.images.in_channels,
+            SHAPE.init_channels,
+            SHAPE.images.num_classes,
+        )
         self.network = PlainSupernet(SPACE.operations, *size)
         copy_weights(supernet, self.network)
         self.candidates = [(cell, node, tuple(edge)) for cell, node, edge in supernet.candidates]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dnad_ray.networks.network_file import with_weights
-from dnad_ray.networks.spec import ImageShape, NetworkSpec, logits_of
+from dnad_ray.networks.spec import NetworkSpec, logits_of
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
 from dnad_ray.search.warm_start import inherited_weights
@@ -17,6 +17,7 @@ from dnad_ray.training.evaluate import accuracy_of
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 from search_spaces.genotype import Genotype
+from search_spaces.shape import ImageShape
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu", "--no-ray")
 
