@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
 
-from dnad_ray.cli.messages import to_place
-from dnad_ray.cli.options import configured
 from dnad_ray.storage.places import address
-
-# Torch takes seconds to import; what needs it imports it itself.
-if TYPE_CHECKING:
-    from dnad_ray.watch.displays import Mode
 
 __all__ = ["teacher"]
 
 
 @click.command()
 @click.argument("config", metavar="CONFIG|RECIPE")
-@click.option("--set", "assignments", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable.")
+@click.option("--set", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable.")
 @click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images.")
 @click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size).")
 @click.option("--seed", type=int, metavar="N", help="Seed of weights and images (seed).")
-@click.option("--out", required=True, callback=to_place, metavar="DIR|URL", help="New folder for the teacher.")
+@click.option("--out", required=True, metavar="DIR|URL", help="New folder for the teacher.")
 @click.option("--quiet", is_flag=True, help="Print errors and one last line, nothing else.")
 def teacher(**options: Any) -> None:
     """Train, or take and measure, the teacher that CONFIG or RECIPE asks for in its section `distill.teacher`.
 
     Runs use it with `--set distill.teacher.source=saved --set distill.teacher.weights=DIR`.
     """
-    from rich.console import Console
+    from dnad_ray.commands.teacher import teacher as make
 
-    from dnad_ray.distill.teacher import save_teacher
-    from dnad_ray.distill.teacher_sources import make_teacher
-    from dnad_ray.run_folder.writing import free_folder
-    from dnad_ray.runtime.devices import device_for
-    from dnad_ray.search.prepare import load_images, teacher_in_words
-    from dnad_ray.watch.displays import open_board
-
-    config = configured({**options, "epochs": None, "trials": None})
-    out = free_folder(options["out"])
-    mode: Mode = "quiet" if options["quiet"] else "people"
-    console = Console()
-    with open_board(mode, console, []) as board:
-        data = load_images(config, board)
-        device = device_for(config.train.device)
-        made = make_teacher(config, data, device, lambda done, total: board.update("teacher", done, total))
-        save_teacher(out, made)
-    console.print(f"teacher: {teacher_in_words(made)}; {address(out)}", markup=False, soft_wrap=True)
+    outcome = make(**options)
+    Console().print(f"teacher: {outcome.reason}; {address(outcome.paths['teacher'])}", markup=False, soft_wrap=True)

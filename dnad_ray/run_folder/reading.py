@@ -26,7 +26,6 @@ from search_spaces.json_reader import parse_json
 __all__ = [
     "RunContents",
     "is_run",
-    "list_trials",
     "read_final_step",
     "read_genotype",
     "read_run",
@@ -117,11 +116,6 @@ def read_status(folder: Place, trial: str) -> dict[str, Any]:
     """Return the status of a trial, ``{"state": "unknown"}`` where none was written yet."""
     status: dict[str, Any] = _read_json(folder / "trials" / trial / "status.json", dict, {}, [])
     return {"state": "unknown"} | status
-
-
-def list_trials(folder: Place) -> list[str]:
-    """Return the names of the trials that a run folder knows of, sorted; none where there is no such folder."""
-    return sorted(path.name for path in folder.glob("trials/*") if path.is_dir())
 
 
 def read_final_step(folder: Place, trial: str) -> int | None:

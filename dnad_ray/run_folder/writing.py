@@ -17,7 +17,7 @@ import yaml
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.jobs import job_folder
 from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, checked_name
-from dnad_ray.run_folder.reading import is_run, read_run
+from dnad_ray.run_folder.reading import RunContents, is_run, read_run
 from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
 from dnad_ray.storage.digests import digest_of_data
@@ -156,9 +156,14 @@ def write_status(folder: Place, trial: str, state: str, *, write: Write | None =
     )
 
 
-def write_parquet(folder: Place) -> int:
-    """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are."""
-    table = read_run(folder).table.cast(ARROW_SCHEMA)
+def write_parquet(folder: Place, contents: RunContents | None = None) -> int:
+    """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are.
+
+    Args:
+        folder: The run folder.
+        contents: What it holds, where that has just been read; None to read it.
+    """
+    table = (contents or read_run(folder)).table.cast(ARROW_SCHEMA)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     write_bytes(folder / "snapshots.parquet", buffer.getvalue().to_pybytes())
