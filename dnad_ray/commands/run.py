@@ -63,11 +63,16 @@ def _keywords(text: str) -> str:
     return _OPTION.sub(lambda match: match[1].replace("-", "_"), text)
 
 
+def _in_our_words(outcome: Outcome) -> Outcome:
+    """Return an outcome that is no failure, with options spelled as keywords."""
+    return replace(checked(outcome), reason=None if outcome.reason is None else _keywords(outcome.reason))
+
+
 def _starting(command: Callable[P, Outcome]) -> Callable[P, Run]:
     @_in_keywords
     @functools.wraps(command)
     def start(*args: P.args, **kwargs: P.kwargs) -> Run:
-        outcome = checked(command(*args, **kwargs))
+        outcome = _in_our_words(command(*args, **kwargs))
         return Run(outcome.paths["run"], outcome)
 
     return start
@@ -77,7 +82,7 @@ def _continuing(command: Callable[Concatenate[Place, P], Outcome]) -> Callable[C
     @_in_keywords
     @functools.wraps(command)
     def go_on(self: Run, /, *args: P.args, **kwargs: P.kwargs) -> Run:
-        return replace(self, outcome=checked(command(self.path, *args, **kwargs)))
+        return replace(self, outcome=_in_our_words(command(self.path, *args, **kwargs)))
 
     return go_on
 

@@ -32,8 +32,9 @@ def open_board(mode: Mode, console: Console, others: Sequence[Display] = ()) -> 
     """Open a board for a command.
 
     Args:
-        mode: ``people`` shows a table that is drawn anew on a terminal or in a notebook and plain lines elsewhere, ``quiet`` nothing,
-            ``json`` objects on standard output, where nothing else can get any more, and text on standard error.
+        mode: ``people`` shows a table that is drawn anew on a terminal or in a notebook, and plain lines elsewhere,
+            ``quiet`` nothing, ``json`` objects on standard output, where nothing else can get any more, and text on
+            standard error.
         console: For people.
         others: Further displays.
     """
