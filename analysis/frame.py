@@ -38,7 +38,7 @@ __all__ = [
     "weight_frame",
 ]
 
-_Path = str | os.PathLike[str] | UPath
+_Path = str | os.PathLike[str] | UPath | RunContents
 Paths = _Path | Iterable[_Path]
 
 # Snapshots carry what their own trial used, so they overrule the configuration of the run where both speak.
@@ -68,7 +68,8 @@ def load_runs(paths: Paths, *, config: bool = True) -> pd.DataFrame:
     """Read run folders, finished or still running, into one frame with a row per snapshot.
 
     Args:
-        paths: A run folder or several, as paths or URLs; a folder that is given twice counts once.
+        paths: A run folder or several, as paths, URLs, or contents that :func:`read_run` returned; a folder that is
+            given twice counts once.
         config: Whether to add the ``config.*`` columns; a million rows take a third of the memory without them.
 
     Returns:
@@ -136,11 +137,12 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
     Warns:
         RunWarning: As :func:`load_runs`.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike | UPath) else list(paths)
-    folders = list(dict.fromkeys(place(path).resolve() for path in given))
+    given = [paths] if isinstance(paths, str | os.PathLike | UPath | RunContents) else list(paths)
+    opened = {path.path: path for path in given if isinstance(path, RunContents)}
+    folders = dict.fromkeys(path.path if isinstance(path, RunContents) else place(path).resolve() for path in given)
     if not folders:
         raise RunFolderError("run folders", given, "at least one run folder")
-    runs = _with_unique_names([_checked(read_run(folder)) for folder in folders])
+    runs = _with_unique_names([_checked(opened.get(folder) or read_run(folder)) for folder in folders])
     for run in runs:
         for problem in run.problems:
             warnings.warn(f"run {run.name}: {problem}", RunWarning, stacklevel=3)

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau, spearmanr
 
+from dnad_ray.commands.folder import run_folder
 from dnad_ray.config.recipes import recipe_named
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import with_overrides
@@ -37,7 +38,7 @@ from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.reading import read_genotype, read_run
-from dnad_ray.search.prepare import PreparedRun, load_images, run_folder, run_search
+from dnad_ray.search.prepare import PreparedRun, load_images, run_search
 from dnad_ray.search.warm_start import inherited_weights
 from dnad_ray.training.loop import train
 from dnad_ray.trials.spec import TrialSpec

@@ -4,30 +4,29 @@
     python experiments/proof.py cifar10 --folder CIFAR10 --out runs/proof-cifar10
     python experiments/proof.py cifar10 --full --folder CIFAR10 --out runs/proof-full     # wants a GPU
 
-CIFAR10 is an image folder with ``train/<class>/`` and ``test/<class>/``. Searches are ``dnad-ray sweep``, teachers
-``dnad-ray teacher``, and networks are trained as ``dnad-ray retrain`` does, in run folders below --out. All networks
-of a target are as wide as its multiply-adds allow, trained from scratch by one protocol under the seed of their search,
-and measured once on the test images; nothing is chosen by test images. Said again, the command goes on where it was
-stopped. ``proof_results.py`` makes the tables and charts.
+CIFAR10 is an image folder with ``train/<class>/`` and ``test/<class>/``. Searches are those of ``dnad-ray
+sweep``, teachers those of ``dnad-ray teacher``, and networks are trained as by ``dnad-ray retrain``, in run folders
+below --out. All networks of a target are as wide as its multiply-adds allow, trained from scratch by one protocol under
+the seed of their search, and measured once on the test images; nothing is chosen by test images. Said again, the
+command goes on where it was stopped. ``proof_results.py`` makes the tables and charts.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from proof_settings import ARMS, RESPONSES, SEARCHED, SETTINGS, Arm, Setting, changes_of
 
+import dnad_ray as dr
 from analysis import front_of, load_runs
-from dnad_ray.cli.retrain import carry_out, request_of
+from dnad_ray.commands.outcome import checked
+from dnad_ray.commands.training import Training, train_networks
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, config_from_dict, with_overrides
 from dnad_ray.costs.table import costs_of
@@ -35,8 +34,10 @@ from dnad_ray.data.loading import load_data
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec, scaled_to
-from dnad_ray.retrain.jobs import job_of
+from dnad_ray.retrain.data import RetrainImages
+from dnad_ray.retrain.jobs import Job, job_of
 from dnad_ray.retrain.one_level_darts import darts_genotype
+from dnad_ray.retrain.plan import Request
 from dnad_ray.retrain.random_networks import random_like
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.reading import read_genotype, read_run
@@ -114,23 +115,14 @@ def prepared_images(setting: Setting, folder: Path | None, out: Path) -> Path | 
     return out / "data"
 
 
-def assignments(overrides: dict[str, Any]) -> list[str]:
-    return [word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-
-
-def product(*words: str) -> None:
-    """Run a command of the product."""
-    print("$ dnad-ray", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "dnad_ray", *words], check=True)
-
-
 def make_teachers(setting: Setting, settings: dict[str, Any], out: Path, wanted: set[str]) -> None:
     teachers = {"own": settings}
     if "strong" in wanted:
         teachers["strong"] = {**settings, "data.root": str(out / "data-teacher"), **setting.strong}
     for name, overrides in teachers.items():
         if not (out / "teachers" / name / "teacher.json").exists():
-            product("teacher", setting.recipe, *assignments(overrides), "--out", str(out / "teachers" / name))
+            print(f"teacher {name}", flush=True)
+            dr.make_teacher(setting.recipe, set=overrides, out=out / "teachers" / name)
 
 
 def sweep(
@@ -147,9 +139,23 @@ def sweep(
     if arm.teacher:
         saved = {"distill.teacher.source": "saved", "distill.teacher.weights": str(out / "teachers" / arm.teacher)}
         overrides = {k: v for k, v in overrides.items() if not k.startswith("distill.teacher.")} | saved
-    words = ["sweep", setting.recipe, *assignments(overrides), "--out", str(folder), "--quiet"]
-    words += ["--trials", str(options.seeds), "--seed", str(options.first_seed)]
-    product(*words, *(["--resume"] if (folder / "run.json").exists() else []))
+    print(f"sweep {folder}: {options.seeds} seeds", flush=True)
+    run = dr.run_sweep(
+        setting.recipe,
+        set=overrides,
+        trials=options.seeds,
+        seed=options.first_seed,
+        out=folder,
+        resume=(folder / "run.json").exists(),
+        quiet=True,
+    )
+    ended(run.outcome)
+
+
+def ended(outcome: dr.Outcome | None) -> None:
+    """Leave where a part was interrupted; what failed raises."""
+    if outcome is None or checked(outcome).state != "finished":
+        raise SystemExit("interrupted; the same command goes on")
 
 
 def seeds_of(options: argparse.Namespace) -> range:
@@ -314,15 +320,11 @@ def retrained(
     name: str = "networks",
 ) -> None:
     """Train every pick from scratch by one protocol, seed by seed, and write down which job is whose."""
-    words = {
-        "recipe": setting.retrain_recipe, "assignments": [], "epochs": None, "seeds": 1, "seed": 0, "max_macs": None,
-        "max_params": None, "data": None, "image_size": None, "quiet": True, "time_budget": None, "no_ray": False,
-        "address": None,
-    }  # fmt: skip
-    request = request_of(words | {"assignments": [f"{k}={json.dumps(v)}" for k, v in setting.retrain.items()]})
+    protocol = with_settings(retrain_recipe(setting.retrain_recipe), setting.retrain)
+    request = Request(config=protocol, recipe=setting.retrain_recipe)
     index: list[dict[str, Any]] = []
 
-    def plan(images: Any) -> list[Any]:
+    def plan(images: RetrainImages, _: Any) -> list[Job]:
         jobs = {}
         for pick in sorted(picks, key=lambda pick: (pick["seed"], pick["target"])):
             if pick["seed"] not in seeds_of(options):
@@ -346,7 +348,7 @@ def retrained(
         write_json(place(out / f"{name}.json"), index)
         return list(jobs.values())
 
-    carry_out(plan, request, config, place(out / name), words)
+    ended(train_networks(plan, request, config, place(out / name), Training(quiet=True)))
 
 
 def responses(

@@ -53,8 +53,8 @@ ONE_PLACE = {
     "safetensors.torch.load": "dnad_ray.storage.weights_reader",
     "safetensors.torch.load_file": "dnad_ray.storage.weights_reader",
     "safetensors.safe_open": "dnad_ray.storage.weights_reader",
-    "runpy.run_path": "dnad_ray.cli.own_space",  # a file that somebody names on the command line, never one of a run
-    "runpy.run_module": "dnad_ray.cli.own_space",
+    "runpy.run_path": "dnad_ray.commands.own_space",  # a file that somebody names, never one of a run
+    "runpy.run_module": "dnad_ray.commands.own_space",
 }
 """Readers with one room each."""
 

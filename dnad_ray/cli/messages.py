@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -10,7 +12,42 @@ import click
 from dnad_ray.storage.places import place
 from dnad_ray.text import printable
 
-__all__ = ["fail", "show_warning", "to_place"]
+__all__ = ["Program", "fail", "resume_line", "said", "show_warning", "to_place"]
+
+_SAID = "dnad_ray.said"
+
+
+class Program(click.Group):
+    """The program; it remembers what it was called with, whoever called it."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments, and keep them as they were."""
+        words = list(args)  # parsing uses them up
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[_SAID] = words
+        return context
+
+
+def said() -> list[str]:
+    """Return the arguments of the running command, its name first."""
+    context = click.get_current_context()
+    words: list[str] = context.meta.get(_SAID, [str(context.info_name)])
+    return words
+
+
+def resume_line(words: Sequence[str]) -> str:
+    """Return what continues a run that was started by some arguments.
+
+    >>> resume_line(["sweep", "demo", "--resume", "--more-seeds", "2"])
+    'dnad-ray sweep demo --resume'
+    """
+    arguments = [word for word in words if word != "--resume"]
+    while (at := next((i for i, text in enumerate(arguments) if text.startswith("--more-seeds")), None)) is not None:
+        # They are in the run folder by now; said again, it would add more of them.
+        del arguments[at : at + (1 if "=" in arguments[at] else 2)]
+    return shlex.join(["dnad-ray", *arguments, "--resume"])
 
 
 def to_place(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:

@@ -15,7 +15,7 @@ from dnad_ray.cli.baselines import baselines
 from dnad_ray.cli.count import count, draw, published, spaces
 from dnad_ray.cli.deploy import export, measure, predict
 from dnad_ray.cli.front import front, report
-from dnad_ray.cli.messages import fail, show_warning
+from dnad_ray.cli.messages import Program, fail, show_warning
 from dnad_ray.cli.recipes import config, recipes
 from dnad_ray.cli.retrain import retrain
 from dnad_ray.cli.search import search, sweep
@@ -64,7 +64,7 @@ def main() -> None:
         fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dnad-ray")
 def cli() -> None:
     """Neural architecture search by deleting and imitating: one global Pareto front of networks.

@@ -46,6 +46,19 @@ class Model(NamedTuple):
     channels: int
     image_size: int
 
+    def predict(self, images: Sequence[str | Path] | str | Path, top: int = 3) -> list[Prediction]:
+        """Classify image files.
+
+        Args:
+            images: The files, or one of them.
+            top: How many classes to name.
+
+        Raises:
+            UserError: If a file is no image, or ``top`` is below 1.
+        """
+        files = [images] if isinstance(images, str | Path) else images
+        return predict(self, [Path(file) for file in files], top)
+
 
 class Prediction(NamedTuple):
     """What a network says about an image.
@@ -84,7 +97,7 @@ def open_model(path: Path) -> Model:
     raise RunFolderError("MODEL", str(path), _ALLOWED)
 
 
-def predict(model: Model, files: Sequence[Path], top: int = 5, progress: Progress | None = None) -> list[Prediction]:
+def predict(model: Model, files: Sequence[Path], top: int = 3, progress: Progress | None = None) -> list[Prediction]:
     """Classify image files.
 
     Args:
@@ -95,7 +108,10 @@ def predict(model: Model, files: Sequence[Path], top: int = 5, progress: Progres
 
     Raises:
         DataError: If a file is no image.
+        ConfigError: If ``top`` is below 1.
     """
+    if top < 1:
+        raise ConfigError("--top", top, "at least 1")
     for file in files:
         if not file.is_file():
             raise DataError("IMAGES", str(file), "image files that exist")

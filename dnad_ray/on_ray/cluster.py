@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         raise ResourceError(
             "--address", options["address"], f"a Ray cluster that answers ({one_line(error)})"
         ) from error
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end this process at once
+    if threading.current_thread() is threading.main_thread():  # only there may Python handle signals
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end this process at once
     # Tune prints the traceback of every failure, also of those that it tries again; it keeps them in error.txt too.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     threads = torch.get_num_threads()

@@ -29,7 +29,7 @@ from dnad_ray.on_ray.trainable import tune_trial
 from dnad_ray.on_ray.trial_source import Sampler, TrialSource
 from dnad_ray.on_ray.watcher import BoardCallback
 from dnad_ray.run_folder.layout import ray_folder
-from dnad_ray.run_folder.reading import read_run, read_status
+from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
@@ -61,13 +61,14 @@ def run_sweep(
     board: Board,
     *,
     make: Callable[[StopCheck], PreparedRun],
+    stored: RunContents | None = None,
     stop: StopCheck | None = None,
     budget: Budget | None = None,
     make_sampler: SamplerMaker | None = None,
 ) -> None:
     """Run or continue the trials that are not at their end, inside :func:`cluster`.
 
-    That ``fit`` returns is no success: ask :func:`dnad_ray.search.prepare.conclude`.
+    That ``fit`` returns is no success: the run folder says what became of its trials.
 
     Args:
         config: The run; its ``sweep`` section says what each trial gets.
@@ -76,6 +77,7 @@ def run_sweep(
         folder: The run folder, on storage that every node sees.
         board: Where to show progress.
         make: Makes what else they share, while workers start where it can; called as :class:`TeacherThread` says.
+        stored: What the folder held when the command began, None for a new run.
         stop: Asked ten times a second; trials then end after their step, with a checkpoint.
         budget: What it may spend; None for no limit.
         make_sampler: Makes who chooses trials from results, out of the trials at their end; None where all are chosen.
@@ -88,14 +90,14 @@ def run_sweep(
         KeyboardInterrupt: If ``stop`` asked while that was at work.
     """
     budget = budget or Budget()
-    left = unfinished(specs, folder)
+    left = unfinished(specs, stored)
     todo = left[: len(left) - len(budget.left_out(left))]
     check_storage(folder)
     check_parts(config, len(data.train))
     allotment = allotment_of(config)
     parallel = num_parallel(config, allotment, len(todo))
     hint = idle_in_words(config, allotment, nodes(), parallel)
-    trajectories = _trajectories(config, specs, data, folder)
+    trajectories = _trajectories(config, specs, data, stored)
     at_end = [spec for spec in specs if spec not in left]
     callback, mailbox = BoardCallback(folder, board), start_mailbox()
 
@@ -195,11 +197,13 @@ def _trainable(config: RunConfig, data: ImageData, folder: Place, allotment: All
     return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
 
 
-def _trajectories(config: RunConfig, specs: Sequence[TrialSpec], data: ImageData, folder: Place) -> Trajectories:
+def _trajectories(
+    config: RunConfig, specs: Sequence[TrialSpec], data: ImageData, stored: RunContents | None
+) -> Trajectories:
     """Return what the trials recorded in earlier commands."""
     known = Trajectories(len(data.validation), config.sweep.noise_factor, config.sweep.patience)
     settings = {spec.name: spec.setting for spec in specs}
-    for row in read_run(folder).snapshots:
+    for row in [] if stored is None else stored.snapshots:
         known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
     return known
 

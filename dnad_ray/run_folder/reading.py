@@ -39,7 +39,6 @@ from search_spaces.json_reader import parse_json
 __all__ = [
     "RunContents",
     "is_run",
-    "list_trials",
     "read_final_step",
     "read_genotype",
     "read_json",
@@ -132,11 +131,6 @@ def read_run(path: str | Place) -> RunContents:
 def read_status(folder: Place, trial: str) -> dict[str, Any]:
     """Return the status of a trial; its ``state`` is a member of ``TrialState``, UNKNOWN where none was written yet."""
     return status_in(status_file(folder, trial), [])
-
-
-def list_trials(folder: Place) -> list[str]:
-    """Return the names of the trials that a run folder knows of, sorted; none where there is no such folder."""
-    return sorted(path.name for path in trial_entries(folder) if is_safe_name(path.name) and path.is_dir())
 
 
 def read_final_step(folder: Place, trial: str) -> int | None:

@@ -30,7 +30,7 @@ from dnad_ray.run_folder.layout import (
     status_file,
     table_file,
 )
-from dnad_ray.run_folder.reading import is_run, read_run
+from dnad_ray.run_folder.reading import RunContents, is_run, read_run
 from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
 from dnad_ray.run_folder.states import TrialState
@@ -175,9 +175,14 @@ def _status(state: str, details: Mapping[str, Any]) -> dict[str, Any]:
     return {"state": TrialState(state).value, **details}
 
 
-def write_parquet(folder: Place) -> int:
-    """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are."""
-    table = read_run(folder).table.cast(ARROW_SCHEMA)
+def write_parquet(folder: Place, contents: RunContents | None = None) -> int:
+    """Gather all snapshots of a run into ``snapshots.parquet``; returns how many there are.
+
+    Args:
+        folder: The run folder.
+        contents: What it holds, where that has just been read; None to read it.
+    """
+    table = (contents or read_run(folder)).table.cast(ARROW_SCHEMA)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     write_bytes(table_file(folder), buffer.getvalue().to_pybytes())

@@ -1,19 +1,15 @@
-"""What `search` and `sweep` share (run folder, images, teacher, estimate), and `search` itself."""
+"""What the trials of a run share (images, teacher, estimate), and one trial run in this process."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from dnad_ray import __version__
-from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
+from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData, load_data
 from dnad_ray.distill.teacher import (
     Teacher,
@@ -27,45 +23,26 @@ from dnad_ray.distill.teacher import (
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.distill.teacher_sources import make_teacher
 from dnad_ray.errors import (
-    ConfigError,
-    DnadRayError,
-    IncompleteRunError,
-    NonFiniteLossError,
     ResourceError,
-    RunFolderError,
 )
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
-from dnad_ray.run_folder.layout import (
-    checkpoints_folder,
-    config_file,
-    table_file,
-    teacher_folder,
-    trial_entries,
-    trials_folder,
-)
-from dnad_ray.run_folder.reading import is_run, read_run, read_status
+from dnad_ray.run_folder.layout import checkpoints_folder, teacher_folder
+from dnad_ray.run_folder.reading import read_status
 from dnad_ray.run_folder.records import Snapshot
-from dnad_ray.run_folder.states import TrialState
-from dnad_ray.run_folder.writing import create_run, free_folder, write_parquet
-from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.search.state import SearchState
 from dnad_ray.search.trial import run_trial
-from dnad_ray.storage.files import is_inside
-from dnad_ray.storage.places import Place, address, reached, remove_folder
-from dnad_ray.text import dotted, duration_in_words
+from dnad_ray.storage.places import Place
+from dnad_ray.text import duration_in_words
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
 __all__ = [
     "PreparedRun",
-    "check_out",
-    "conclude",
     "estimate_in_words",
     "load_images",
     "prepare_teacher",
-    "run_folder",
     "run_search",
     "seconds_per_step",
     "teacher_in_words",
@@ -85,49 +62,6 @@ class PreparedRun:
     teacher_file: TeacherFile | None
 
 
-def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, resume: bool) -> Place:
-    """Check that a run may go into a folder, or that the folder holds that run; nothing is made yet.
-
-    Args:
-        config: What is asked for now.
-        specs: Its trials.
-        out: The folder.
-        resume: Whether to continue the run that the folder holds.
-
-    Returns:
-        The absolute folder.
-
-    Raises:
-        RunFolderError: If the folder is not fit for that.
-        ConfigError: If a resumed run was made with another configuration.
-    """
-    if not resume:
-        return free_folder(out)
-    if not (reached(out, "--out") and is_run(out)):
-        raise RunFolderError(
-            "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
-        )
-    trials, teacher = trial_entries(out), teacher_folder(out)
-    inside = (path for folder in (*trials, teacher) for path in folder.glob("*"))
-    for path in (*out.glob("*"), *trials, *inside) if isinstance(out, Path) else ():
-        if path.is_symlink() and not is_inside(path, out):
-            raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
-    contents = read_run(out)
-    if not contents.config:
-        raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
-    stored = config_from_dict(contents.config, f"{address(config_file(out))}")
-    if config_to_dict(stored) != config_to_dict(config):
-        raise ConfigError("--resume", _differences(stored, config), f"the configuration in {address(config_file(out))}")
-    for spec in specs:
-        overrides = contents.status.get(spec.name, {}).get("overrides")
-        if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):
-            # One file of snapshots must not get records of two settings.
-            raise RunFolderError(
-                "--resume with --out", address(out), f"the command that made it, search or sweep ({spec.name} differs)"
-            )
-    return out.resolve()
-
-
 def load_images(config: RunConfig, board: Board) -> ImageData:
     """Load the images and say what they are.
 
@@ -144,29 +78,6 @@ def load_images(config: RunConfig, board: Board) -> ImageData:
         f"{data.image_size}x{data.image_size} pixels in {data.num_classes} classes{storage}"
     )
     return data
-
-
-@contextlib.contextmanager
-def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]:
-    """Make the run folder; take it away again if an error comes before any trial has begun.
-
-    The corrected command must not find the folder occupied by a run in which there is nothing.
-
-    Args:
-        config: The run.
-        folder: As :func:`check_out` returned it.
-        resume: Whether the folder stands already; it is then left as it is.
-    """
-    if resume:
-        yield
-        return
-    create_run(folder, config_to_dict(config), __version__)
-    try:
-        yield
-    except (DnadRayError, OSError):
-        if not trials_folder(folder).exists():
-            remove_folder(folder)
-        raise
 
 
 def prepare_teacher(
@@ -253,75 +164,6 @@ def run_search(
             checkpoints.keep(state.state_dict, state.step)
     status = read_status(folder, spec.name)
     board.trial_ended(spec.name, status["state"], status.get("reason"))
-
-
-def conclude(
-    specs: Sequence[TrialSpec],
-    folder: Place,
-    board: Board,
-    budget: Budget | None = None,
-    left_out: Collection[str] = (),
-) -> str:
-    """Gather the snapshots and compute, rather than believe, that all trials came to their end.
-
-    A spent budget is no failure: it was asked for.
-
-    Args:
-        specs: All trials of the run.
-        folder: The run folder.
-        board: Where to say which trials ended early.
-        budget: What the command was allowed to spend.
-        left_out: Trials that were not to run for lack of it.
-
-    Returns:
-        What the budget left to do, in words; empty if nothing.
-
-    Raises:
-        IncompleteRunError: If some did not, and no budget is why.
-        NonFiniteLossError: If all did, but some because their loss diverged.
-    """
-    clear_cache(folder)
-    num_snapshots = write_parquet(folder)
-    status = {spec.name: read_status(folder, spec.name) for spec in specs}
-    budget = budget or Budget()
-    for name, entry in status.items():
-        if entry["state"].is_finished and "reason" in entry:
-            board.say(f"{name} {entry['state'].words}: {entry['reason']}; its snapshots stand")
-    board.say(f"{num_snapshots} snapshots in {address(table_file(folder))}")
-    open_trials = {name: entry for name, entry in status.items() if not entry["state"].is_finished}
-    cut = [
-        n
-        for n, e in open_trials.items()
-        if n in left_out or (budget.is_spent() and e["state"] is not TrialState.FAILED)
-    ]
-    failed = [name for name in open_trials if name not in cut]
-    words = budget.words(cut, len(specs))
-    if failed:
-        reasons = {str(status[name]["reason"]) for name in failed if "reason" in status[name]}
-        raise IncompleteRunError(
-            f"{len(failed)} of {len(specs)} trials did not finish ({', '.join(failed)})"
-            + "".join(f"; {reason}" for reason in [*sorted(reasons), words] if reason)
-        )
-    stopped = {
-        name: entry.get("reason", "no reason recorded")
-        for name, entry in status.items()
-        if entry["state"] is TrialState.STOPPED
-    }
-    if stopped:
-        raise NonFiniteLossError(
-            f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
-            + "; ".join([*(f"{name}: {reason}" for name, reason in stopped.items()), *([words] if words else [])])
-        )
-    return words
-
-
-def _canonical(data: object) -> str:
-    return json.dumps(data, sort_keys=True)
-
-
-def _differences(stored: RunConfig, asked: RunConfig) -> str:
-    ours, theirs = dotted(config_to_dict(stored)), dotted(config_to_dict(asked))
-    return ", ".join(f"{key} {theirs.get(key)!r}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
 
 
 def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:

@@ -11,30 +11,29 @@ from collections.abc import Collection, Sequence
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.errors import ConfigError
-from dnad_ray.run_folder.reading import list_trials, read_status
+from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
-from dnad_ray.storage.places import Place, reached
+from dnad_ray.storage.places import Place
 from dnad_ray.trials.spec import TrialSpec, spec_of, trials_of
 
 __all__ = ["is_complete", "more_seeds", "register", "trials_in", "unfinished"]
 
 
-def trials_in(config: RunConfig, folder: Place | None) -> list[TrialSpec]:
+def trials_in(config: RunConfig, stored: RunContents | None) -> list[TrialSpec]:
     """Return the trials of a run in the order in which they start: as planned, then those that were added.
 
     Args:
         config: The run.
-        folder: The run folder; None, or one that does not stand, holds no trials.
+        stored: The run folder; None for a run that has none yet.
 
     Raises:
         ConfigError: If what is varied, or what the folder says that a trial changes, is impossible.
-        RunFolderError: If the storage of the folder does not answer.
     """
     planned = {spec.name: spec for spec in trials_of(config)}
     recorded = {}
-    for name in [] if folder is None or not reached(folder, "--out") else list_trials(folder):
-        overrides = None if folder is None else read_status(folder, name).get("overrides")
+    for name, status in ({} if stored is None else stored.status).items():
+        overrides = status.get("overrides")
         if isinstance(overrides, dict) and overrides and not (name in planned and planned[name].is_chosen):
             recorded[name] = spec_of(config, name, overrides)
     added = sorted((name for name in recorded if name not in planned), key=lambda name: (len(name), name))
@@ -74,11 +73,12 @@ def more_seeds(
     return added
 
 
-def is_complete(specs: Sequence[TrialSpec], folder: Place) -> bool:
+def is_complete(specs: Sequence[TrialSpec], stored: RunContents | None) -> bool:
     """Whether all trials of a run are at their end."""
-    return not unfinished(specs, folder)
+    return not unfinished(specs, stored)
 
 
-def unfinished(specs: Sequence[TrialSpec], folder: Place) -> list[TrialSpec]:
-    """Return the trials of a run that are not at their end."""
-    return [spec for spec in specs if not read_status(folder, spec.name)["state"].is_finished]
+def unfinished(specs: Sequence[TrialSpec], stored: RunContents | None) -> list[TrialSpec]:
+    """Return the trials that are not at their end, by what the run folder held; None for a run that has none yet."""
+    status = {} if stored is None else stored.status
+    return [spec for spec in specs if not status.get(spec.name, {"state": TrialState.UNKNOWN})["state"].is_finished]

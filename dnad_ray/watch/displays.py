@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Literal, TextIO
 
 from rich.console import Console
@@ -31,8 +32,9 @@ def open_board(mode: Mode, console: Console, others: Sequence[Display] = ()) -> 
     """Open a board for a command.
 
     Args:
-        mode: ``people`` shows a table that is drawn anew on a terminal and plain lines elsewhere, ``quiet`` nothing,
-            ``json`` objects on standard output, where nothing else can get any more, and text on standard error.
+        mode: ``people`` shows a table that is drawn anew on a terminal or in a notebook, and plain lines elsewhere,
+            ``quiet`` nothing, ``json`` objects on standard output, where nothing else can get any more, and text on
+            standard error.
         console: For people.
         others: Further displays.
     """
@@ -41,7 +43,7 @@ def open_board(mode: Mode, console: Console, others: Sequence[Display] = ()) -> 
     elif mode == "json":
         with _standard_output() as out:
             yield Board([JsonLines(out, sys.stderr), *others])
-    elif console.is_terminal:
+    elif console.is_terminal or _is_notebook(console):
         with LiveTable(console) as table:
             yield Board([table, *others])
     else:
@@ -52,6 +54,11 @@ def logs_of(config: WatchConfig) -> list[Display]:
     """Return the displays that write logs; each opens its log when the run begins."""
     logs = [EventFiles()] if config.tensorboard else []
     return [Logbook(log) for log in [*logs, *(_LOGGERS[name]() for name in config.loggers)]]
+
+
+def _is_notebook(console: Console) -> bool:
+    """Whether a table can be drawn anew in a notebook, for which its widgets are needed."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dnad_ray.cli.options import read_config
 from dnad_ray.cli.program import cli
+from dnad_ray.commands.options import read_config
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig
 from dnad_ray.distill.foreign_network import build_foreign

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 from dnad_ray import cli
-from dnad_ray.cli import search as search_cli
-from dnad_ray.cli.options import read_config
+from dnad_ray.cli.messages import resume_line
+from dnad_ray.commands.options import read_config
 from dnad_ray.config.recipes import RECIPES, recipe_named
 from dnad_ray.config.run import config_from_dict
 from dnad_ray.data.loading import load_data
@@ -234,10 +235,18 @@ def test_search_with_a_limit_is_complete(command, config_file, tmp_path):
     assert "nothing left to do" in command(*arguments, "--resume")[1]
 
 
-def test_resume_command_does_not_add_seeds_again(monkeypatch):
+def test_resume_line_does_not_add_seeds_again():
     for words in (["--more-seeds", "2"], ["--more-seeds=2"]):
-        monkeypatch.setattr(sys, "argv", ["dnad-ray", "sweep", "demo", *words, "--resume", "--max-trials", "1"])
-        assert search_cli._resume_command() == "dnad-ray sweep demo --max-trials 1 --resume"
+        line = resume_line(["sweep", "demo", *words, "--resume", "--max-trials", "1"])
+        assert line == "dnad-ray sweep demo --max-trials 1 --resume"
+
+
+def test_search_called_from_elsewhere_says_how_to_continue(config_file, monkeypatch, tmp_path):
+    """The line is made of the arguments of the call, not of those of the process that it is in."""
+    monkeypatch.setattr(sys, "argv", ["elsewhere", "--with", "words"])
+    words = ["search", str(config_file), "--out", str(tmp_path / "run"), "--time-budget", "0.01s"]
+    said = CliRunner().invoke(cli.cli, words).output
+    assert said.splitlines()[-1].endswith(f"; to continue: dnad-ray {' '.join(words)} --resume")
 
 
 def test_interrupt_before_a_run_began_is_one_line_too(command, config_file, monkeypatch, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from dnad_ray.commands.folder import run_folder
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.costs.table import costs_of
 from dnad_ray.networks.network_file import read_network
@@ -23,7 +24,7 @@ from dnad_ray.run_folder.genotypes import read_any_genotype
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.records import RETRAINED_COLUMNS
 from dnad_ray.run_folder.writing import write_parquet
-from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
+from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.trials.spec import TrialSpec
 from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import space_named
@@ -270,7 +271,7 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
 
 
 def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch):
-    monkeypatch.setattr("dnad_ray.cli.retrain._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("dnad_ray.commands.training._LINE_SECONDS", 0.0)
     arguments = (*QUICK[:2], "--set", "device=cpu", "--no-ray", "--networks", 1)
     code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 6)
     assert code == 0

@@ -155,7 +155,7 @@ def test_teacher_whose_loss_is_no_number_says_when_and_is_not_kept(step, tiny, d
 
 def test_teacher_takes_a_step_without_a_wait_for_the_device(tiny, digits, host_reads):
     config = tiny()
-    shape = NetworkShape(in_channels=1, image_size=8, num_classes=10, init_channels=4)
+    shape = NetworkShape(images=digits.shape, init_channels=4)
     training = TeacherTraining(network_from(teacher_genotype(config), shape), config, digits, CPU)
     training.batches.batch(0)
     with host_reads() as reads:

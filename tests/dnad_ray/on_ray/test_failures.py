@@ -95,7 +95,7 @@ def test_search_with_a_checkpoint_of_another_search_is_refused_in_words(command,
 
 
 def _configuration(file):
-    from dnad_ray.cli.options import read_config
+    from dnad_ray.commands.options import read_config
 
     return read_config(str(file))
 

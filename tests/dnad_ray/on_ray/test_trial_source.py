@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.errors import ConfigError
 from dnad_ray.on_ray.trial_source import TrialSource
-from dnad_ray.run_folder.reading import read_status
+from dnad_ray.run_folder.reading import read_run, read_status
 from dnad_ray.run_folder.writing import create_run
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.trials.dominance import Trajectories
@@ -44,7 +44,7 @@ def folder(tiny, tmp_path):
 def source(folder):
     def make(config, sampler=None, budget=None):
         made = TrialSource(
-            trials_in(config, folder),
+            trials_in(config, read_run(folder)),
             config,
             folder,
             budget=budget or Budget(),

@@ -8,10 +8,11 @@ import shutil
 import pytest
 import torch
 
+from dnad_ray.commands.folder import run_folder
 from dnad_ray.networks.network_file import with_weights
 from dnad_ray.networks.spec import NetworkSpec, logits_of
 from dnad_ray.run_folder.jobs import read_retrained
-from dnad_ray.search.prepare import PreparedRun, run_folder, run_search
+from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.search.warm_start import inherited_weights
 from dnad_ray.training.evaluate import accuracy_of
 from dnad_ray.trials.spec import TrialSpec

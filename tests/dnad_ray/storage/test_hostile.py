@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dnad_ray.cli.options import read_config
+from dnad_ray.commands.options import read_config
 from dnad_ray.config.run import config_to_dict, with_overrides
 from dnad_ray.distill.teacher import TeacherFile, load_teacher, save_teacher
 from dnad_ray.errors import RunFolderError

@@ -8,7 +8,7 @@ import pytest
 
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.errors import ConfigError
-from dnad_ray.run_folder.reading import read_status
+from dnad_ray.run_folder.reading import read_run, read_status
 from dnad_ray.run_folder.writing import create_run, write_status
 from dnad_ray.trials.plan import is_complete, more_seeds, register, trials_in, unfinished
 from dnad_ray.trials.spec import TrialSpec, spec_of
@@ -33,18 +33,18 @@ def test_trials_of_a_grid_are_as_planned(tiny, folder):
     config = tiny({"sweep.grid": {"shrink.rate": [0.1, 0.2]}})
     planned = [("t00", {"shrink.rate": 0.1, "seed": 0}), ("t01", {"shrink.rate": 0.2, "seed": 0})]
     write_status(folder, "t01", "finished", overrides={"shrink.rate": 0.9, "seed": 0})  # check_out refuses that
-    assert named(trials_in(config, None)) == named(trials_in(config, folder)) == planned
+    assert named(trials_in(config, None)) == named(trials_in(config, read_run(folder))) == planned
 
 
 def test_trials_of_optuna_are_chosen_one_by_one(tiny, folder):
     config = tiny(OPTUNA)
-    specs = trials_in(config, folder.parent / "none")
+    specs = trials_in(config, None)
     assert named(specs) == [("t00", {}), ("t01", {}), ("t02", {})]
     assert [spec.is_chosen for spec in specs] == [False] * 3
     assert all(spec.config.distill.uses_teacher for spec in specs)  # somebody has to train it
     chosen = {"shrink.rate": 0.123456789, "distill.kind": "none", "seed": 0}
     register(folder, spec_of(config, "t01", chosen))
-    specs = trials_in(config, folder)
+    specs = trials_in(config, read_run(folder))
     assert named(specs) == [("t00", {}), ("t01", chosen), ("t02", {})]
     assert specs[1].config.shrink.rate == 0.123456789
     assert not specs[1].config.distill.uses_teacher
@@ -54,7 +54,7 @@ def test_trials_that_were_added_come_last(tiny, folder):
     config = tiny({"sweep.num_trials": 1})
     for number in (100, 9, 10):
         register(folder, spec_of(config, f"t{number:02d}", {"seed": number}))
-    assert [spec.name for spec in trials_in(config, folder)] == ["t00", "t09", "t10", "t100"]
+    assert [spec.name for spec in trials_in(config, read_run(folder))] == ["t00", "t09", "t10", "t100"]
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_trials_that_were_added_come_last(tiny, folder):
 def test_what_a_folder_says_is_checked_like_a_configuration(overrides, message, tiny, folder):
     write_status(folder, "t05", "pending", overrides=overrides)
     with pytest.raises(ConfigError, match=message):
-        trials_in(tiny(), folder)
+        trials_in(tiny(), read_run(folder))
 
 
 @pytest.mark.parametrize("overrides", [None, [], "x", {}])
 def test_trial_of_which_nothing_is_known_is_none(overrides, tiny, folder):
     write_status(folder, "t05", "pending", overrides=overrides)
-    assert [spec.name for spec in trials_in(tiny(), folder)] == ["t00"]
+    assert [spec.name for spec in trials_in(tiny(), read_run(folder))] == ["t00"]
 
 
 def test_register_leaves_alone_what_has_begun(tiny, folder):

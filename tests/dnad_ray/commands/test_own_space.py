@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from dnad_ray.cli.own_space import read_space
+from dnad_ray.commands.own_space import read_space
 from dnad_ray.errors import ConfigError
 
 YAML = """

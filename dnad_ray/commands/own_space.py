@@ -1,8 +1,8 @@
-"""The search space that somebody names on the command line: one of ours, or one's own from a file.
+"""The search space that a caller names: one of ours, or one's own from a file.
 
 A YAML file is data. A Python file is code, and runs with the rights of whoever names it, as any script does; that is
-why only the command line asks for one, and why what it says goes into the configuration as data: a run folder holds
-no path to it, and a resumed run never looks at it again.
+why nothing but a caller's own `space` names one, and why what it says goes into the configuration as data: a run
+folder holds no path to it, and a resumed run never looks at it again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,206 @@
+"""A trained network leaves, works, and is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+
+from dnad_ray.commands.options import AnyPath
+from dnad_ray.commands.outcome import Outcome
+from dnad_ray.commands.search import shown
+from dnad_ray.config.run import config_from_dict
+from dnad_ray.deploy.export import export_network
+from dnad_ray.deploy.formats import FORMATS
+from dnad_ray.deploy.measure import measure as measured
+from dnad_ray.deploy.predict import Model, open_model
+from dnad_ray.deploy.run_networks import networks_of
+from dnad_ray.errors import ConfigError, RunFolderError
+from dnad_ray.networks.network_file import DESCRIPTION, TrainedNetwork, read_network
+from dnad_ray.run_folder.jobs import read_retrained
+from dnad_ray.run_folder.layout import config_file, job_folder, measured_folder
+from dnad_ray.run_folder.reading import is_run, read_run
+from dnad_ray.run_folder.writing import write_measurement
+from dnad_ray.runtime.devices import device_for
+from dnad_ray.storage.places import Place, address, place
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Exported", "Under", "budgets_of", "export", "load_model", "measure"]
+
+Under: TypeAlias = "Mapping[str, str | float] | str | Sequence[str]"
+"""What must be kept: ``{"macs": "30M", "params": 500_000}``, or texts as on the command line, ``"macs=30M"``."""
+
+
+class Exported(NamedTuple):
+    """What an export left.
+
+    Attributes:
+        files: The files, the model first.
+        difference: Largest difference of logits between the network and the file read again.
+        digest: Which network it is.
+        facts: What is known of it: its accuracy, its costs, the job that trained it.
+    """
+
+    files: tuple[Path, ...]
+    difference: float
+    digest: str
+    facts: Mapping[str, Any]
+
+
+def export(
+    source: AnyPath,
+    out: AnyPath | None = None,
+    *,
+    format: str | None = None,
+    digest: str | None = None,
+    job: str | None = None,
+    under: Under = (),
+) -> Exported:
+    """Write a retrained network as ONNX, torch.export, safetensors or a Python module, verified, with a model card.
+
+    Args:
+        source: A run folder, or the folder ``retrained/JOB`` of one.
+        out: The file; None is ``network_DIGEST`` with its suffix, in the current folder.
+        format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``; None is what the suffix of ``out`` says, or
+            ``onnx``.
+        digest: Of a run, the network whose digest begins so.
+        job: Of a run, the job that trained it.
+        under: Of a run, only networks that keep this. Of those that are left, the most accurate one is taken.
+
+    Raises:
+        UserError: If there is no such network, or the file cannot be written in that format.
+    """
+    kind = format or _kind_of(out)
+    if kind not in FORMATS:
+        raise ConfigError("--format", kind, ", ".join(FORMATS))
+    trained = _trained_network(place(source), digest, job, budgets_of(under))
+    target = Path(str(out)) if out is not None else Path(f"network_{trained.spec.digest}{FORMATS[kind].suffix}")
+    written = export_network(trained, kind, target)
+    return Exported(written.files, written.difference, trained.spec.digest, trained.facts)
+
+
+def load_model(model: str | PathLike[str]) -> Model:
+    """Open an exported network; nothing in it can execute code.
+
+    Args:
+        model: An .onnx file, a .safetensors file with its .json, or a folder ``retrained/JOB`` of a run.
+
+    Raises:
+        UserError: If it is none of ours, damaged, or of a format whose reader is not installed.
+    """
+    return open_model(Path(model))
+
+
+def measure(
+    run: AnyPath,
+    *,
+    digest: str | Sequence[str] = (),
+    batch: int = 1,
+    repeats: int = 50,
+    threads: int = 1,
+    device: str = "auto",
+) -> Outcome:
+    """Measure latency and peak memory of a run's front and of its retrained networks, on this machine.
+
+    Args:
+        run: The run folder, where the measurements are kept.
+        digest: Only networks whose digest begins so.
+        batch: Images per batch.
+        repeats: Batches that are timed.
+        threads: Threads on a CPU.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        How it ended; ``front`` has a row per measured network.
+
+    Raises:
+        UserError: If something that was given cannot be used.
+    """
+    from analysis import front_of, load_runs, to_records
+
+    folder = place(run)
+    if not is_run(folder):
+        raise RunFolderError("RUN", address(folder), "a run folder")
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError("--device", device, "auto or cpu, or cuda where torch finds a GPU")
+    contents = read_run(folder)
+    config = config_from_dict(contents.config, address(config_file(folder)))
+    specs = networks_of(folder, config, to_records(front_of(load_runs(contents))))
+    digests = (digest,) if isinstance(digest, str) else tuple(digest)
+    wanted = [pair for pair in specs if not digests or any(pair[0].digest.startswith(begin) for begin in digests)]
+    if not wanted:
+        raise RunFolderError("--digest", ", ".join(digests), ", ".join(sorted({pair[0].digest for pair in specs})))
+    rows = []
+    with shown("people") as board:
+        for spec, images in wanted:
+            result = measured(
+                spec, images, device_for(device), run=folder.name, batch_size=batch, repeats=repeats, threads=threads
+            )
+            write_measurement(folder, result)
+            rows.append(result.to_dict())
+            board.say(
+                f"{spec.model} {spec.digest} C {spec.init_channels}: {result.latency_p50:.3f} ms (p90 "
+                f"{result.latency_p90:.3f}, p99 {result.latency_p99:.3f}), {result.peak_memory / 2**20:.2f} MiB"
+            )
+    return Outcome(state="finished", front=_frame(rows), paths={"run": folder, "measured": measured_folder(folder)})
+
+
+def budgets_of(under: Under) -> dict[str, float]:
+    """Return limits by metric.
+
+    Raises:
+        UserError: If a name is no metric, or a limit is no number.
+
+    >>> budgets_of({"macs": "30M", "params": 500_000}), budgets_of("error=5%"), budgets_of(["macs=2k"])
+    ({'macs': 30000000.0, 'params': 500000.0}, {'error': 0.05}, {'macs': 2000.0})
+    """
+    from analysis import parse_budget
+
+    if isinstance(under, Mapping):
+        return dict(parse_budget(f"{name}={limit}") for name, limit in under.items())
+    return dict(map(parse_budget, [under] if isinstance(under, str) else under))
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame: pd.DataFrame = pd.DataFrame(rows)
+    return frame
+
+
+def _kind_of(out: AnyPath | None) -> str:
+    suffix = "" if out is None else Path(str(out)).suffix
+    return next((kind for kind, form in FORMATS.items() if form.suffix == suffix), "onnx")
+
+
+def _trained_network(source: Place, digest: str | None, job: str | None, under: dict[str, float]) -> TrainedNetwork:
+    """Return the network of a job's folder, or the one of a run that is asked for, or its most accurate one."""
+    if (source / DESCRIPTION).is_file():
+        return read_network(source)
+    if not is_run(source):
+        raise RunFolderError("SOURCE", address(source), "a run folder, or a folder retrained/<job> of one")
+    return read_network(job_folder(source, _record(source, digest, job, under)["job"]))
+
+
+def _record(run: Place, digest: str | None, job: str | None, under: dict[str, float]) -> dict[str, Any]:
+    from analysis import within
+
+    records, _ = read_retrained(run)
+    wanted = [r for r in records if r["digest"].startswith(digest or "") and job in (None, r["job"])]
+    if not records:
+        raise RunFolderError("SOURCE", address(run), "a run with retrained networks: `dnad-ray retrain` comes first")
+    if not wanted:
+        option, given, name = ("--digest", digest, "digest") if job is None else ("--job", job, "job")
+        known = sorted({record[name] for record in records})
+        raise RunFolderError(option, given, f"one of the retrained networks: {', '.join(known)}")
+    kept = [wanted[label] for label in within(_frame(wanted), under).index]
+    if not kept:
+        limits = ", ".join(f"{name}={limit:g}" for name, limit in under.items())
+        least = ", ".join(f"{name} {min(record[name] for record in wanted):,}" for name in ("macs", "params"))
+        raise RunFolderError("--under", limits, f"what a retrained network keeps; the least of them is {least}")
+    return max(kept, key=lambda record: float(record["accuracy"]))

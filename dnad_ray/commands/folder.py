@@ -1,0 +1,196 @@
+"""The run folder of a command: may it be used, is it the run that is meant, and what stands in it at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dnad_ray import __version__
+from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
+from dnad_ray.distill.teacher_cache import clear_cache
+from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, NonFiniteLossError, RunFolderError
+from dnad_ray.run_folder.layout import (
+    config_file,
+    front_file,
+    report_file,
+    table_file,
+    teacher_folder,
+    trial_entries,
+    trials_folder,
+)
+from dnad_ray.run_folder.reading import RunContents, is_run, read_run
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
+from dnad_ray.run_folder.states import TrialState
+from dnad_ray.run_folder.writing import create_run, free_folder, write_parquet
+from dnad_ray.runtime.budget import Budget
+from dnad_ray.storage.files import is_inside, write_json
+from dnad_ray.storage.places import Place, address, reached, remove_folder
+from dnad_ray.text import dotted
+from dnad_ray.trials.plan import unfinished
+from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch.board import Board
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["check_out", "conclude", "leave_results", "run_folder", "stored_run"]
+
+
+def stored_run(out: Place) -> RunContents:
+    """Open the run that is to be continued.
+
+    Raises:
+        RunFolderError: If the folder holds no run, or one that cannot be continued.
+    """
+    if not (reached(out, "--out") and is_run(out)):
+        raise RunFolderError(
+            "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
+        )
+    trials, teacher = trial_entries(out), teacher_folder(out)
+    inside = (path for folder in (*trials, teacher) for path in folder.glob("*"))
+    for path in (*out.glob("*"), *trials, *inside) if isinstance(out, Path) else ():
+        if path.is_symlink() and not is_inside(path, out):
+            raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
+    contents = read_run(out.resolve())
+    if not contents.config:
+        raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
+    return contents
+
+
+def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored: RunContents | None) -> Place:
+    """Check that a run may go into a folder, or that the folder holds that run; nothing is made yet.
+
+    Args:
+        config: What is asked for now.
+        specs: Its trials.
+        out: The folder.
+        stored: The run to continue, as :func:`stored_run` opened it; None for a new one.
+
+    Returns:
+        The absolute folder.
+
+    Raises:
+        RunFolderError: If the folder is not fit for that.
+        ConfigError: If a resumed run was made with another configuration.
+    """
+    if stored is None:
+        return free_folder(out)
+    before = config_from_dict(stored.config, address(config_file(out)))
+    if config_to_dict(before) != config_to_dict(config):
+        raise ConfigError("--resume", _differences(before, config), f"the configuration in {address(config_file(out))}")
+    for spec in specs:
+        overrides = stored.status.get(spec.name, {}).get("overrides")
+        if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):
+            # One file of snapshots must not get records of two settings.
+            raise RunFolderError(
+                "--resume with --out", address(out), f"the command that made it, search or sweep ({spec.name} differs)"
+            )
+    return out.resolve()
+
+
+@contextlib.contextmanager
+def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]:
+    """Make the run folder; take it away again if an error comes before any trial has begun.
+
+    The corrected command must not find the folder occupied by a run in which there is nothing.
+
+    Args:
+        config: The run.
+        folder: As :func:`check_out` returned it.
+        resume: Whether the folder stands already; it is then left as it is.
+    """
+    if resume:
+        yield
+        return
+    create_run(folder, config_to_dict(config), __version__)
+    try:
+        yield
+    except (DnadRayError, OSError):
+        if not trials_folder(folder).exists():
+            remove_folder(folder)
+        raise
+
+
+def conclude(
+    specs: Sequence[TrialSpec],
+    contents: RunContents,
+    board: Board,
+    budget: Budget | None = None,
+    left_out: Collection[str] = (),
+) -> str:
+    """Gather the snapshots and compute, rather than believe, that all trials came to their end.
+
+    A spent budget is no failure: it was asked for.
+
+    Args:
+        specs: All trials of the run.
+        contents: The run folder, read after the trials ended.
+        board: Where to say which trials ended early.
+        budget: What the command was allowed to spend.
+        left_out: Trials that were not to run for lack of it.
+
+    Returns:
+        What the budget left to do, in words; empty if nothing.
+
+    Raises:
+        IncompleteRunError: If some did not, and no budget is why.
+        NonFiniteLossError: If all did, but some because their loss diverged.
+    """
+    folder = contents.path
+    clear_cache(folder)
+    num_snapshots = write_parquet(folder, contents)
+    status = {spec.name: contents.status.get(spec.name, {"state": TrialState.UNKNOWN}) for spec in specs}
+    budget = budget or Budget()
+    for name, entry in status.items():
+        if entry["state"].is_finished and "reason" in entry:
+            board.say(f"{name} {entry['state'].words}: {entry['reason']}; its snapshots stand")
+    board.say(f"{num_snapshots} snapshots in {address(table_file(folder))}")
+    open_trials = [spec.name for spec in unfinished(specs, contents)]
+    cut = [
+        n for n in open_trials if n in left_out or (budget.is_spent() and status[n]["state"] is not TrialState.FAILED)
+    ]
+    failed = [name for name in open_trials if name not in cut]
+    words = budget.words(cut, len(specs))
+    if failed:
+        reasons = {str(status[name]["reason"]) for name in failed if "reason" in status[name]}
+        raise IncompleteRunError(
+            f"{len(failed)} of {len(specs)} trials did not finish ({', '.join(failed)})"
+            + "".join(f"; {reason}" for reason in [*sorted(reasons), words] if reason)
+        )
+    stopped = {
+        name: entry.get("reason", "no reason recorded")
+        for name, entry in status.items()
+        if entry["state"] is TrialState.STOPPED
+    }
+    if stopped:
+        raise NonFiniteLossError(
+            f"{len(stopped)} of {len(specs)} trials stopped early, their snapshots stand: "
+            + "; ".join([*(f"{name}: {reason}" for name, reason in stopped.items()), *([words] if words else [])])
+        )
+    return words
+
+
+def leave_results(contents: RunContents) -> tuple[pd.DataFrame, dict[str, Place]]:
+    """Write front and report; returns the front and what lies where."""
+    from analysis import front_of, load_runs, to_records, write_report
+
+    folder, frame = contents.path, load_runs(contents)
+    front = front_of(frame)
+    # Only what was recorded, and the error that was weighed: no path of the machine that ran it.
+    write_json(front_file(folder), to_records(front[[*SNAPSHOT_COLUMNS, "error"]]))
+    paths = {"run": folder, "snapshots": table_file(folder), "front": front_file(folder)}
+    if len(frame):
+        paths["report"] = write_report(contents, report_file(folder))
+    return front, paths
+
+
+def _canonical(data: object) -> str:
+    return json.dumps(data, sort_keys=True)
+
+
+def _differences(stored: RunConfig, asked: RunConfig) -> str:
+    ours, theirs = dotted(config_to_dict(stored)), dotted(config_to_dict(asked))
+    return ", ".join(f"{key} {theirs.get(key)!r}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))

@@ -1,0 +1,216 @@
+"""Runs for people who work in Python: start one, open one, look at what it found, and go on with it.
+
+The functions take what the options of the command line take, under the same names, and refuse it in the same words;
+only that options are spelled as keywords. A run that failed raises; one that was paused or interrupted returns, and
+says so in :attr:`Run.outcome`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from dnad_ray.commands.baselines import baselines as _baselines
+from dnad_ray.commands.deploy import Exported, Under, budgets_of
+from dnad_ray.commands.deploy import export as _export
+from dnad_ray.commands.deploy import load_model as _load_model
+from dnad_ray.commands.deploy import measure as _measure
+from dnad_ray.commands.options import AnyPath
+from dnad_ray.commands.outcome import Outcome, checked
+from dnad_ray.commands.retrain import retrain as _retrain
+from dnad_ray.commands.search import search
+from dnad_ray.commands.sweep import sweep
+from dnad_ray.commands.teacher import teacher
+from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.run_folder.reading import RunContents, is_run, read_run
+from dnad_ray.storage.places import Place, address, place, reached
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "load_model", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+_ARGUMENTS = {"CONFIG": "config", "IMAGES": "images", "MODEL": "model", "RUN": "run", "SOURCE": "source"}
+
+
+def _in_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """Spell options as keywords in what a function raises: ``max_macs`` for ``--max-macs``."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            name = _ARGUMENTS.get(error.argument, error.argument)
+            raise type(error)(_keywords(name), error.given, _keywords(error.allowed)) from error
+
+    return call
+
+
+def _keywords(text: str) -> str:
+    """Spell options as keywords.
+
+    >>> _keywords("at least 1, together with --more-seeds")
+    'at least 1, together with more_seeds'
+    """
+    return _OPTION.sub(lambda match: match[1].replace("-", "_"), text)
+
+
+def _in_our_words(outcome: Outcome) -> Outcome:
+    """Return an outcome that is no failure, with options spelled as keywords."""
+    return replace(checked(outcome), reason=None if outcome.reason is None else _keywords(outcome.reason))
+
+
+def _starting(command: Callable[P, Outcome]) -> Callable[P, Run]:
+    @_in_keywords
+    @functools.wraps(command)
+    def start(*args: P.args, **kwargs: P.kwargs) -> Run:
+        outcome = _in_our_words(command(*args, **kwargs))
+        return Run(outcome.paths["run"], outcome)
+
+    return start
+
+
+def _continuing(command: Callable[Concatenate[Place, P], Outcome]) -> Callable[Concatenate[Run, P], Run]:
+    @_in_keywords
+    @functools.wraps(command)
+    def go_on(self: Run, /, *args: P.args, **kwargs: P.kwargs) -> Run:
+        return replace(self, outcome=_in_our_words(command(self.path, *args, **kwargs)))
+
+    return go_on
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, finished or still running; what it holds is read when it is asked for.
+
+    Attributes:
+        path: The folder, or its URL.
+        outcome: How the call ended that this run is the result of; None for one that was only opened.
+    """
+
+    path: Place
+    outcome: Outcome | None = field(default=None, repr=False, compare=False)
+
+    retrain = _continuing(_retrain)
+    baselines = _continuing(_baselines)
+    measure = _continuing(_measure)
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    def contents(self) -> RunContents:
+        """Return everything that the folder holds now, as plain data: configuration, snapshots, history, states."""
+        return read_run(self.path)
+
+    def snapshots(self) -> pd.DataFrame:
+        """Return every network that the searches recorded so far, as :func:`analysis.load_runs` does."""
+        from analysis import load_runs
+
+        return load_runs(self.path)
+
+    @_in_keywords
+    def front(self, objectives: Sequence[str] = ("error", "macs", "params"), under: Under = ()) -> pd.DataFrame:
+        """Return the networks that no other one beats in every objective.
+
+        Args:
+            objectives: Names of metrics, for example ``("error", "macs")``.
+            under: Only what keeps it: ``{"macs": "30M"}``.
+
+        Raises:
+            UserError: If a metric is unknown.
+        """
+        from analysis import front_of, within
+
+        return front_of(within(self.snapshots(), budgets_of(under)), tuple(objectives))
+
+    @_in_keywords
+    def best_under(self, objective: str = "error", **budgets: str | float) -> pd.Series | None:
+        """Return the row of the best network within limits, None where no network keeps them.
+
+        Args:
+            objective: What is best.
+            **budgets: Limits by metric, numbers or texts: ``macs="30M"``, ``params=500_000``.
+
+        Raises:
+            UserError: If a metric is unknown, or a limit is no number.
+        """
+        from analysis import best_under
+
+        frame = self.snapshots()
+        label = best_under(frame, budgets_of(budgets), objective)
+        return None if label is None else frame.loc[label]
+
+    def retrained(self) -> pd.DataFrame:
+        """Return the networks that were trained from scratch, as :func:`analysis.load_retrained` does."""
+        from analysis import load_retrained
+
+        return load_retrained(self.path)
+
+    def measurements(self) -> pd.DataFrame:
+        """Return what was measured on machines, as :func:`analysis.load_measurements` does."""
+        from analysis import load_measurements
+
+        return load_measurements(self.path)
+
+    @_in_keywords
+    def export(
+        self,
+        out: AnyPath | None = None,
+        *,
+        format: str | None = None,
+        digest: str | None = None,
+        job: str | None = None,
+        under: Under = (),
+    ) -> Exported:
+        """Write a retrained network as a file for somewhere else, verified, with a model card.
+
+        Args:
+            out: The file; None is ``network_DIGEST`` with its suffix.
+            format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``; None is what the suffix says.
+            digest: The network whose digest begins so.
+            job: The job that trained it.
+            under: Only networks that keep this, ``{"macs": "30M"}``; the most accurate one is taken.
+
+        Raises:
+            UserError: If there is no such network, or the file cannot be written in that format.
+        """
+        return _export(self.path, out, format=format, digest=digest, job=job, under=under)
+
+    def report(self, out: AnyPath | None = None) -> Place:
+        """Write the HTML report, by default as ``report.html`` in the run folder; returns the file."""
+        from analysis import write_report
+
+        return write_report(self.path, self.path / "report.html" if out is None else place(out, "report"))
+
+
+@_in_keywords
+def open_run(run: AnyPath) -> Run:
+    """Open a run folder, finished or still running.
+
+    Args:
+        run: The folder, or its URL.
+
+    Raises:
+        RunFolderError: If it holds no run.
+    """
+    folder = place(run).resolve()
+    if not (reached(folder) and is_run(folder)):
+        raise RunFolderError("RUN", address(folder), "a folder that `run_search` or `run_sweep` made")
+    return Run(folder)
+
+
+load_model = _in_keywords(_load_model)
+run_search = _starting(search)
+run_sweep = _starting(sweep)
+run_retrain = _starting(_retrain)
+make_teacher = _in_keywords(teacher)

@@ -1,0 +1,137 @@
+"""Many searches in parallel on Ray, merged into one global front."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from contextlib import AbstractContextManager
+
+from dnad_ray.commands.folder import stored_run
+from dnad_ray.commands.options import (
+    AnyPath,
+    Config,
+    Settings,
+    TimeBudget,
+    budget_of,
+    configured,
+    mode_of,
+    out_of,
+)
+from dnad_ray.commands.outcome import Outcome
+from dnad_ray.commands.search import Asked, Work, carry_out
+from dnad_ray.errors import ConfigError
+from dnad_ray.on_ray.resources import check_requests
+from dnad_ray.search.checks import check_buildable
+from dnad_ray.trials.plan import trials_in
+from dnad_ray.trials.sampling import check_sampler, corners
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    config: Config,
+    *,
+    data: AnyPath | None = None,
+    space: AnyPath | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    trials: int | None = None,
+    set: Settings = (),
+    out: AnyPath | None = None,
+    resume: bool = False,
+    time_budget: TimeBudget = None,
+    quiet: bool = False,
+    json: bool = False,
+    address: str | None = None,
+    max_trials: int | None = None,
+    more_seeds: int | None = None,
+    to_continue: str | None = None,
+) -> Outcome:
+    """Run many searches in parallel on Ray, and merge them into one global front.
+
+    Args:
+        config: A recipe, a YAML file, nested dictionaries, or a configuration; its section ``sweep`` says what varies.
+        data: Another dataset, or a folder with one's own images.
+        space: A named search space, or a YAML or Python file; a Python file is run.
+        image_size: Side of the images in pixels.
+        epochs: Most epochs of a search.
+        seed: The first seed.
+        trials: Trials in all.
+        set: Keys of the configuration to replace, ``{"shrink.rate": 0.1}``.
+        out: Run folder, path or URL; None is ``runs/RECIPE``.
+        resume: Whether to continue the run in ``out``.
+        time_budget: Pause after that many seconds, or a text such as ``10m``.
+        quiet: Whether to show no progress.
+        json: Whether to print progress as JSON lines.
+        address: Ray cluster to join, for example ``auto`` or ``HOST:6379``; None starts one on this machine.
+        max_trials: Run that many of the trials that are not at their end; None for all.
+        more_seeds: With ``resume``: add trials, that many new seeds of every setting on the front.
+        to_continue: What people are told to say to continue; None where it is this call with ``resume=True``.
+
+    Returns:
+        How it ended; its ``front`` is that of the whole run folder.
+
+    Raises:
+        UserError: If something that was given cannot be used; no folder is left behind then.
+    """
+    budget = budget_of(time_budget, max_trials)
+    if more_seeds is not None and (more_seeds < 1 or not resume):
+        raise ConfigError("--more-seeds", more_seeds, "at least 1, together with --resume")
+    asked = configured(
+        config, data=data, space=space, image_size=image_size, epochs=epochs, seed=seed, trials=trials, settings=set
+    )
+    check_sampler(asked)
+    place = out_of(out, config)
+    stored = stored_run(place) if resume else None
+    specs = trials_in(asked, stored)
+    for one in [*(spec.config for spec in specs), *corners(asked)]:
+        check_buildable(one)
+        check_requests(one)
+
+    def session() -> AbstractContextManager[None]:
+        from dnad_ray.on_ray.cluster import cluster
+
+        # To load Tune takes half a second, and torch's optimizers take one when the first is made; Ray's processes take
+        # some to start, in which this one would only wait for them.
+        threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep", "torch._dynamo"], daemon=True).start()
+        return cluster(asked, address)
+
+    def work(stage: Work) -> None:
+        from dnad_ray.on_ray.sweep import run_sweep
+
+        make_sampler = None
+        if asked.sweep.sampler == "optuna":
+            from dnad_ray.on_ray.optuna_sampler import OptunaSampler
+
+            make_sampler = OptunaSampler
+        stage.signals.defer()  # until the results lie there too
+        run_sweep(
+            asked,
+            stage.specs,
+            stage.data,
+            stage.folder,
+            stage.board,
+            make=lambda stop: stage.make(stop=stop),
+            stored=stored,
+            stop=stage.signals,
+            budget=budget,
+            make_sampler=make_sampler,
+        )
+
+    request = Asked(
+        config=asked,
+        specs=specs,
+        out=place,
+        stored=stored,
+        budget=budget,
+        mode=mode_of(quiet, json),
+        to_continue=to_continue,
+        seeds=more_seeds or 0,
+    )
+    return carry_out(request, session, work)
+
+
+def _load(*modules: str) -> None:
+    for module in modules:
+        importlib.import_module(module)

@@ -1,0 +1,324 @@
+"""What `retrain` and `baselines` share: from what is asked for to jobs, and from jobs to trained networks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dnad_ray import __version__
+from dnad_ray.commands.options import AnyPath, Settings, TimeBudget, budget_of, mode_of, settings_of
+from dnad_ray.commands.outcome import Outcome, State
+from dnad_ray.commands.search import shown
+from dnad_ray.config.retrain import retrain_recipe, with_settings
+from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict, with_overrides
+from dnad_ray.data.loading import resolve_data_argument
+from dnad_ray.distill.teacher import TeacherFile, load_teacher, read_teacher
+from dnad_ray.errors import ConfigError, RunFolderError, UserError
+from dnad_ray.on_ray.resources import check_requests
+from dnad_ray.retrain.data import RetrainImages, load_retrain_images
+from dnad_ray.retrain.jobs import Job, run_job, unfinished_jobs
+from dnad_ray.retrain.plan import Request
+from dnad_ray.run_folder.jobs import read_job_history, read_job_status
+from dnad_ray.run_folder.layout import config_file, retrained_folder, teacher_folder
+from dnad_ray.run_folder.reading import RunContents, is_run
+from dnad_ray.run_folder.states import TrialState
+from dnad_ray.run_folder.writing import create_run, free_folder
+from dnad_ray.runtime.budget import Budget
+from dnad_ray.runtime.devices import device_for
+from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
+from dnad_ray.storage.places import Place, address, reached
+from dnad_ray.watch.board import Board
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Plan", "Training", "holds_run", "request_of", "run_config_of", "train_networks"]
+
+_LINE_SECONDS = 10.0
+_OF_RUN = ("data.", "space.stem")
+"""Keys of the run's configuration that settings replace here; all others are settings of the protocol."""
+
+Plan = Callable[[RetrainImages, Board, StopCheck], list[Job]]
+"""Makes the jobs, once the images are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How networks are trained.
+
+    Attributes:
+        recipe: ``cifar``, ``imagenet-mobile`` or ``quick``.
+        set: Settings of the protocol to replace, or keys of the data, ``data.KEY``.
+        epochs: Epochs, None for those of the recipe.
+        data: Another dataset than the run's, or a folder of images.
+        image_size: Side of the images in pixels.
+        seeds: How often each network is trained.
+        seed: The first seed.
+        max_macs: Scale widths to at most that many multiply-adds.
+        max_params: Scale widths to at most that many parameters.
+        cpus: CPUs of a job.
+        gpus: GPUs of a job.
+        address: Ray cluster to join; None starts one on this machine.
+        no_ray: Whether to train one after the other in this process.
+        time_budget: Pause after that many seconds, or a text such as ``10m``.
+        quiet: Whether to show no progress.
+    """
+
+    recipe: str = "cifar"
+    set: Settings = ()
+    epochs: int | None = None
+    data: AnyPath | None = None
+    image_size: int | None = None
+    seeds: int = 1
+    seed: int = 0
+    max_macs: int | None = None
+    max_params: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+    address: str | None = None
+    no_ray: bool = False
+    time_budget: TimeBudget = None
+    quiet: bool = False
+
+
+def request_of(training: Training, digests: Sequence[str] = (), networks: int | None = None) -> Request:
+    """Return what is asked for, checked."""
+    overrides = {} if training.epochs is None else {"epochs": training.epochs}
+    overrides |= {k: v for k, v in settings_of(training.set).items() if not k.startswith(_OF_RUN)}
+    return Request(
+        config=with_settings(retrain_recipe(training.recipe), overrides, "--set" if training.set else "--epochs"),
+        recipe=training.recipe,
+        seeds=training.seeds,
+        first_seed=training.seed,
+        max_macs=training.max_macs,
+        max_params=training.max_params,
+        digests=tuple(digests),
+        limit=networks,
+        transfer=training.data is not None or training.image_size is not None,
+    )
+
+
+def run_config_of(contents: RunContents | None, training: Training) -> RunConfig:
+    """Return the configuration of the run whose images are used, with the data that are asked for.
+
+    Args:
+        contents: The run, None where there is none.
+        training: What is asked for.
+    """
+    if contents is not None:
+        if not contents.config:
+            raise RunFolderError("run folder", address(contents.path), "a run whose config.yaml can be read")
+        config = config_from_dict(contents.config, address(config_file(contents.path)))
+    elif training.data is None:
+        raise ConfigError("--data", None, "the images to train on, for a genotype that is in no run folder")
+    else:
+        config = RunConfig()
+    overrides = {} if training.data is None else resolve_data_argument(str(training.data))
+    if training.image_size is not None:
+        overrides["data.image_size"] = training.image_size
+    overrides |= {key: value for key, value in settings_of(training.set).items() if key.startswith(_OF_RUN)}
+    if training.recipe == "imagenet-mobile" and contents is None:
+        overrides.setdefault("space.stem", "imagenet")
+    return with_overrides(config, overrides | {key: value for _, key, value in _shares(training)}, "--set")
+
+
+def train_networks(
+    plan: Plan, request: Request, run: RunConfig, folder: Place, training: Training | None = None
+) -> Outcome:
+    """Train what is planned, each job from where it stands.
+
+    Args:
+        plan: Makes the jobs.
+        request: The protocol, and what else was asked for.
+        run: The configuration of the run whose images are used; what a new folder gets.
+        folder: The run folder of the results; made if it is not there.
+        training: Where and how long; None for the defaults.
+
+    Returns:
+        How it ended; ``front`` has a row per trained network, ``left`` names the jobs that are open.
+
+    Raises:
+        UserError: If something that was given cannot be used.
+    """
+    training = training or Training()
+    folder = folder.resolve()  # tasks run in folders of their own
+    budget = budget_of(training.time_budget)
+    # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
+    placed = with_overrides(
+        run,
+        {
+            "train.num_processes": request.config.num_processes,
+            "train.batch_size": request.config.batch_size,
+            "train.device": request.config.device,
+        },
+    )
+    if not training.no_ray:
+        with _shares_by_their_options(training):
+            check_requests(placed)
+    is_new = not holds_run(folder)
+    if is_new:
+        free_folder(folder)
+    with shown(mode_of(training.quiet)) as board, StopSignals() as signals:
+        images = load_retrain_images(run.data)
+        teacher_file = _teacher(folder, request, is_new)
+        stop = first_of(signals, budget.check)
+        signals.defer()  # the plan may hold a search, which ends with a checkpoint
+        try:
+            jobs = plan(images, board, stop)
+        except Stopped as stopped:
+            state: State = "paused" if stopped.request.state == "paused" else "interrupted"
+            return Outcome(state=state, reason=str(stopped), paths={"run": folder}, signum=signals.signum)
+        if is_new:
+            create_run(folder, config_to_dict(run), __version__)
+        todo = unfinished_jobs(jobs, folder)
+        board.say(
+            f"retrain: {len(jobs)} jobs ({len(jobs) - len(todo)} done already), {request.config.epochs} epochs on "
+            f"{len(images.data.train):,} images, measured on {len(images.data.validation):,} {images.split} images"
+        )
+        if images.split == "validation":
+            board.say("retrain: there are no test images; accuracies are those of images that the search selected on")
+        work = _Work(images, teacher_file, folder, board, stop)
+        if todo and training.no_ray:
+            signals.defer()
+            _one_by_one(todo, work)
+        elif todo:
+            from dnad_ray.on_ray.cluster import allotment_of, cluster
+            from dnad_ray.on_ray.retrain_jobs import run_jobs
+
+            with _shares_by_their_options(training), cluster(placed, training.address):
+                signals.defer()
+                run_jobs(
+                    todo, images, teacher_file, folder, allotment_of(placed),
+                    stop=work.stop, deadline=budget.deadline, ended=work.ended, idle=_standing_of(todo, work),
+                )  # fmt: skip
+        return _outcome(jobs, folder, budget, signals.signum)
+
+
+def holds_run(folder: Place) -> bool:
+    """Whether a run is there; a place that does not answer has none."""
+    with contextlib.suppress(OSError):
+        return reached(folder, "SOURCE") and is_run(folder)
+    return False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What jobs are run with."""
+
+    images: RetrainImages
+    teacher_file: TeacherFile | None
+    folder: Place
+    board: Board
+    stop: StopCheck
+
+    def ended(self, job: Job, state: str) -> None:
+        """Say how a job ended."""
+        reason = read_job_status(self.folder, job.name).get("reason")
+        self.board.say(f"{_name_of(job)}: {state}" + (f" ({reason})" if reason else ""))
+
+
+def _outcome(jobs: Sequence[Job], folder: Place, budget: Budget, signum: int | None) -> Outcome:
+    front = _trained(jobs, folder)
+    states = {job.name: read_job_status(folder, job.name) for job in jobs}
+    left = tuple(name for name, status in states.items() if not status["state"].is_finished)
+    paths = {"run": folder, "retrained": retrained_folder(folder)}
+    if signum is not None and left:
+        return Outcome(state="interrupted", reason="interrupted", front=front, paths=paths, left=left, signum=signum)
+    failed = [name for name in left if states[name]["state"] is TrialState.FAILED] or (
+        left if not budget.is_spent() else ()
+    )
+    diverged = [
+        f"{name}: {status['reason']}" for name, status in states.items() if status["state"] is TrialState.STOPPED
+    ]
+    if failed or diverged:
+        reasons = sorted({str(states[name].get("reason", "no reason recorded")) for name in failed})
+        words = [f"{len(failed)} of {len(jobs)} jobs did not finish"] * bool(failed) + reasons + diverged
+        state: State = "incomplete" if failed else "failed"
+        return Outcome(state=state, reason="; ".join(words), front=front, paths=paths, left=left)
+    if left:
+        words = [f"the time budget is spent; {len(left)} of {len(jobs)} jobs are open"]
+        return Outcome(state="paused", reason=words[0], front=front, paths=paths, left=left)
+    return Outcome(state="finished", front=front, paths=paths)
+
+
+def _trained(jobs: Sequence[Job], folder: Place) -> pd.DataFrame:
+    """Return the records of the jobs, a row each."""
+    from analysis import load_retrained
+
+    frame = load_retrained(folder)
+    trained: pd.DataFrame = frame[frame["job"].isin([job.name for job in jobs])]
+    return trained
+
+
+def _shares(training: Training) -> list[tuple[str, str, float]]:
+    """Return what is given for a job: the option, the key that says it where the option does not, and the number."""
+    given = (("--cpus", "sweep.cpus_per_trial", training.cpus), ("--gpus", "sweep.gpus_per_trial", training.gpus))
+    return [(option, key, value) for option, key, value in given if value is not None]
+
+
+@contextlib.contextmanager
+def _shares_by_their_options(training: Training) -> Iterator[None]:
+    """Name the option, not the key, where an error is about a share that was given by option."""
+    try:
+        yield
+    except UserError as error:
+        for option, key, _ in _shares(training):
+            if error.argument == key:
+                raise type(error)(option, error.given, error.allowed) from error
+        raise
+
+
+def _one_by_one(jobs: Sequence[Job], work: _Work) -> None:
+    show = _standing_of(jobs, work)
+    for job in jobs:
+        if work.stop() is None:
+            device = device_for(job.config.device)
+            teacher = None if work.teacher_file is None else load_teacher(work.teacher_file, device)
+            work.ended(job, run_job(job, work.images, work.folder, teacher=teacher, stop=work.stop, report=show))
+
+
+def _standing_of(jobs: Sequence[Job], work: _Work) -> Callable[..., None]:
+    """Return what shows every few seconds where the jobs are."""
+    shown_at = time.monotonic()
+
+    def show(*_: object) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at > _LINE_SECONDS:
+            shown_at = time.monotonic()
+            for line in _standing(jobs, work.folder):
+                work.board.say(line)
+
+    return show
+
+
+def _standing(jobs: Sequence[Job], folder: Place) -> list[str]:
+    """Return a line for each job that runs, and how many wait."""
+    states = {job.name: read_job_status(folder, job.name)["state"] for job in jobs}
+    lines = []
+    for job in jobs:
+        history = read_job_history(folder, job.name)
+        if states[job.name] is TrialState.RUNNING and history:
+            epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
+            lines.append(
+                f"{_name_of(job)}: epoch {epoch} of {job.config.epochs}, training loss {loss:.4f}, accuracy {share:.2%}"
+            )
+    waiting = sum(state is TrialState.UNKNOWN for state in states.values())
+    return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
+
+
+def _name_of(job: Job) -> str:
+    return f"{job.spec.model} {job.spec.digest} seed {job.seed}"
+
+
+def _teacher(folder: Place, request: Request, is_new: bool) -> TeacherFile | None:
+    if not request.config.kd_weight:
+        return None
+    file = None if is_new else read_teacher(teacher_folder(folder))
+    if file is None:
+        raise ConfigError(
+            "--set kd_weight", request.config.kd_weight, f"0; there is no teacher in {address(teacher_folder(folder))}"
+        )
+    return file
