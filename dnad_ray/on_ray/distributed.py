@@ -26,7 +26,6 @@ from upath import UPath
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import TeacherFile, load_teacher
-from dnad_ray.on_ray.mailbox import references_from
 from dnad_ray.on_ray.reports import metrics_of
 from dnad_ray.on_ray.resources import Allotment
 from dnad_ray.on_ray.trainable import stop_check
@@ -64,7 +63,7 @@ def tune_shared_trial(
     images: Shared,
     folder: str,
     allotment: Allotment,
-    board: Any,
+    mailbox: Any,
     deadline: float | None = None,
 ) -> None:
     """Run one trial of several processes inside a Tune actor.
@@ -75,10 +74,10 @@ def tune_shared_trial(
         images: Images.
         folder: The run folder, on storage that every node sees.
         allotment: What each process gets.
-        board: What :func:`dnad_ray.on_ray.mailbox.stop_board` returned; the teacher comes from there.
+        mailbox: What :func:`dnad_ray.on_ray.mailbox.start_mailbox` returned; the teacher comes from there.
         deadline: When to pause, in seconds since the epoch; None for never.
     """
-    teacher = references_from(board)
+    teacher = ray.get(mailbox.teacher.remote())
     if not teacher:
         tune.report({"stopped": "asked before it began", "done": True})
         return
@@ -87,7 +86,7 @@ def tune_shared_trial(
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _POLL_SECONDS)
     spec = spec_of(base, config["trial"], config["overrides"])
-    facts = {"spec": spec, "shared": [*images, *teacher], "stop": board, "deadline": deadline}
+    facts = {"spec": spec, "shared": [*images, *teacher], "stop": mailbox, "deadline": deadline}
     # What fails is tried again by Tune, which counts attempts for trials of one process too.
     trainer_of(
         _search_part, facts, place(folder), spec.name, allotment, callbacks=[cast(Any, TuneReportCallback())]

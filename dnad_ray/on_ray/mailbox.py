@@ -1,4 +1,4 @@
-"""What the driver of a sweep has for its trials, on whatever node: a teacher, a request to stop (may import ray)."""
+"""The mailbox of a sweep: an actor through which the driver gives its trials the teacher and a request to stop."""
 
 from __future__ import annotations
 
@@ -12,59 +12,52 @@ from ray.exceptions import RayError
 
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 
-__all__ = ["RemoteStop", "SweepStop", "hand_over", "references_from", "stop_board", "taken_from"]
+__all__ = ["Mailbox", "RemoteStop", "SweepStop", "start_mailbox"]
 
 
 _MOST_WAITING = 100_000
-"""Calls that a board answers later, two for each trial that runs; by itself Ray lets an actor have 1,000."""
+"""Calls that the mailbox answers later, two for each trial that runs; by itself Ray lets an actor have 1,000."""
 
 
-class _Board:
-    """Answers all who wait once somebody asks to stop, or gives what they wait for."""
+class Mailbox:
+    """The actor: answers all that wait once somebody asks to stop, or gives them the teacher."""
 
     def __init__(self) -> None:
-        self._asked, self._given = asyncio.Event(), asyncio.Event()
+        self._asked, self._answered = asyncio.Event(), asyncio.Event()
         self._request: StopRequest | None = None
-        self._gift: list[Any] | None = None
+        self._teacher: list[ray.ObjectRef[Any]] = []
 
-    async def ask(self, request: StopRequest) -> None:
+    async def give_teacher(self, teacher: list[ray.ObjectRef[Any]]) -> None:
+        """Give all trials, those that wait and those that come, the same teacher.
+
+        Args:
+            teacher: The reference of the teacher file, or of None, in a list: Ray would fetch a bare reference.
+        """
+        self._teacher = teacher
+        self._answered.set()
+
+    async def teacher(self) -> list[ray.ObjectRef[Any]]:
+        """Wait for the teacher and return its reference in a list; an empty one if somebody asks to stop instead."""
+        await self._answered.wait()
+        return self._teacher
+
+    async def ask_to_stop(self, request: StopRequest) -> None:
+        """Ask all trials to stop; the first request counts."""
         self._request = self._request or request
         self._asked.set()
-        self._given.set()
+        self._answered.set()
 
-    async def give(self, gift: list[Any]) -> None:
-        self._gift = gift
-        self._given.set()
-
-    async def take(self) -> list[Any] | None:
-        await self._given.wait()
-        return self._gift
-
-    async def wait(self) -> StopRequest | None:
+    async def stop_request(self) -> StopRequest | None:
+        """Wait for a request to stop and return it."""
         await self._asked.wait()
         return self._request
 
 
-def stop_board() -> Any:
-    """Start the actor that passes a request on; it lives on this node, and as long as its handle does."""
+def start_mailbox() -> Any:
+    """Start the actor on this node; it lives as long as its handle does."""
     here = ray.get_runtime_context().get_node_id()
     options = {"label_selector": {"ray.io/node-id": here}, "max_concurrency": _MOST_WAITING}
-    return ray.remote(num_cpus=0)(_Board).options(**options).remote()
-
-
-def hand_over(board: Any, gift: Any) -> None:
-    """Give all trials, those that wait and those that come, the same; it is put into the object store once."""
-    ray.get(board.give.remote([ray.put(gift)]))  # in a list, or Ray would hand over what it stands for
-
-
-def taken_from(board: Any) -> list[Any]:
-    """Wait for what the driver has for a trial; returns that in a list, or an empty one if it asks to stop instead."""
-    return list(ray.get(references_from(board)))
-
-
-def references_from(board: Any) -> list[ray.ObjectRef[Any]]:
-    """Wait as :func:`taken_from` does; what it is stays in the object store."""
-    return ray.get(board.take.remote()) or []
+    return ray.remote(num_cpus=0)(Mailbox).options(**options).remote()
 
 
 @final
@@ -72,11 +65,11 @@ class RemoteStop:
     """The trial's end: a :data:`dnad_ray.runtime.stopping.StopCheck` that looks into memory, not into the network.
 
     Args:
-        board: What :func:`stop_board` returned.
+        mailbox: What :func:`start_mailbox` returned.
     """
 
-    def __init__(self, board: Any) -> None:
-        self._answer = board.wait.remote()
+    def __init__(self, mailbox: Any) -> None:
+        self._answer = mailbox.stop_request.remote()
 
     def __call__(self) -> StopRequest | None:
         """Return the request once there is one."""
@@ -84,7 +77,7 @@ class RemoteStop:
             return None
         try:
             request: StopRequest | None = ray.get(self._answer)
-        except RayError:  # the board is gone; that is no reason to stop
+        except RayError:  # the mailbox is gone; that is no reason to stop
             self._answer = request = None
         return request
 
@@ -95,11 +88,11 @@ class SweepStop(tune.Stopper, tune.Callback):
 
     Args:
         check: Says when to stop.
-        board: What :func:`stop_board` returned.
+        mailbox: What :func:`start_mailbox` returned.
     """
 
-    def __init__(self, check: StopCheck, board: Any) -> None:
-        self._check, self.board = check, board
+    def __init__(self, check: StopCheck, mailbox: Any) -> None:
+        self._check, self._mailbox = check, mailbox
         self._running: set[str] = set()
         self._awaited: set[str] | None = None
 
@@ -116,7 +109,7 @@ class SweepStop(tune.Stopper, tune.Callback):
             # Those that Tune starts from now on end before their first step: nothing of them can be lost.
             self._awaited = set(self._running)
             with contextlib.suppress(RayError):
-                self.board.ask.remote(request)
+                self._mailbox.ask_to_stop.remote(request)
         return self._awaited is not None and not self._awaited
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

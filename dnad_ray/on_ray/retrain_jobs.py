@@ -16,7 +16,7 @@ from dnad_ray.distill.teacher import TeacherFile, load_teacher
 from dnad_ray.errors import one_line
 from dnad_ray.on_ray.cluster import check_storage
 from dnad_ray.on_ray.distributed import SharedStop, trainer_of
-from dnad_ray.on_ray.mailbox import stop_board
+from dnad_ray.on_ray.mailbox import start_mailbox
 from dnad_ray.on_ray.resources import Allotment
 from dnad_ray.on_ray.trainable import stop_check
 from dnad_ray.retrain.data import RetrainImages
@@ -37,9 +37,9 @@ _POLL_SECONDS = 0.2
 
 
 class _Ends(NamedTuple):
-    """What ends a job before its time: a request on a board, or a deadline in seconds since the epoch."""
+    """What ends a job before its time: a request in a mailbox, or a deadline in seconds since the epoch."""
 
-    board: Any
+    mailbox: Any
     deadline: float | None
 
 
@@ -80,8 +80,8 @@ def run_jobs(
     """
     check_storage(run)
     shared = [ray.put(images), ray.put(teacher_file)]
-    board = stop_board()
-    ends = _Ends(board, deadline)
+    mailbox = start_mailbox()
+    ends = _Ends(mailbox, deadline)
     if allotment.processes > 1:
         for job in jobs:
             if stop() is None:
@@ -104,7 +104,7 @@ def run_jobs(
         idle()
         if not is_asked and (request := stop()) is not None:
             is_asked = True
-            board.ask.remote(request)
+            mailbox.ask_to_stop.remote(request)
 
 
 def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends: _Ends) -> TrialState:

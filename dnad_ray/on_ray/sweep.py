@@ -21,7 +21,7 @@ from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.on_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel
 from dnad_ray.on_ray.distributed import WAITING_ROOM, PlacementCleaner, tune_shared_trial
-from dnad_ray.on_ray.mailbox import SweepStop, hand_over, stop_board
+from dnad_ray.on_ray.mailbox import SweepStop, start_mailbox
 from dnad_ray.on_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.on_ray.scheduler import ParetoScheduler
 from dnad_ray.on_ray.teacher_thread import TeacherThread
@@ -97,9 +97,9 @@ def run_sweep(
     hint = idle_in_words(config, allotment, nodes(), parallel)
     trajectories = _trajectories(config, specs, data, folder)
     at_end = [spec for spec in specs if spec not in left]
-    watcher, messages = BoardCallback(folder, board), stop_board()
+    callback, mailbox = BoardCallback(folder, board), start_mailbox()
 
-    def prepare(check: Callable[[], None]) -> TeacherFile | None:
+    def train_teacher(check: Callable[[], None]) -> TeacherFile | None:
         prepared = make(check)
         board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
         if hint is not None:
@@ -107,10 +107,10 @@ def run_sweep(
         return prepared.teacher_file
 
     def begin(teacher_file: TeacherFile | None) -> None:
-        watcher.open()
-        hand_over(messages, teacher_file)
+        callback.open()
+        ray.get(mailbox.give_teacher.remote([ray.put(teacher_file)]))
 
-    preparing = TeacherThread(prepare, begin, stop)
+    teacher_thread = TeacherThread(train_teacher, begin, stop)
     source = TrialSource(
         todo,
         config,
@@ -120,12 +120,12 @@ def run_sweep(
         trajectories=trajectories,
         on_chosen=board.expect,
     )
-    ending = SweepStop(first_of(stop, preparing.request), messages)
+    ending = SweepStop(first_of(stop, teacher_thread.request), mailbox)
     limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
     attempt = f"attempt-{1 + len(list(ray_folder(folder).glob('attempt-*')))}"
-    with preparing, _tune_storage(ray_folder(folder), attempt) as storage:
+    with teacher_thread, _tune_storage(ray_folder(folder), attempt) as storage:
         tuner = tune.Tuner(
-            _trainable(config, data, folder, allotment, board=messages, deadline=budget.deadline),
+            _trainable(config, data, folder, allotment, mailbox=mailbox, deadline=budget.deadline),
             tune_config=tune.TuneConfig(
                 search_alg=source,
                 scheduler=ParetoScheduler(trajectories, folder) if config.sweep.scheduler == "pareto" else None,
@@ -141,14 +141,14 @@ def run_sweep(
                 storage_path=storage,
                 name=attempt,
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                callbacks=[watcher, PlacementCleaner(folder), ending],
+                callbacks=[callback, PlacementCleaner(folder), ending],
                 stop=CombinedStopper(ending, *limits),
                 verbose=0,
             ),
         )
         # What a sampler chooses is written down, and nothing may be before trials can run; most mistakes show at once.
-        if make_sampler is not None or preparing.request() is not None:
-            preparing.finish()
+        if make_sampler is not None or teacher_thread.request() is not None:
+            teacher_thread.finish()
         try:
             results = tuner.fit()
         except Exception as error:
@@ -156,7 +156,7 @@ def run_sweep(
             if isinstance(error, TuneError | RayError | OSError | EOFError):
                 raise IncompleteRunError(f"Ray ended the sweep: {one_line(error)}") from error
             raise
-        preparing.finish()
+        teacher_thread.finish()
         for index in range(len(results)):
             _note_failure(folder, results[index])
 

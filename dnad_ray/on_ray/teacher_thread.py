@@ -23,25 +23,25 @@ class _Abandoned(BaseException):
 
 @final
 class TeacherThread:
-    """What is done once before the trials of a sweep can begin, and who is told of it; a context manager.
+    """Makes the teacher before the trials of a sweep begin, and gives it to them; a context manager.
 
     Args:
         make: Makes the teacher, None where nobody is imitated. It calls what it is given every now and then, and lets
             through what that raises.
-        hand_over: Gives it to the trials.
+        begin: Gives it to the trials.
         stop: Asked every now and then; the teacher is then given up.
     """
 
     def __init__(
         self,
         make: Callable[[Callable[[], None]], TeacherFile | None],
-        hand_over: Callable[[TeacherFile | None], None],
+        begin: Callable[[TeacherFile | None], None],
         stop: StopCheck | None = None,
     ) -> None:
-        self._make, self._hand_over, self._stop = make, hand_over, stop
+        self._make, self._begin, self._stop = make, begin, stop
         self._error: Exception | None = None
         self._is_given_up = self._is_unwanted = False
-        self._thread = threading.Thread(target=self._run, name="preparing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
 
     def __enter__(self) -> TeacherThread:
         self._thread.start()
@@ -72,7 +72,7 @@ class TeacherThread:
 
     def _run(self) -> None:
         try:
-            self._hand_over(self._make(self._check))
+            self._begin(self._make(self._check))
         except _Abandoned:
             self._is_given_up = True
         except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it

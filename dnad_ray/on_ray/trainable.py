@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import Teacher, TeacherFile, load_teacher
-from dnad_ray.on_ray.mailbox import RemoteStop, taken_from
+from dnad_ray.on_ray.mailbox import RemoteStop
 from dnad_ray.on_ray.reports import TrialReporter
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
 from dnad_ray.run_folder.layout import checkpoints_folder
@@ -41,7 +42,7 @@ def tune_trial(
     folder: str,
     num_threads: int,
     gpu_share: float = 0.0,
-    board: Any,
+    mailbox: Any,
     deadline: float | None = None,
 ) -> None:
     """Run one trial inside a Tune actor; continues from the newest intact checkpoint of any earlier attempt.
@@ -53,12 +54,12 @@ def tune_trial(
         folder: The run folder, on storage that every node sees.
         num_threads: CPUs of the trial.
         gpu_share: Share of its GPU that the trial was given, 1 for a whole one.
-        board: What :func:`dnad_ray.on_ray.mailbox.stop_board` returned; the teacher comes from there.
+        mailbox: What :func:`dnad_ray.on_ray.mailbox.start_mailbox` returned; the teacher comes from there.
         deadline: When to pause, in seconds since the epoch; None for never.
     """
     importlib.import_module("torch._dynamo")  # the first optimizer would load it, which takes a second
-    gift = taken_from(board)  # torch is loaded by now, which takes as long as a small teacher
-    if not gift:
+    files = _teacher_files(mailbox)  # torch is loaded by now, which takes as long as a small teacher
+    if not files:
         TrialReporter(tune.report).end(stopped="asked before it began")
         return
     if (request := time_check(deadline)()) is not None:
@@ -70,7 +71,7 @@ def tune_trial(
     seed_all(spec.config.seed)
     device = device_for(spec.config.train.device)
     limit_memory(device, gpu_share)
-    teacher = None if gift[0] is None else _teacher_of(gift[0], device)
+    teacher = None if files[0] is None else _teacher_of(files[0], device)
     # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
     ended: dict[str, Any] = {}
     with BackgroundWriter() as writer:
@@ -82,7 +83,7 @@ def tune_trial(
 
         # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
         reporter = TrialReporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
-        saved, stop = checkpoints.newest(), stop_check(board, deadline)
+        saved, stop = checkpoints.newest(), stop_check(mailbox, deadline)
         with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
             for event, state in events:
                 if isinstance(event, StopRequest):
@@ -97,9 +98,15 @@ def tune_trial(
         reporter.end(**ended)
 
 
-def stop_check(board: Any, deadline: float | None) -> StopCheck:
-    """Return what ends a trial before its time: a request on the board, or the time."""
-    return first_of(None if board is None else RemoteStop(board), time_check(deadline))
+def stop_check(mailbox: Any, deadline: float | None) -> StopCheck:
+    """Return what ends a trial before its time: a request in the mailbox, or the time."""
+    return first_of(None if mailbox is None else RemoteStop(mailbox), time_check(deadline))
+
+
+def _teacher_files(mailbox: Any) -> list[TeacherFile | None]:
+    """Wait for the teacher; returns it (or None) in a list, an empty list if somebody asked to stop instead."""
+    files: list[TeacherFile | None] = ray.get(ray.get(mailbox.teacher.remote()))
+    return files
 
 
 def _teacher_of(file: TeacherFile, device: torch.device) -> Teacher:

@@ -1,6 +1,6 @@
 """Sweeps on a real local Ray, each in a process of its own.
 
-Sweeps that are killed, hang or are interrupted are in ``test_stop_board``, those of several processes a trial in
+Sweeps that are killed, hang or are interrupted are in ``test_mailbox``, those of several processes a trial in
 ``test_distributed``.
 """
 

@@ -59,7 +59,9 @@ def worker(folder, digits, monkeypatch):
     ``look`` is called with the step of each snapshot that is reported, and of each checkpoint.
     """
 
-    def run(spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0, board="board", look=lambda step: None):
+    def run(
+        spec, die_after=None, teacher_file=None, deadline=None, seconds=0.0, mailbox="mailbox", look=lambda step: None
+    ):
         reports = []
 
         def keep_checkpoint(checkpoints, state, step):
@@ -80,10 +82,10 @@ def worker(folder, digits, monkeypatch):
         monkeypatch.setattr(checkpoint_module, "LEAST_GAP_FACTOR", 0.0)  # one at every snapshot, however fast they come
         monkeypatch.setattr(checkpoint_module, "LEAST_GAP_SECONDS", 0.0)
         monkeypatch.setattr(reporting, "REPORT_SECONDS", seconds)
-        monkeypatch.setattr(trainable, "taken_from", lambda board: gifts[board])
-        monkeypatch.setattr(trainable, "RemoteStop", lambda board: lambda: None)
-        gifts = {"board": [teacher_file], "stopped board": []}
-        arguments = {"base": spec.config, "data": digits, "board": board, "deadline": deadline}
+        monkeypatch.setattr(trainable, "_teacher_files", lambda mailbox: files[mailbox])
+        monkeypatch.setattr(trainable, "RemoteStop", lambda mailbox: lambda: None)
+        files = {"mailbox": [teacher_file], "stopped mailbox": []}
+        arguments = {"base": spec.config, "data": digits, "mailbox": mailbox, "deadline": deadline}
         with contextlib.suppress(Killed):
             trainable.tune_trial(
                 {"trial": spec.name, "overrides": spec.overrides}, **arguments, folder=str(folder), num_threads=1
@@ -245,7 +247,7 @@ def test_tune_trial_loads_a_teacher_once_for_all_trials_of_a_worker(
 
 
 def test_tune_trial_that_waits_for_a_teacher_in_vain_does_not_begin(spec, worker, folder):
-    assert worker(spec, board="stopped board") == [({"stopped": "asked before it began", "done": True}, False)]
+    assert worker(spec, mailbox="stopped mailbox") == [({"stopped": "asked before it began", "done": True}, False)]
     assert read_status(folder, "t00") == {"state": "unknown"}
 
 
