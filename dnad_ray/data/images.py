@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dnad_ray.data.augmentation import Augmentation
 from dnad_ray.errors import DataError
 
 __all__ = [
@@ -41,21 +42,6 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 Indices = npt.NDArray[np.intp]
 """Positions of images in a split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How training images are varied; the default leaves them as they are.
-
-    Attributes:
-        pad: Zero pixels added on every side before a crop of the original size is taken at random.
-        flip: Whether half of the images are mirrored left to right.
-        cutout: Side in pixels of the square that is blanked at random; 0 for none.
-    """
-
-    pad: int = 0
-    flip: bool = False
-    cutout: int = 0
 
 
 class ImageSource(Protocol):

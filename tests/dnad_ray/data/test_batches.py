@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dnad_ray.data.batches import Augmentation, TrainingBatches, draw_epoch, evaluation_batches
+from dnad_ray.data.augmentation import Augmentation, draw_epoch
+from dnad_ray.data.batches import TrainingBatches, evaluation_batches
 from dnad_ray.data.images import ImageData, Split
 
 _CPU = torch.device("cpu")
