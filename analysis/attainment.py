@@ -1,4 +1,4 @@
-"""What a setting reaches for sure, half the time, and at best: attainment surfaces over its seeds.
+"""Attainment surfaces of a setting over its seeds: the best, median and worst front.
 
 A point is attained by a trial if a network of it is no worse in every objective. The surface of level k/n bounds the
 region that at least k of n trials attain: k = 1 is the best any seed did, k = n what every one did (Fonseca & Fleming

@@ -1,4 +1,4 @@
-"""In words: whether, where and by how much a front wins against its baselines (standard library only)."""
+"""Text that compares a front with its baselines: where it wins or loses, and by how much (standard library only)."""
 
 from __future__ import annotations
 

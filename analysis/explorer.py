@@ -1,4 +1,4 @@
-"""A front to touch, in a notebook: click points, draw boxes around them, type a budget, see two networks side by side.
+"""Interactive front for notebooks: click points, select boxes, type a budget, compare two networks.
 
 Needs the extra ``notebook`` (``ipywidgets`` for the controls, ``anywidget`` for plotly's live figures); nothing else
 of this package imports it.

@@ -1,4 +1,4 @@
-"""Run folders as tidy frames: a row is a snapshot, or an epoch of a trial; finished or not."""
+"""Run folders as data frames: a row per snapshot, or per epoch of a trial. Unfinished runs can be read too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings matter: the share of the variance between trials that each one explains alone.
+"""Importance of settings: the share of the variance between trials that each one explains alone.
 
 A sweep is mostly a small grid with few seeds: a random forest (as in fANOVA, Hutter, Hoos & Leyton-Brown 2014) would
 have nothing to split there. What is given is the main effect of each setting by the analysis of variance: omega squared

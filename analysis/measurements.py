@@ -1,4 +1,4 @@
-"""One architecture, several measurements: of searches, of training from scratch, of machines; never mixed."""
+"""Several measurements of one architecture: of searches, of training from scratch, of latency. They are never mixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is weighed against what: names or metrics in, a table of numbers to be minimised out; signs are flipped here."""
+"""Objectives: from names or metrics to a table of numbers to be minimised. Signs are flipped here only."""
 
 from __future__ import annotations
 

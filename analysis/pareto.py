@@ -1,4 +1,4 @@
-"""Fronts and their quality: masks, hypervolume, knee; directions are handled here, the mathematics is moocore's."""
+"""Pareto fronts, hypervolume and knee. Directions are handled here; moocore does the mathematics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that papers report, for a marked overlay: other training, other budgets, mostly the best of many runs."""
+"""Published figures of papers, for a marked overlay. They come from other training, mostly the best of many runs."""
 
 from __future__ import annotations
 

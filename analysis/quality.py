@@ -1,4 +1,4 @@
-"""How good one front is beside another, and who made it: coverage, epsilon, contributions, convex hull."""
+"""Comparison of fronts: coverage, epsilon, contributions, convex hull."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every written form of a genotype that the field uses, read and (where it fits) written; standard library only.
+"""Written forms of genotypes in the field: all are read, and some are written (standard library only).
 
 The forms are told apart by what they hold. Ours, see :class:`search_spaces.genotype.Genotype`. The cell form of DARTS
 and its heirs, ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}``,

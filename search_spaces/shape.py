@@ -1,4 +1,4 @@
-"""The shape of a network: width, stem, and the images it sees."""
+"""The shape of a network: width, stem and image shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NetworkShape"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkShape:
-    """What turns a genotype into a network besides its topology.
+    """Everything besides the topology that is needed to build a network.
 
     Attributes:
         in_channels: Channels of the images.

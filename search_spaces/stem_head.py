@@ -1,4 +1,4 @@
-"""What stands before and behind the cells: stems, classifier, and the head that only training has."""
+"""Stems, classifier, and the auxiliary head of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supernet: all candidates alive at first, then fewer; what is deleted is gone."""
+"""The supernet: all candidates are alive at first; deleted ones are removed from memory."""
 
 from __future__ import annotations
 

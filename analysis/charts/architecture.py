@@ -1,4 +1,4 @@
-"""Drawing of an architecture: every cell with its inputs, nodes and output, every operation as an edge of its own.
+"""Drawing of an architecture: every cell with its inputs, nodes, output and operations.
 
 Our own SVG and not a plotly figure: hundreds of curves stay small and sharp, and the cells flow into as many columns
 as the page has room for.

@@ -1,4 +1,4 @@
-"""What compute buys: the hypervolume of each trial's front so far, over the seconds spent."""
+"""Chart: the hypervolume of each trial's front so far, over the seconds of compute."""
 
 from __future__ import annotations
 

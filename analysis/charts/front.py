@@ -1,4 +1,4 @@
-"""The global front: error against cost of every snapshot of every run, and which of them nothing beats."""
+"""Chart: error against cost of every snapshot of every run, with the global front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three objectives at once: every snapshot in space, the front in full colour."""
+"""Chart: all snapshots in three objectives, with the front in full colour."""
 
 from __future__ import annotations
 

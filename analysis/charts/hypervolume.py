@@ -1,4 +1,4 @@
-"""How good the front of each trial is, setting by setting, every seed shown."""
+"""Chart: hypervolume of the front of each trial, by setting, with a dot per seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings matter: a bar per setting, see :mod:`analysis.importance`."""
+"""Chart: the importance of each setting, a bar each (see :mod:`analysis.importance`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where everything in a drawn architecture stands: plain numbers in pixels, no SVG.
+"""Positions of the parts of a drawn architecture, in pixels; no SVG.
 
 The states of a cell stand in a row, and every edge is an arc over or under the row. No two arcs share a port, and no
 two arcs that overlap have one height, so parallel edges and edges that cross can be followed with the eye.

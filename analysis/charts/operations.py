@@ -1,4 +1,4 @@
-"""What good networks are made of: operations by depth, for cheap, middling and costly networks of a front."""
+"""Chart: operations by depth, for the cheap, middle and costly networks of a front."""
 
 from __future__ import annotations
 

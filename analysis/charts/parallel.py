@@ -1,4 +1,4 @@
-"""Any number of objectives: a line per network of the front across one axis per objective."""
+"""Chart: parallel coordinates of the front, one axis per objective."""
 
 from __future__ import annotations
 

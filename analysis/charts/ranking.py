@@ -1,4 +1,4 @@
-"""Proxy accuracy against that of the same network trained from scratch, and how far the two orders agree."""
+"""Chart: proxy accuracy against accuracy after training from scratch, with rank correlations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every chart looks: one light template, colours that colour-blind readers tell apart, axes from METRICS."""
+"""Style of all charts: plotly template, colours for colour-blind readers, axes from METRICS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How searches shrank: operations alive epoch by epoch, and the way of each trial through error and cost."""
+"""Charts: operations alive by epoch, and the path of each trial through error and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How architecture weights moved: the share of each operation over the epochs of a search, cell by cell or in all."""
+"""Chart: the share of each operation in the architecture weights over the epochs of a search."""
 
 from __future__ import annotations
 

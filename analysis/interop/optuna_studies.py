@@ -1,4 +1,4 @@
-"""Snapshots to and from Optuna studies."""
+"""Conversion of snapshots to Optuna studies and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""To and from what others use: tables in files and frames of any origin.
+"""Conversion of snapshots to tables of other programs and back (CSV, parquet, data frames).
 
 Foreign numbers come in under the names and units of ``dnad_ray.run_folder.metrics.METRICS``, so that every function and
 chart of this package takes them, alone or beside our own snapshots.

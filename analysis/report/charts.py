@@ -1,4 +1,4 @@
-"""Which charts a report has: those that its data can fill, each with its heading and what it shows."""
+"""The charts of a report: those that its data can fill, each with heading and caption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from analysis.measurements import retrained_networks
 from analysis.published import published_figures
 from search_spaces.genotype import Genotype
 
-__all__ = ["Chart", "NamedGenotype", "charts_of"]
+__all__ = ["Chart", "ReportTables", "charts_of"]
 
 MOST_DOMINATED = 1500
 """Markers of dominated snapshots in the first chart; a browser draws as many at once."""
@@ -38,8 +38,8 @@ _PLAIN_HEIGHT = 440
 _PUBLISHED = {"cifar10": "cifar10", "imagenet": "imagenet"}  # names of datasets here, and there
 
 
-class NamedGenotype(NamedTuple):
-    """What a report is about.
+class ReportTables(NamedTuple):
+    """The tables and genotypes that a report is drawn from.
 
     Attributes:
         frame: Snapshots.
@@ -65,7 +65,7 @@ class Chart(NamedTuple):
     figure: go.Figure
 
 
-def charts_of(found: NamedGenotype) -> list[Chart]:
+def charts_of(found: ReportTables) -> list[Chart]:
     """Return the charts that the data can fill; the first one, where there is any snapshot, is the front."""
     charts = [Chart(name, heading, caption, draw()) for name, heading, caption, draw in _entries(found)]
     num_settings = len(setting_of(found.frame).cat.categories) if len(found.frame) else 0
@@ -80,7 +80,7 @@ def _without_legend(chart: Chart) -> Chart:
     return chart._replace(caption=f"{chart.caption} Colours are those of the front's legend.")
 
 
-def _entries(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+def _entries(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
     frame = found.frame
     if len(frame):
         yield "front", "The front", "", lambda: plot_front(frame, most_dominated=MOST_DOMINATED)
@@ -161,7 +161,7 @@ def _settings(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[],
         )  # fmt: skip
 
 
-def _retrained(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+def _retrained(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
     networks = retrained_networks(found.retrained)
     if not len(networks):
         return
@@ -185,7 +185,8 @@ def _retrained(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[
     )  # fmt: skip
     if kept["proxy_accuracy"].notna().sum() > 2:
         yield (
-            "ranking", "Does the proxy rank as training from scratch does?",
-            f"A dot is a network; bars are the deviation over seeds ({words}).",
+            "ranking", "Proxy accuracy against accuracy after training from scratch",
+            f"A dot is a network; bars are the standard deviation over seeds ({words}). A rank correlation near 0 "
+            "means that the proxy does not tell which network is better.",
             lambda: plot_ranking(kept),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a report carries inside: columns of words, numbers to be searched, and networks; packed, so that it stays small.
+"""The data inside a report: columns of text, numbers for budgets, and networks, packed to stay small.
 
 Text repeats from row to row: deflated and in base64, ten thousand snapshots with all their charts take about a
 megabyte. The browser inflates it with its own ``DecompressionStream``. In base64 no text from a file can be markup.

@@ -1,4 +1,4 @@
-"""What a report says in words: counts, what did not finish, the front's span, its quality, and what to mistrust."""
+"""Summary sentences of a report: counts, unfinished trials, range and quality of the front, cautions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs for free: what a derived network costs as a sum over a table, whose entries fvcore counted once each.
+"""Costs of derived networks as sums over a table. fvcore counts each entry of the table once.
 
 The sum equals :func:`dnad_ray.costs.trace.complexity_of`, a trace of the whole network, to the last digit, because in
 fvcore's convention nothing between the modules of a network costs anything (ReLU, sums, concatenations). Four rules
@@ -31,7 +31,7 @@ __all__ = ["CostTable", "cost_table_for", "costs_of"]
 
 
 class CostTable:
-    """What the parts of all networks of one shape cost; it grows with the networks that are looked up.
+    """Costs of the parts of all networks of one shape. Entries are added when a network first needs them.
 
     Args:
         shape: Width, classes and images.
@@ -66,9 +66,9 @@ class CostTable:
         return Complexity(*map(sum, zip(*costs, strict=True)))
 
     def as_written(self, genotype: Genotype) -> Complexity:
-        """Return what a network costs that builds and runs everything its genotype names, dead or alive.
+        """Return the cost of a network that builds and runs everything its genotype names, dead or alive.
 
-        The codes of the field do so: they preprocess inputs that no operation reads, and NAS-Bench-201's tables count
+        The code of papers does so: they preprocess inputs that no operation reads, and NAS-Bench-201's tables count
         operations that lead nowhere.
 
         Raises:
@@ -151,7 +151,7 @@ class CostTable:
 
 
 class _State(NamedTuple):
-    """Size of what cells hand on."""
+    """Size of the output of a cell."""
 
     channels: int
     side: int
@@ -191,12 +191,12 @@ class _Operations(dict[str, tuple[Complexity, bool]]):
 
 @lru_cache(maxsize=64)
 def cost_table_for(shape: NetworkShape) -> CostTable:
-    """Return the table of a shape: one for all who ask in this process, so that nothing is counted twice."""
+    """Return the table of a shape. There is one per process, so that nothing is counted twice."""
     return CostTable(shape)
 
 
 def costs_of(genotype: Genotype, shape: NetworkShape, traced: bool = False) -> Complexity:
-    """Return what a derived network costs, by the table.
+    """Return the costs of a derived network from the table.
 
     Args:
         genotype: The architecture, canonical or not.

@@ -16,7 +16,7 @@ __all__ = ["Augmentation", "EpochDraws", "crop_and_flip", "cutout_mask", "draw_e
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images are varied; the default leaves them as they are.
+    """Random augmentation of training images; the default changes nothing.
 
     Attributes:
         pad: Zero pixels added on every side before a crop of the original size is taken at random.
@@ -31,7 +31,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpochDraws:
-    """All chance of one epoch; every tensor but `order` has one row per image of the dataset, in its own order.
+    """The random draws of one epoch. Each tensor but `order` has one row per image, in the order of the dataset.
 
     Attributes:
         order: The images in the order in which they are served, shape (N,).
@@ -61,15 +61,15 @@ class EpochDraws:
 
 
 def draw_epoch(seed: int, epoch: int, num_images: int, image_size: int, augmentation: Augmentation) -> EpochDraws:
-    """Draw the order and the variations of an epoch on the CPU, the same ones for every device.
+    """Draw the order and the augmentation of an epoch, on the CPU, so that every device gets the same draws.
 
     Args:
         seed: Seed of the trial.
         epoch: Pass over the training images, from 0.
         num_images: Images N of the dataset.
         image_size: Their side in pixels.
-        augmentation: What is varied; what is not is drawn all the same, so that the order depends on (seed, epoch)
-            and N alone.
+        augmentation: The augmentation. All draws are made in any case, so that the order depends on (seed, epoch) and
+            N only.
     """
     # Seeds and epochs are small neighbouring numbers: a sum would give seed 1, epoch 0 the draws of seed 0, epoch 1.
     mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
@@ -89,7 +89,7 @@ def crop_and_flip(images: Tensor, draws: EpochDraws, augmentation: Augmentation)
     Args:
         images: Bytes, shape (B, C, H, W), with H equal to W.
         draws: The draws of these images, in the same order.
-        augmentation: Which of the two is done, and the width of the padding.
+        augmentation: Whether images are mirrored, and the width of the padding.
 
     Returns:
         Bytes of the same shape.

@@ -18,18 +18,18 @@ __all__ = ["TrainingBatches", "evaluation_batches"]
 
 @final
 class TrainingBatches:
-    """Serves the training images of a dataset, varied and normalised on the device.
+    """Batches of training images, augmented and normalised on the device.
 
-    Images in memory are held by the device as a whole. Those on disk are decoded ahead, in the order of the steps;
-    :meth:`close` stops that, and so does dropping the object.
+    Images in memory are copied to the device as a whole. Images on disk are decoded ahead, in the order of the steps,
+    until :meth:`close` is called or the object is deleted.
 
     Args:
         data: The dataset; its arrays are shared, not copied, on the CPU, and may be read-only.
         batch_size: Images per batch; an incomplete last batch is dropped. A dataset with fewer images is one batch.
-        seed: Seed of order and variations.
+        seed: Seed of order and augmentation.
         device: Where the batches are made.
         memory_format: Layout of the images of a batch.
-        ranks: The processes that share every batch: this one gets its part.
+        ranks: The processes that share every batch. This process gets its part.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ def evaluation_batches(
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every image of a split once, in order, normalised as in training but not varied.
+    """Yield every image of a split once, in order, normalised as in training, without augmentation.
 
     Args:
         split: The images, for example ``data.validation``; may be read-only.
@@ -152,9 +152,9 @@ def evaluation_batches(
 
 
 def _parts(seed: int, num_images: int, batch_size: int, part: slice, step: int) -> Iterator[Indices]:
-    """Yield this process's images of each step from ``step`` on, without end.
+    """Yield the images of this process for each step from ``step`` on, without end.
 
-    It must not hold the batches object: the two would keep each other, and the workers, alive.
+    The generator must not hold a reference to the batches: the two would keep each other, and the workers, alive.
     """
     steps = num_images // batch_size
     epoch, position = divmod(step, steps)

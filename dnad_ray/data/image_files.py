@@ -1,6 +1,6 @@
-"""Image files: their headers and their decoding, on all CPUs that this process may use.
+"""Image files: reading headers and decoding, on all CPUs that the process may use.
 
-Nothing about the files is trusted: a broken or hostile one ends in one line that names it.
+The files are not trusted: a broken or hostile file gives an error of one line that names it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def count_levels_of_files(
         paths: The files; a few of them at a time are in memory.
         image_size: Side to which they are brought, in pixels.
         channels: 1 for grey, 3 for RGB.
-        message: What it is done for, for the progress.
+        message: Text for the progress display.
         progress: Told how many images are read.
 
     Raises:

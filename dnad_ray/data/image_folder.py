@@ -1,4 +1,4 @@
-"""Image folders: which images there are, of which class and part; their pixels are decoded elsewhere."""
+"""Image folders: their images, classes and parts. Pixels are decoded elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one reader of parquet: the columns of a table of records, as many rows and as much text as such a table has.
+"""The one reader of parquet, with limits on rows, columns and text.
 
 The format compresses by repetition: a megabyte of text in one dictionary entry, named by a million rows, is a file
 of a few kilobytes and a terabyte in memory. Text therefore stays a dictionary until its entries are measured.
@@ -28,7 +28,7 @@ _THRIFT_LIMIT = 2**20  # bytes of a text, and entries of a list, in the metadata
 
 
 class ParquetError(UserError):
-    """A file is no parquet table of records, or a larger one than such a table is."""
+    """A file is not a parquet table of records, or is too large."""
 
 
 def parse_parquet(content: bytes, origin: str, columns: Sequence[str]) -> list[dict[str, Any]]:

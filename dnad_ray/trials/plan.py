@@ -1,8 +1,8 @@
-"""Which trials a run has: those that its configuration names, and those that were added to its folder later.
+"""The trials of a run: those of its configuration, and those that were added to its folder later.
 
-A trial that cannot be derived from the configuration alone (chosen by Optuna, or one more seed of a setting on the
-front) is written down with what it changes before it begins. A resume reads that back, validated like any other
-configuration, and never needs the state of a sampler.
+A trial that does not follow from the configuration (chosen by Optuna, or a new seed of a setting on the front) is
+stored with its changes before it starts. A resume reads and validates them like any other configuration, and never
+needs the state of a sampler.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def trials_in(config: RunConfig, folder: Place | None) -> list[TrialSpec]:
 
 
 def register(folder: Place, spec: TrialSpec) -> None:
-    """Write down a trial that is to begin, unless it has begun."""
+    """Store a trial that is about to start, unless it is stored already."""
     if read_status(folder, spec.name)["state"] == "unknown":
         write_status(folder, spec.name, PENDING, overrides=dict(spec.overrides))
 
@@ -79,10 +79,10 @@ def more_seeds(
 
 
 def is_complete(specs: Sequence[TrialSpec], folder: Place) -> bool:
-    """Whether all trials of a run are at their end."""
+    """Whether all trials of a run have ended."""
     return not unfinished(specs, folder)
 
 
 def unfinished(specs: Sequence[TrialSpec], folder: Place) -> list[TrialSpec]:
-    """Return the trials of a run that are not at their end."""
+    """Return the trials of a run that have not ended."""
     return [spec for spec in specs if read_status(folder, spec.name)["state"] not in DONE]

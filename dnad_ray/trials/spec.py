@@ -1,4 +1,4 @@
-"""One trial of a run: its name, what it changes in the configuration, and its complete configuration."""
+"""One trial of a run: its name, its setting, and its complete configuration."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TrialSpec:
 
     Attributes:
         name: Name of its folder.
-        overrides: What it changes in the run's configuration; at least the seed, but nothing before a sampler that
-            learns from results has chosen.
+        overrides: Changes of the run's configuration, with at least the seed. Empty until a sampler that learns from
+            results has chosen.
         config: Its complete configuration.
     """
 
@@ -33,12 +33,12 @@ class TrialSpec:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether it is known what the trial will try."""
+        """Whether the setting of the trial is known yet."""
         return bool(self.overrides)
 
     @property
     def setting(self) -> str:
-        """What it has in common with the trials that differ from it by their seed only."""
+        """Setting of the trial: equal for trials that differ only in their seed."""
         return setting_of(self.overrides)
 
     @property

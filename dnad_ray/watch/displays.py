@@ -1,4 +1,4 @@
-"""Who shows a run: a live table, plain lines, JSON lines or nothing, and beside it the logs of the configuration."""
+"""The displays of a run: live table, plain lines, JSON lines or none, and the loggers of the configuration."""
 
 from __future__ import annotations
 

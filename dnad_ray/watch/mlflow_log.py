@@ -1,4 +1,4 @@
-"""Curves for MLflow, through its client: one MLflow run per trial, found again when the run is resumed."""
+"""Logger for MLflow: one MLflow run per trial, which a resumed run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The moments of a run, and what a display does with them."""
+"""The moments of a run, and the protocol of a display."""
 
 from __future__ import annotations
 

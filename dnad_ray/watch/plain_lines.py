@@ -1,4 +1,4 @@
-"""A run as plain lines of text, for logs and for terminals that cannot draw."""
+"""Display for logs and simple terminals: plain lines of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The global front while a run goes on: one comparison with the front per snapshot, never with everything so far."""
+"""The global front of a running run. A new snapshot is compared with the front only, not with all snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands, from what its trials have reported: the one state that every display reads."""
+"""The state of a run from what its trials have reported; every display reads this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard in the run folder, one folder per trial; the driver alone writes them.
+"""Logger for TensorBoard: event files in the run folder, one folder per trial, written by the driver only.
 
 A disk gets each record at once. Object stores cannot append: there a running trial's file is put again as a whole, at
 most twice a minute.

@@ -1,4 +1,4 @@
-"""Curves for Weights & Biases: one W&B run per trial, in one group; ``WANDB_MODE=offline`` keeps them on this disk."""
+"""Logger for Weights & Biases: one W&B run per trial, in one group. ``WANDB_MODE=offline`` keeps them local."""
 
 from __future__ import annotations
 

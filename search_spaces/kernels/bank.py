@@ -1,4 +1,4 @@
-"""Banks: the candidates of one kind that a node of the supernet applies to several states, side by side."""
+"""Banks: all candidates of one kind that a node of the supernet applies to several states, computed together."""
 
 from __future__ import annotations
 

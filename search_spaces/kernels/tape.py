@@ -1,4 +1,4 @@
-"""What a cell computes on small images, with gradients written down by hand.
+"""The computation of a cell on small images, with gradients written by hand.
 
 On images of 8 x 8 and smaller a step does not wait for arithmetic but for calls: of torch, of its autograd engine, of
 oneDNN (some 30 microseconds each). Here everything is a matrix with **a row per channel**, whose columns are the pixels

@@ -1,4 +1,4 @@
-"""What makes one search space different from another, as data."""
+"""The data that tells one search space from another."""
 
 from __future__ import annotations
 
