@@ -7,7 +7,7 @@ LOCK  := build/lock
 
 # Interpreter for `make env`; empty: the first of CANDIDATES that runs and is one of the tested versions.
 PYTHON     ?=
-CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14
 # Folder of `make demo`, options of pytest, options of `make lock`.
 OUT        ?= runs/demo
 PYTEST     ?=

@@ -108,7 +108,7 @@ class FrontExplorer:
         self._panes[place].value = f"<h4>{place}</h4><p>{hover_of(row.to_dict())}</p>{self._drawing(row)}"
 
     def limit(self, budgets: Mapping[str, float]) -> Any:
-        """Choose the best row that keeps the budgets, on the left; returns its label, None where no row does."""
+        """Show the best row within the budgets on the left; returns its label, or None if no row fits."""
         objective = self._objectives[0]
         label = best_under(self._frame, dict(budgets), objective)
         kept = len(within(self._frame, dict(budgets)))
@@ -118,7 +118,7 @@ class FrontExplorer:
         return label
 
     def brush(self, positions: Sequence[int]) -> pd.DataFrame:
-        """Take the rows at positions of the frame as brushed, and show their front as a table."""
+        """Set the brushed rows by their positions in the frame, and show their front as a table."""
         self.brushed = self._frame.iloc[sorted(set(positions))]
         names = [
             *(entry.name for entry in self._objectives),

@@ -207,7 +207,7 @@ def knee_of(front: pd.DataFrame, objectives: Sequence[Objective] = ("error", "ma
 
 
 def reference_point(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> tuple[float, ...]:
-    """Return the stated reference of all hypervolumes: what every network of the frame should beat.
+    """Return the reference point of all hypervolumes of a frame.
 
     It is 1 (100 %) for an error, and for a cost the largest value in the frame: that of the densest network, which
     itself therefore contributes nothing. Hypervolumes compare only under one reference, so take it from all runs.

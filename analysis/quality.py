@@ -103,7 +103,7 @@ def epsilon(
 def contributions(
     frame: pd.DataFrame, by: str = "setting", objectives: Sequence[Objective] = OBJECTIVES
 ) -> pd.DataFrame:
-    """Say what each run, setting or trial gives to the global front.
+    """Return the contribution of each run, setting or trial to the global front.
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.

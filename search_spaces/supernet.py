@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """What a removal left.
+    """The result of a removal.
 
     Attributes:
         kept: The old positions of the candidates that are still alive, ascending.
@@ -68,7 +68,7 @@ class Supernet(nn.Module):
 
     @property
     def groups(self) -> tuple[tuple[int, int, Edge], ...]:
-        """For each of :attr:`candidates` what names it among the topologies that the space's cells share."""
+        """For each of :attr:`candidates` its key among the topologies that cells share."""
         cells = self.genotype.cells
         numbers = [self.space.group_of(cell.reduction, index) for index, cell in enumerate(cells)]
         return tuple((numbers[item.cell], item.node, item.edge) for item in self.candidates)
@@ -81,7 +81,7 @@ class Supernet(nn.Module):
         return output
 
     def remove(self, positions: Collection[int]) -> Removal:
-        """Delete candidates for good, with all that thereby no longer carries the image to the classifier.
+        """Delete candidates for good, and everything that is then on no path from the image to the classifier.
 
         Edges out of a node that has lost all its inputs go too, and whole cells that nothing reads any more.
 

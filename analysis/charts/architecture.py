@@ -1,7 +1,7 @@
 """Drawing of an architecture: every cell with its inputs, nodes, output and operations.
 
-Our own SVG and not a plotly figure: hundreds of curves stay small and sharp, and the cells flow into as many columns
-as the page has room for.
+It is SVG and not a plotly figure: hundreds of curves stay small and sharp, and the cells are laid out in as many
+columns as fit on the page.
 """
 
 from __future__ import annotations

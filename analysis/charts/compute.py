@@ -20,7 +20,7 @@ __all__ = ["plot_compute"]
 
 
 class _Rise(NamedTuple):
-    """One trial: seconds, and the share that its front dominated by then."""
+    """One trial: seconds, and the hypervolume share of its front at that time."""
 
     setting: str
     colour: str

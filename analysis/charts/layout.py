@@ -1,7 +1,7 @@
 """Positions of the parts of a drawn architecture, in pixels; no SVG.
 
-The states of a cell stand in a row, and every edge is an arc over or under the row. No two arcs share a port, and no
-two arcs that overlap have one height, so parallel edges and edges that cross can be followed with the eye.
+The states of a cell are in a row, and every edge is an arc above or below the row. No two arcs share a port, and
+overlapping arcs have different heights, so parallel and crossing edges can be told apart.
 """
 
 from __future__ import annotations

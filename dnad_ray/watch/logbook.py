@@ -54,7 +54,7 @@ class TrialLog(ABC):
 
     @abstractmethod
     def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
-        """Learn all stored records of a trial in order of their steps, and write those that are not in the log yet.
+        """Take all stored records of a trial, in order of their steps, and write those that are not in the log yet.
 
         Returns:
             Steps of the last epoch report and of the last snapshot that were in the log before, 0 where there are
@@ -68,7 +68,7 @@ class TrialLog(ABC):
 
     @abstractmethod
     def write(self, trial: TrialStanding, record: Record) -> None:
-        """Write a record that is younger than all written before."""
+        """Write a record that is newer than all written before."""
 
     @abstractmethod
     def end(self, trial: TrialStanding) -> None:

@@ -16,7 +16,7 @@ strongest operation of each edge."""
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceTemplate:
-    """A search space but for its size.
+    """A search space without its size.
 
     Attributes:
         summary: One line for a list.
