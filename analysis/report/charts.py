@@ -87,7 +87,7 @@ def _entries(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], 
     yield from _retrained(found)
     if len(frame):
         yield (
-            "parallel", "What the front trades",
+            "parallel", "Trade-offs on the front",
             "A line is a network of the front; better is up on every axis, and lines that cross show what is traded. A "
             "click on a dot shows the network above, one on the legend hides a group.",
             lambda: plot_parallel(frame),
@@ -98,9 +98,9 @@ def _entries(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], 
             lambda: plot_front_3d(frame),
         )  # fmt: skip
         yield (
-            "attainment", "What each setting attains over its seeds",
-            "The line is what at least half of a setting's trials reach, the band lies between what the best one "
-            "reached and what all did (attainment surfaces).",
+            "attainment", "Attainment of each setting over its seeds",
+            "The line is reached by at least half of the trials of a setting; the band is between the best trial and "
+            "the level that all trials reached (attainment surfaces).",
             lambda: plot_attainment(frame),
         )  # fmt: skip
         yield (
@@ -110,20 +110,20 @@ def _entries(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], 
             lambda: plot_hypervolume(frame),
         )  # fmt: skip
         yield (
-            "compute", "What compute buys",
+            "compute", "Hypervolume over compute",
             "The same share for the front that a trial has found so far, over the seconds it has spent.",
             lambda: plot_compute(frame),
         )  # fmt: skip
     yield from _settings(frame)
     if found.genotypes and len({len(genotype.cells) for genotype in found.genotypes.values()}) == 1:
         yield (
-            "operations", "What the front is made of",
+            "operations", "Operations of the front",
             "Edges of each operation by cell, from the stem to the classifier: the mean over networks of similar MACs.",
             lambda: plot_operations(found.genotypes),
         )  # fmt: skip
     if len(found.weights):
         yield (
-            "weights", "Where the architecture weights went",
+            "weights", "Architecture weights over time",
             "Share of each operation, the mean over cells and trials; the band spans the trials.",
             lambda: plot_weights(found.weights),
         )  # fmt: skip
@@ -132,7 +132,7 @@ def _entries(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], 
         yield "shrinking", "Operations alive in the supernet", caption, lambda: plot_shrinking(found.history, frame)
     if len(frame):
         yield (
-            "paths", "The way of each trial",
+            "paths", "Path of each trial",
             "A line joins the snapshots of one trial, from its densest network on the right to its sparsest on the "
             "left.",
             lambda: plot_paths(frame),
@@ -147,7 +147,7 @@ def _settings(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[],
     temperatures = finished["kd_temperature"].dropna().nunique()
     if temperatures > 1 and finished["shrink_rate"].nunique() <= _MOST_PANELS:
         yield (
-            "response", "How results answer to the settings",
+            "response", "Response to the settings",
             "Hypervolume of finished trials against the KD temperature, by KD weight and shrink rate: the mean of the "
             "seeds, and a band from the worst to the best.",
             lambda: plot_response(frame),
