@@ -31,7 +31,7 @@ def attainment_surfaces(
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
-        objectives: Two or three columns with a better side.
+        objectives: Two or three columns with a direction.
         by: ``setting``, or a column that names groups of trials.
 
     Returns:

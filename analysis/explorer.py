@@ -39,7 +39,7 @@ class FrontExplorer:
     Attributes:
         figure: The live figure: clicks choose a network, box and lasso brush.
         brushed: The rows in the newest box or lasso; all of them before there was one.
-        chosen: Labels of the rows that are shown left and right, None where nothing is.
+        chosen: Labels of the rows shown left and right, or None.
     """
 
     def __init__(self, frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> None:

@@ -127,7 +127,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
         paths: A run folder or several, as for :func:`load_runs`.
 
     Returns:
-        The contents in the order given. What was left out stands in their ``problems``.
+        The contents in the order given. Their ``problems`` list what was left out.
 
     Raises:
         RunFolderError: As :func:`load_runs`.

@@ -47,7 +47,7 @@ def resolve(frame: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[Metri
         objectives: Names or metrics.
 
     Raises:
-        UserError: If there is none, one is given twice, is no column of ``frame`` or has no better side, holds text,
+        UserError: If there is none, one is given twice, is not a column of ``frame``, has no direction or holds text,
             or if proxy and retrained accuracy would meet in one front.
     """
     if isinstance(objectives, str):

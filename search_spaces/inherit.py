@@ -2,12 +2,12 @@
 
 The supernet mixes candidates by architecture weights and normalises without scale; the derived network adds plain terms
 and has scales. An architecture weight therefore becomes the scale of the candidate's last norm. A term without
-parameters (an identity, a bare pool) has no place for its weight: there the whole node is divided by it, and whoever
-reads the node across a cell's border is multiplied by it. Everything in between (ReLU, convolutions with a norm behind)
-does not notice a positive factor but for the small constant in the norms.
+parameters (an identity, a bare pool) has no parameter for its weight: the whole node is then divided by it, and inputs
+that read the node from another cell are multiplied by it. Layers in between (ReLU, convolutions followed by a norm) are
+not changed by a positive factor, except for the small constant in the norms.
 
 That is exact where no node has a pool or several identities: the supernet normalises pools, the derived network does
-not, and one factor cannot stand for several. What is not exact is for re-estimated statistics and a fine-tune to mend.
+not, and one factor cannot stand for several. Re-estimated statistics and fine-tuning correct the rest.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ class PointwiseNorm(nn.Module):
 
 
 def _product(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Apply a convolution 1x1 as a matrix product, which is faster on CPUs; its stride is not looked at."""
+    """Apply a convolution 1x1 as a matrix product, which is faster on CPUs; its stride is ignored."""
     return product_with_gradients(x, conv.weight.flatten(1))
 
 

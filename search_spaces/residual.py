@@ -78,7 +78,7 @@ class ResidualNetwork(Network):
     cell itself has stride 1. No cell can be dead, for nothing reads across one: such a genotype is refused.
 
     Raises:
-        SpaceError: If another stem than the one of this skeleton is asked for.
+        SpaceError: If the stem is not the one of this skeleton.
         GenotypeError: If the output of a cell is not one node.
     """
 

@@ -89,7 +89,7 @@ class Supernet(nn.Module):
             positions: Indices into :attr:`candidates`.
 
         Returns:
-            What is left of candidates and parameters.
+            The remaining candidates and parameters.
 
         Raises:
             ValueError: If nothing would connect the image with the classifier.

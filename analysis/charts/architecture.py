@@ -59,7 +59,7 @@ class _Style(NamedTuple):
 
 
 class _ArchitectureInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     styles: tuple[_Style, ...]
     layout: NetworkLayout

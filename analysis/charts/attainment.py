@@ -31,7 +31,7 @@ class _Band(NamedTuple):
 
 
 class _AttainmentInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

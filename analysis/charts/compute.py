@@ -30,7 +30,7 @@ class _Rise(NamedTuple):
 
 
 class _ComputeInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

@@ -50,7 +50,7 @@ class _Points(NamedTuple):
 
 
 class _FrontInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric
@@ -84,7 +84,7 @@ def plot_front(
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them, retrained networks, or foreign points (see
             :mod:`analysis.interop.tables`).
-        objectives: At least two columns with a better side: the vertical axis, the horizontal one, and others that
+        objectives: At least two columns with a direction: the vertical axis, the horizontal one, and others that
             count for the front.
         colour: Meaning of the colours: the setting (see :func:`analysis.frame.setting_of`), the run, or the trial.
         overlay: Points to compare with, for example :func:`analysis.published.published_figures`: a column ``name``
@@ -97,7 +97,7 @@ def plot_front(
         A figure whose markers carry the position of their row in ``frame`` as ``customdata``.
 
     Raises:
-        UserError: If an objective is unknown, has no better side, or there are fewer than two.
+        UserError: If an objective is unknown, has no direction, or there are fewer than two.
     """
     return _figure(
         _front_info(

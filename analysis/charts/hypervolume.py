@@ -17,7 +17,7 @@ __all__ = ["plot_hypervolume"]
 
 
 class _HypervolumeInfo(NamedTuple):
-    """Exactly what is drawn; a dot is (setting, hypervolume, hover)."""
+    """The data of the chart; a dot is (setting, hypervolume, hover)."""
 
     metric: Metric
     height: int

@@ -17,7 +17,7 @@ __all__ = ["plot_importance"]
 
 
 class _ImportanceInfo(NamedTuple):
-    """Exactly what is drawn; a bar is (label, share, hover)."""
+    """The data of the chart; a bar is (label, share, hover)."""
 
     height: int
     num_trials: int

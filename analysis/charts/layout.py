@@ -34,7 +34,7 @@ class Arc(NamedTuple):
 class State(NamedTuple):
     """An input or a node of a cell: its centre, and whether anything reads it (input) or feeds it (node).
 
-    ``in_output`` tells whether a node is part of what the cell hands on.
+    ``in_output`` tells whether a node is part of the cell's output.
     """
 
     label: str
@@ -56,7 +56,7 @@ class CellLayout(NamedTuple):
 
 
 class NetworkLayout(NamedTuple):
-    """All cells on one scale: equal states stand at equal places in all of them."""
+    """All cells on one scale: equal states have equal positions in all of them."""
 
     width: float
     above: float

@@ -27,7 +27,7 @@ class _Part(NamedTuple):
 
 
 class _OperationsInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     operations: tuple[str, ...]
     cells: tuple[str, ...]

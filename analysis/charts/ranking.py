@@ -18,7 +18,7 @@ __all__ = ["plot_ranking"]
 
 
 class _RankingInfo(NamedTuple):
-    """Exactly what is drawn; a dot is (proxy accuracy, accuracy, deviation over seeds, hover)."""
+    """The data of the chart; a dot is (proxy accuracy, accuracy, deviation over seeds, hover)."""
 
     x: Metric
     y: Metric

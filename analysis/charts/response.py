@@ -41,7 +41,7 @@ class _Panel(NamedTuple):
 
 
 class _ResponseInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

@@ -189,7 +189,7 @@ def height_for(height: int, legend: Sized) -> int:
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour of its own.
+    """Give each name its own colour.
 
     Args:
         names: Names in order; a long list gets shades of one scale, so neighbours should be alike.

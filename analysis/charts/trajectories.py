@@ -39,7 +39,7 @@ class _Trial(NamedTuple):
 
 
 class _TrajectoriesInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

@@ -26,7 +26,7 @@ class _Course(NamedTuple):
 
 
 class _WeightsInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

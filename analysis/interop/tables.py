@@ -65,7 +65,7 @@ def from_frame(
         frame: A row per point.
         columns: New names by old ones; those of ``METRICS`` have units, labels and directions.
         units: By new name, the unit of a column that is not that of the table, see :data:`UNITS`.
-        origin: What the points are called in ``run``, where they do not say so themselves.
+        origin: Value of ``run`` for points without one.
 
     Returns:
         A copy with a new index from 0. Accuracies get their errors and errors their accuracies; ``run``, ``trial``

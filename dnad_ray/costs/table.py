@@ -1,12 +1,11 @@
 """Costs of derived networks as sums over a table. fvcore counts each entry of the table once.
 
 The sum equals :func:`dnad_ray.costs.trace.complexity_of`, a trace of the whole network, to the last digit, because in
-fvcore's convention nothing between the modules of a network costs anything (ReLU, sums, concatenations). Four rules
-make it so. What the canonical form of a genotype lacks costs nothing: dead cells, ``none``, edges that read zeros. A
-cell's input preprocessing costs something if and only if an edge of the cell reads that input. An operation that a cell
-computes once for all who want it of one state costs once. And what a stem makes for nobody is in no trace, though its
-parameters are in the network. No entry is a formula: each is the very module that the network would contain, built and
-counted when a network first needs it.
+fvcore's convention nothing between the modules of a network costs anything (ReLU, sums, concatenations). The
+rules are: parts that the canonical form of a genotype lacks cost nothing (dead cells, ``none``, edges that read zeros).
+The preprocessing of a cell's input costs something only if an edge of the cell reads that input. An operation that a
+cell computes once for several edges costs once. An unused output of a stem costs no MACs, but its parameters count. No
+entry is a formula: each is the module that the network would contain, built and counted when a network first needs it.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ def _state_like(x: Tensor) -> _State:
 
 
 class _Stem(nn.Module):
-    """A stem that hands on no more than is read: the tracer drops what leads to nothing."""
+    """A stem without unused outputs: the tracer drops what leads to nothing."""
 
     def __init__(self, shape: NetworkShape, read: tuple[bool, bool]) -> None:
         super().__init__()

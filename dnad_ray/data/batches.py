@@ -139,7 +139,7 @@ def evaluation_batches(
     Args:
         split: The images, for example ``data.validation``; may be read-only.
         data: The dataset whose train images give mean and standard deviation.
-        batch_size: Images per batch; the last batch has what is left.
+        batch_size: Images per batch; the last batch can be smaller.
         device: Where the batches are made.
         memory_format: Layout of the images of a batch.
     """

@@ -54,7 +54,7 @@ def read_headers(paths: Sequence[Path], progress: Progress) -> tuple[int, int]:
 
     Args:
         paths: The files, at least one.
-        progress: Told how many headers are read.
+        progress: Called with the number of headers read.
 
     Returns:
         1 if all are grey and else 3; and the side in pixels: the files' own if all are squares of one size, else
@@ -88,7 +88,7 @@ def decode_images(
         paths: The files.
         image_size: Side H and W of the result, in pixels.
         channels: 1 for grey, 3 for RGB.
-        progress: Told how many images are decoded.
+        progress: Called with the number of images decoded.
         threads: How many decode at once; None takes all CPUs that this process may use.
 
     Raises:
@@ -113,7 +113,7 @@ def count_levels_of_files(
         image_size: Side to which they are brought, in pixels.
         channels: 1 for grey, 3 for RGB.
         message: Text for the progress display.
-        progress: Told how many images are read.
+        progress: Called with the number of images read.
 
     Raises:
         DataError: On the first file that is no intact image.

@@ -74,7 +74,7 @@ class FileSplit:
 
         Args:
             message: What it is done for.
-            progress: Told how many images are read.
+            progress: Called with the number of images read.
 
         Raises:
             DataError: On the first file that is no intact image.
@@ -170,7 +170,7 @@ def _decoded_ahead(
 def _context() -> BaseContext:
     """Return the start method of workers: forks of a small server process that has loaded only torch.
 
-    This process may be a Ray actor, with threads that hold locks: its own forks could wait for them for ever. Fresh
+    This process may be a Ray actor, with threads that hold locks: its forks could block forever. Fresh
     interpreters ("spawn") would each load torch for seconds.
     """
     context = multiprocessing.get_context("forkserver")
@@ -197,9 +197,9 @@ def _unchanged(images: Any) -> Any:
 
 
 def _follow_parent(_: int) -> None:
-    """Leave it to the parent to end this worker: not Ctrl-C, which a terminal sends to every process, but its death.
+    """End this worker when its parent ends, and ignore Ctrl-C, which a terminal sends to every process.
 
-    Torch looks after the death of whoever forked the worker, but that is the server, and it lives as long as workers.
+    Torch watches the process that forked the worker. That is the fork server, which lives as long as its workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -40,7 +40,7 @@ class Budget:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that are left, None where there is no limit."""
+        """Remaining seconds, or None without a limit."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
     def check(self) -> StopRequest | None:

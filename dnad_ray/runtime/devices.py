@@ -22,7 +22,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def device_for(name: str) -> torch.device:
-    """Return the device of a ``train.device`` value; ``auto`` takes a GPU where there is one."""
+    """Return the device of a ``train.device`` value; ``auto`` takes a GPU if there is one."""
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 

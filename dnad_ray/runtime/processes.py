@@ -72,7 +72,7 @@ ALONE = Ranks()
 
 
 def ranks_here() -> Ranks:
-    """Return this process's place in torch's process group; :data:`ALONE` where there is none."""
+    """Return the rank of this process in torch's process group, or :data:`ALONE` without a group."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return ALONE
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())

@@ -55,7 +55,7 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
         columns: Those to read, None for all; others, and those that are missing, are passed over.
 
     Returns:
-        The columns in the order asked for; text that repeats stands as a dictionary.
+        The columns in the requested order; repeated text is dictionary-encoded.
 
     Raises:
         ParquetError: If it is no such table, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a text of more

@@ -81,7 +81,7 @@ def parse_state(content: bytes, origin: str) -> dict[str, Any]:
         origin: Where it came from, for error messages.
 
     Raises:
-        WeightsError: If it is none, or holds or declares anything else.
+        WeightsError: If it is not such a file, or has or declares anything else.
     """
     try:
         _check_archive(content)
@@ -95,16 +95,16 @@ def parse_state(content: bytes, origin: str) -> dict[str, Any]:
 
 
 def parse_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
-    """Parse named tensors that somebody else saved: safetensors, or a state dictionary that ``torch.save`` wrote.
+    """Parse named tensors from another program: safetensors, or a state dictionary that ``torch.save`` wrote.
 
-    A state dictionary may stand in another dictionary, under one of the usual names.
+    A state dictionary may be an entry of another dictionary, under one of the usual names.
 
     Args:
         content: The file.
         origin: Where it came from, for error messages.
 
     Raises:
-        WeightsError: If it is none, or its pickle names anything but dense tensors.
+        WeightsError: If it is not such a file, or its pickle names anything but dense tensors.
     """
     if content[:2] != _ZIP:
         length = int.from_bytes(content[:8], "little")

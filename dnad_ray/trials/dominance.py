@@ -95,7 +95,7 @@ def deviation_of(error: float, rival_error: float, num_images: int, dispersion: 
 
 
 def lowest_errors(points: Iterable[Point], levels: Sequence[float]) -> list[float]:
-    """Return the lowest error at no more than each of some levels of MACs; 1 where nothing is that small.
+    """Return the lowest error within each level of MACs; 1 if no snapshot is that small.
 
     >>> lowest_errors([(300, 0.1), (200, 0.2), (100, 0.15)], [50, 100, 250, 1000])
     [1.0, 0.15, 0.15, 0.1]

@@ -63,7 +63,7 @@ def more_seeds(
         num_seeds: New seeds for each setting.
 
     Raises:
-        ConfigError: If there is none of these trials.
+        ConfigError: If none of these trials exists.
     """
     wanted = {spec.setting: spec for spec in reversed(specs) if spec.name in names and spec.is_chosen}
     if not wanted:

@@ -43,7 +43,7 @@ class TrialSpec:
 
     @property
     def label(self) -> str:
-        """The overrides in words, short enough for a progress line."""
+        """The overrides as a short text for a progress line."""
         return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides.items())
 
 

@@ -32,7 +32,7 @@ def open_board(mode: Mode, console: Console, others: Sequence[Display] = ()) -> 
 
     Args:
         mode: ``people`` shows a table that is drawn anew on a terminal and plain lines elsewhere, ``quiet`` nothing,
-            ``json`` objects on standard output, where nothing else can get any more, and text on standard error.
+            ``json`` only JSON objects on standard output, and text on standard error.
         console: For people.
         others: Further displays.
     """

@@ -42,7 +42,7 @@ class LivePage:
         self._written = -math.inf
 
     def __call__(self, moment: Moment) -> None:
-        """Take note, and write if it is time."""
+        """Store the moment, and write the page if it is time."""
         match moment:
             case RunBegan(run, stored):
                 rows = stored.snapshots if stored is not None else []

@@ -48,7 +48,7 @@ class LiveTable:
         self._live.stop()
 
     def __call__(self, moment: Moment) -> None:
-        """Take note of a moment; the drawing follows by itself."""
+        """Store the moment; the table is drawn once a second."""
         match moment:
             case Said(text):
                 self._console.print(text, markup=False, highlight=False, soft_wrap=True)

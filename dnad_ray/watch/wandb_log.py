@@ -70,7 +70,7 @@ class WandbLog(TrialLog):
         self._runs[trial.spec.name] = run
 
     def write(self, trial: TrialStanding, record: Record) -> None:
-        """Send a record; W&B does so in a process of its own."""
+        """Send a record; W&B uses its own process for that."""
         self.begin(trial)
         self._runs[trial.spec.name].log({"step": record.step, "epoch": record.epoch, **scalars_of(record)})
 
