@@ -7,7 +7,7 @@ LOCK  := build/lock
 
 # Interpreter for `make env`; empty: the first of CANDIDATES that runs and is one of the tested versions.
 PYTHON     ?=
-CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python3.14
 # Folder of `make demo`, options of pytest, options of `make lock`.
 OUT        ?= runs/demo
 PYTEST     ?=
@@ -36,13 +36,13 @@ $(STAMP): requirements.txt pyproject.toml
 	  python='$(PYTHON)'; \
 	  if [ -z "$$python" ]; then \
 	    for name in $(CANDIDATES); do \
-	      if "$$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then \
+	      if "$$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' >/dev/null 2>&1; then \
 	        python=$$name; break; \
 	      fi; \
 	    done; \
 	  fi; \
 	  if [ -z "$$python" ]; then \
-	    echo "make env: no Python 3.10 to 3.13 among $(CANDIDATES); install one, or name one: make env PYTHON=..." >&2; \
+	    echo "make env: no Python 3.10 to 3.14 among $(CANDIDATES); install one, or name one: make env PYTHON=..." >&2; \
 	    exit 1; \
 	  fi; \
 	  if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \

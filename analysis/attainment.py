@@ -1,8 +1,8 @@
-"""What a setting reaches for sure, half the time, and at best: attainment surfaces over its seeds.
+"""Attainment surfaces of a setting over its seeds: the best, median and worst front.
 
 A point is attained by a trial if a network of it is no worse in every objective. The surface of level k/n bounds the
-region that at least k of n trials attain: k = 1 is the best any seed did, k = n what every one did (Fonseca & Fleming
-1996; the arithmetic is moocore's, after Fonseca, Guerreiro, Lopez-Ibanez & Paquete 2011).
+region that at least k of n trials attain: k = 1 is the best of all seeds, k = n the level that every seed reaches
+(Fonseca & Fleming 1996; the arithmetic is moocore's, after Fonseca, Guerreiro, Lopez-Ibanez & Paquete 2011).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def attainment_surfaces(
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
-        objectives: Two or three columns with a better side.
+        objectives: Two or three columns with a direction.
         by: ``setting``, or a column that names groups of trials.
 
     Returns:

@@ -1,4 +1,4 @@
-"""In words: whether, where and by how much a front wins against its baselines (standard library only)."""
+"""Text that compares a front with its baselines: where it wins or loses, and by how much (standard library only)."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def compare_network(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Compare each network of a front with the baselines nearest to it in cost, one of a kind.
 
     A difference counts as one where it exceeds twice its standard error, from the spread over seeds of both and the
-    binomial spread of the test images; with one seed only the latter is known. Behind a difference stands that margin,
-    behind an accuracy its standard deviation over seeds.
+    binomial spread of the test images; with one seed only the latter is known. That margin is printed after a
+    difference, and the standard deviation over seeds after an accuracy.
 
     Args:
         records: Records of :class:`dnad_ray.run_folder.records.Retrained` as plain data, of one protocol.

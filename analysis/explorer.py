@@ -1,4 +1,4 @@
-"""A front to touch, in a notebook: click points, draw boxes around them, type a budget, see two networks side by side.
+"""Interactive front for notebooks: click points, select boxes, type a budget, compare two networks.
 
 Needs the extra ``notebook`` (``ipywidgets`` for the controls, ``anywidget`` for plotly's live figures); nothing else
 of this package imports it.
@@ -39,7 +39,7 @@ class FrontExplorer:
     Attributes:
         figure: The live figure: clicks choose a network, box and lasso brush.
         brushed: The rows in the newest box or lasso; all of them before there was one.
-        chosen: Labels of the rows that are shown left and right, None where nothing is.
+        chosen: Labels of the rows shown left and right, or None.
     """
 
     def __init__(self, frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> None:
@@ -108,7 +108,7 @@ class FrontExplorer:
         self._panes[place].value = f"<h4>{place}</h4><p>{hover_of(row.to_dict())}</p>{self._drawing(row)}"
 
     def limit(self, budgets: Mapping[str, float]) -> Any:
-        """Choose the best row that keeps the budgets, on the left; returns its label, None where no row does."""
+        """Show the best row within the budgets on the left; returns its label, or None if no row fits."""
         objective = self._objectives[0]
         label = best_under(self._frame, dict(budgets), objective)
         kept = len(within(self._frame, dict(budgets)))
@@ -118,7 +118,7 @@ class FrontExplorer:
         return label
 
     def brush(self, positions: Sequence[int]) -> pd.DataFrame:
-        """Take the rows at positions of the frame as brushed, and show their front as a table."""
+        """Set the brushed rows by their positions in the frame, and show their front as a table."""
         self.brushed = self._frame.iloc[sorted(set(positions))]
         names = [
             *(entry.name for entry in self._objectives),

@@ -1,4 +1,4 @@
-"""Charts as files: HTML always, PNG, SVG and PDF where plotly's exporter is installed."""
+"""Charts as files: HTML always; PNG, SVG and PDF if plotly's exporter is installed."""
 
 from __future__ import annotations
 

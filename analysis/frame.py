@@ -1,4 +1,4 @@
-"""Run folders as tidy frames: a row is a snapshot, or an epoch of a trial; finished or not."""
+"""Run folders as data frames: a row per snapshot, or per epoch of a trial. Unfinished runs can be read too."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ WEIGHT_COLUMNS = ("run", "trial", "step", "epoch", "cell", "operation", "weight"
 
 
 class RunWarning(UserWarning):
-    """Something in a run folder could not be read; everything else was."""
+    """A part of a run folder could not be read; the rest was."""
 
 
 def load_runs(paths: Paths, *, config: bool = True) -> pd.DataFrame:
@@ -107,7 +107,7 @@ def load_history(paths: Paths) -> pd.DataFrame:
 
 
 def load_weights(paths: Paths) -> pd.DataFrame:
-    """Read how architecture weights went, a row per trial, epoch, cell and operation.
+    """Read architecture weights over time: a row per trial, epoch, cell and operation.
 
     Args:
         paths: A run folder or several, as for :func:`load_runs`.
@@ -129,7 +129,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
         paths: A run folder or several, as for :func:`load_runs`.
 
     Returns:
-        The contents in the order given. What was left out stands in their ``problems``.
+        The contents in the order given. Their ``problems`` list what was left out.
 
     Raises:
         RunFolderError: As :func:`load_runs`.
@@ -266,7 +266,7 @@ def _checked(run: RunContents) -> RunContents:
 
 
 def _first_rows(run: RunContents) -> dict[str, dict[str, Any]]:
-    """Return what the first snapshot of each trial says of its setting."""
+    """Return the setting of each trial, from its first snapshot."""
     names = ["trial", *_TWINS.values()]
     trials = run.table.column("trial").to_pandas()
     first = run.table.select(names).take(pa.array(np.flatnonzero(~trials.duplicated().to_numpy(dtype=bool))))

@@ -1,9 +1,9 @@
-"""Which settings matter: the share of the variance between trials that each one explains alone.
+"""Importance of settings: the share of the variance between trials that each one explains alone.
 
-A sweep is mostly a small grid with few seeds: a random forest (as in fANOVA, Hutter, Hoos & Leyton-Brown 2014) would
-have nothing to split there. What is given is the main effect of each setting by the analysis of variance: omega squared
-(Hays 1963), the share of variance with the part taken off that groups of random trials would explain, too. Numbers with
-many values are cut into five groups of equal size first. What is left is interactions and seeds.
+A sweep is mostly a small grid with few seeds, too few points for a random forest (as in fANOVA, Hutter, Hoos &
+Leyton-Brown 2014). The importance is the main effect of each setting by the analysis of variance: omega squared (Hays
+1963), the explained share of variance minus the share that random groups would explain. Numbers with many values are
+first cut into five groups of equal size. The remaining variance is interactions and seeds.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def varied_settings(trials: pd.DataFrame) -> list[str]:
 
 
 def importance_of(trials: pd.DataFrame, value: str = "hypervolume") -> pd.DataFrame:
-    """Return how much each varied setting explains of what trials reached.
+    """Return the importance of each varied setting for a result of trials.
 
     Args:
         trials: A row per trial, see :func:`analysis.charts.response.trial_results`.
-        value: Column of what they reached.
+        value: Column of the result.
 
     Returns:
         A row per setting, the most important first: ``setting`` (column), ``label``, ``importance`` (omega squared, 0

@@ -1,4 +1,4 @@
-"""The page that shows a run while it goes on: plain HTML and SVG, a few kilobytes, no server and no network."""
+"""The live page of a running search: HTML and SVG of a few kilobytes, without server or network."""
 
 from __future__ import annotations
 

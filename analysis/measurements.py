@@ -1,4 +1,4 @@
-"""One architecture, several measurements: of searches, of training from scratch, of machines; never mixed."""
+"""Several measurements of one architecture: of searches, of training from scratch, of latency. They are never mixed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def architectures(frame: pd.DataFrame) -> pd.DataFrame:
         The row of the snapshot with the lowest error of each network (of equal ones, that found with least compute),
         with its index label and all columns of ``frame``, and: ``num_measurements``, ``error_mean``, ``error_std``
         (sample standard deviation; NaN for one measurement), ``error_worst``, ``num_runs`` and ``num_trials``. The
-        lowest of many errors is a lucky one: weigh ``error_mean`` where numbers of measurements differ. Ordered as
+        lowest of many errors is too optimistic: use ``error_mean`` if numbers of measurements differ. Ordered as
         the frame.
 
     Raises:
@@ -126,12 +126,12 @@ def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_retrained(frame: pd.DataFrame, retrained: pd.DataFrame, protocol: str | None = None) -> pd.DataFrame:
-    """Add what became of the architectures of snapshots when they were trained from scratch.
+    """Add the results of training from scratch to the snapshots of the same architectures.
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them; its rows and index stay.
         retrained: As :func:`load_retrained` returns it.
-        protocol: Which protocol of training; needed where there are several, since they do not compare.
+        protocol: The protocol of training; needed if there are several, because their results cannot be compared.
 
     Returns:
         A copy of ``frame`` with ``accuracy`` (mean over seeds), ``accuracy_std``, ``num_seeds`` and ``test_error``;

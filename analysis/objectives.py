@@ -1,4 +1,4 @@
-"""What is weighed against what: names or metrics in, a table of numbers to be minimised out; signs are flipped here."""
+"""Objectives: from names or metrics to a table of numbers to be minimised. Signs are flipped here only."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ Budgets: TypeAlias = Mapping[str, float] | Mapping[Metric, float] | Mapping[Obje
 OBJECTIVES = ("error", "macs", "params")
 """What is weighed against each other where nothing else is said: error against both costs."""
 
-# A score with shared weights and one of a network trained from scratch rank different things.
+# Proxy accuracy and accuracy after training from scratch are different quantities.
 _PROXY, _RETRAINED = frozenset({"error", "proxy_accuracy"}), frozenset({"test_error", "accuracy"})
 _SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "%": 1e-2}
 
 
 def resolve(frame: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[Metric, ...]:
-    """Return the metrics of objectives, each a column of numbers with a better side.
+    """Return the metrics of objectives; each is a column of numbers with a direction.
 
     Args:
         frame: Rows with one column per objective.
         objectives: Names or metrics.
 
     Raises:
-        UserError: If there is none, one is given twice, is no column of ``frame`` or has no better side, holds text,
+        UserError: If there is none, one is given twice, is not a column of ``frame``, has no direction or holds text,
             or if proxy and retrained accuracy would meet in one front.
     """
     if isinstance(objectives, str):
@@ -73,7 +73,7 @@ def resolve(frame: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[Metri
 
 
 def minimised(frame: pd.DataFrame, objectives: Sequence[Objective]) -> npt.NDArray[np.float64]:
-    """Return the objectives as a table in which less is better everywhere.
+    """Return the objectives as a table to be minimised.
 
     Returns:
         Shape (n, m); what is missing is NaN.
@@ -98,7 +98,7 @@ def describe(objectives: Sequence[Objective], values: Sequence[float]) -> tuple[
 
 
 def within(frame: pd.DataFrame, budgets: Budgets) -> pd.DataFrame:
-    """Return the rows that keep every budget: at most it where less is better, at least it where more is.
+    """Return the rows within every budget: at most the limit if less is better, at least the limit if more is better.
 
     A row that lacks the number keeps no budget of it.
 
@@ -132,7 +132,7 @@ def best_under(frame: pd.DataFrame, budgets: Budgets, objective: Objective = "er
     Args:
         frame: Rows with a column per objective.
         budgets: As for :func:`within`.
-        objective: What is best.
+        objective: The objective to be optimised.
 
     Raises:
         UserError: As :func:`within`.

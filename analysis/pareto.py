@@ -1,4 +1,4 @@
-"""Fronts and their quality: masks, hypervolume, knee; directions are handled here, the mathematics is moocore's."""
+"""Pareto fronts, hypervolume and knee. Directions are handled here; moocore does the mathematics."""
 
 from __future__ import annotations
 
@@ -152,12 +152,12 @@ def front_of(
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
-        objectives: Columns to weigh against each other; which side is better stands in
+        objectives: Columns to weigh against each other; their directions are in
             :data:`dnad_ray.run_folder.metrics.METRICS`, or in the ``Metric`` that is given for it.
         dominance: As for :func:`pareto_mask`.
 
     Raises:
-        UserError: If an objective is unknown or has no better side, holds text, or if proxy accuracy and that of
+        UserError: If an objective is unknown or has no direction, holds text, or if proxy accuracy and that of
             retrained networks would meet in one front.
     """
     names = [entry.name for entry in resolve(frame, objectives)]
@@ -177,13 +177,13 @@ def knee_of(front: pd.DataFrame, objectives: Sequence[Objective] = ("error", "ma
 
     Args:
         front: Rows of which those not dominated in ``objectives`` are considered.
-        objectives: Two columns with a better side.
+        objectives: Two columns with a direction.
 
     Returns:
         Index label of the row, None where no point lies on the better side (always with fewer than three).
 
     Raises:
-        UserError: If an objective is unknown or has no better side, or there are not two.
+        UserError: If an objective is unknown or has no direction, or there are not two.
 
     Examples:
         >>> front = pd.DataFrame({"error": [0.5, 0.2, 0.1], "macs": [10, 20, 110]}, index=["a", "b", "c"])
@@ -207,7 +207,7 @@ def knee_of(front: pd.DataFrame, objectives: Sequence[Objective] = ("error", "ma
 
 
 def reference_point(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES) -> tuple[float, ...]:
-    """Return the stated reference of all hypervolumes: what every network of the frame should beat.
+    """Return the reference point of all hypervolumes of a frame.
 
     It is 1 (100 %) for an error, and for a cost the largest value in the frame: that of the densest network, which
     itself therefore contributes nothing. Hypervolumes compare only under one reference, so take it from all runs.

@@ -1,4 +1,4 @@
-"""Figures that papers report, for a marked overlay: other training, other budgets, mostly the best of many runs."""
+"""Published figures of papers, for a marked overlay. They come from other training, mostly the best of many runs."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _FIGURES = (
 def published_figures(dataset: str) -> pd.DataFrame:
     """Return published test errors and costs of differentiable searches on a dataset.
 
-    They are headlines: means over independent searches are known to lie 0.2 to 0.4 points above those on CIFAR-10, and
-    every paper trains in its own way. What papers call FLOPs are multiply-adds of convolutions and linear layers.
+    They are the best results of papers: means over independent searches are 0.2 to 0.4 points higher on CIFAR-10, and
+    every paper trains differently. What papers call FLOPs are multiply-adds of convolutions and linear layers.
 
     Args:
         dataset: ``cifar10`` or ``imagenet``.

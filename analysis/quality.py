@@ -1,4 +1,4 @@
-"""How good one front is beside another, and who made it: coverage, epsilon, contributions, convex hull."""
+"""Comparison of fronts: coverage, epsilon, contributions, convex hull."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def epsilon(
 def contributions(
     frame: pd.DataFrame, by: str = "setting", objectives: Sequence[Objective] = OBJECTIVES
 ) -> pd.DataFrame:
-    """Say what each run, setting or trial gives to the global front.
+    """Return the contribution of each run, setting or trial to the global front.
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them.

@@ -1,4 +1,4 @@
-"""Does the proxy rank as training from scratch does: rank correlations, with what chance makes of them."""
+"""Rank correlation of two scores of the same networks, with a bootstrap interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONE cell, for the supernet and for the derived network."""
+"""The cell, for both the supernet and the derived network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candidates of a supernet make the derived network, by the rule of the space."""
+"""Derivation: the candidates of a supernet that make the derived network, by the rule of the space."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Drop-path: while a network trains, every image goes without some of the operations (arXiv 1605.07648).
+"""Drop-path: during training each operation is dropped for some of the images (arXiv 1605.07648).
 
-It hooks onto the operations of a derived network, which knows nothing of it: counting and export see no trace.
+It uses hooks on the operations of a derived network. The network itself is not changed, so counting and export do not
+see it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["DropPath"]
 
 @final
 class DropPath:
-    """Drops the outputs of operations for some images of a batch, and scales those that stay by 1 / (1 - p).
+    """Drops the outputs of operations for some images of a batch, and scales the others by 1 / (1 - p).
 
     Identities are never dropped, as in DARTS. A pool that several nodes of a cell read from one state is computed once,
     and is dropped for all of them or none.
@@ -41,7 +42,7 @@ class DropPath:
                     module.register_forward_hook(self._drop)
 
     def begin_step(self, probability: float, seed: int, device: torch.device) -> None:
-        """Set what the next forward pass draws.
+        """Set the probability and the draws of the next forward pass.
 
         Args:
             probability: Share of the images for which an operation is dropped, 0 to less than 1.

@@ -1,4 +1,4 @@
-"""The root of every error that the toolkit raises on purpose."""
+"""The base class of all errors that the toolkit raises on purpose."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ __all__ = ["DnadRayError", "GenotypeError", "SpaceError", "UserError"]
 
 
 class DnadRayError(Exception):
-    """Root of all errors of the toolkit; catch it to catch them all."""
+    """Base class of all errors of the toolkit."""
 
 
 class UserError(DnadRayError, ValueError):
-    """A value that somebody gave cannot be used; the command line exits with code 2.
+    """A value given by the user cannot be used; the command line exits with code 2.
 
     Args:
-        argument: What the value was given for, in the words the user knows (an option, a key, a file).
+        argument: Name of the option, key or file, as the user knows it.
         given: The value as it was given.
-        allowed: What would have been accepted, in words.
+        allowed: The accepted values, as text.
     """
 
     def __init__(self, argument: str, given: object, allowed: str) -> None:
@@ -28,7 +28,7 @@ class UserError(DnadRayError, ValueError):
 
 
 class GenotypeError(UserError):
-    """A genotype, or the file that should hold one, is not a network that can be built."""
+    """A genotype, or its file, does not describe a network that can be built."""
 
 
 class SpaceError(UserError):

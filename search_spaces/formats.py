@@ -1,6 +1,6 @@
-"""Every written form of a genotype that the field uses, read and (where it fits) written; standard library only.
+"""Written forms of genotypes in the field: all are read, and some are written (standard library only).
 
-The forms are told apart by what they hold. Ours, see :class:`search_spaces.genotype.Genotype`. The cell form of DARTS
+The form is recognised from the content. Ours, see :class:`search_spaces.genotype.Genotype`. The cell form of DARTS
 and its heirs, ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}``,
 two entries for each node; as JSON, or as the text ``Genotype(normal=[...], normal_concat=range(2, 6), ...)`` that codes
 and logs print, which is parsed and never executed. Its edge form, whose entries are ``[operation, to, from]``, any

@@ -1,4 +1,4 @@
-"""What an architecture is: frozen data with a digest, readable and writable as JSON (standard library only).
+"""Genotypes: frozen architectures with a digest, read and written as JSON (standard library only).
 
 A genotype says which operations are alive, cell by cell and node by node. It says nothing about width, image
 size or classes: those belong to the network that is built from it.
@@ -88,7 +88,7 @@ class Genotype:
 
     Attributes:
         cells: The cells in order from the stem to the classifier.
-        skeleton: What stands around the cells, a name in :data:`SKELETONS`.
+        skeleton: Skeleton around the cells, a name in :data:`SKELETONS`.
 
     Raises:
         GenotypeError: If there is no cell, the skeleton is unknown, cells differ in their number of nodes, or an edge
@@ -132,7 +132,7 @@ class Genotype:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the classifier sees anything of the image."""
+        """Whether any path leads from the image to the classifier."""
         return self.pruned().num_operations > 0
 
     def live_cells(self) -> tuple[bool, ...]:

@@ -1,13 +1,13 @@
-"""From the shared weights of a supernet to those of the network that is left of it.
+"""Conversion of the shared weights of a supernet to the weights of a derived network.
 
 The supernet mixes candidates by architecture weights and normalises without scale; the derived network adds plain terms
 and has scales. An architecture weight therefore becomes the scale of the candidate's last norm. A term without
-parameters (an identity, a bare pool) has no place for its weight: there the whole node is divided by it, and whoever
-reads the node across a cell's border is multiplied by it. Everything in between (ReLU, convolutions with a norm behind)
-does not notice a positive factor but for the small constant in the norms.
+parameters (an identity, a bare pool) has no parameter for its weight: the whole node is then divided by it, and inputs
+that read the node from another cell are multiplied by it. Layers in between (ReLU, convolutions followed by a norm) are
+not changed by a positive factor, except for the small constant in the norms.
 
 That is exact where no node has a pool or several identities: the supernet normalises pools, the derived network does
-not, and one factor cannot stand for several. What is not exact is for re-estimated statistics and a fine-tune to mend.
+not, and one factor cannot stand for several. Re-estimated statistics and fine-tuning correct the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def inherited_network(supernet: Supernet, genotype: Genotype, weights: Tensor, s
 
     Args:
         supernet: The supernet, of the skeleton ``darts``; it is not changed.
-        genotype: What the space derives of it, in canonical form.
+        genotype: The derived genotype, in canonical form.
         weights: Architecture weights (num_alive,), see :attr:`search_spaces.supernet.Supernet.candidates`.
         shape: Width and images of the supernet.
 
@@ -84,7 +84,7 @@ def _is_bare(edge: Edge, cell: Cell) -> bool:
 
 
 def _fill(target: nn.Module, node: WeightedNode, edge: Edge, factor: float, divided: float) -> None:
-    """Give an operation of the derived network the weights of its candidate.
+    """Copy the weights of a candidate into an operation of the derived network.
 
     Args:
         target: The operation.
@@ -126,7 +126,7 @@ def _fill_from_bank(target: nn.Module, norms: list[nn.BatchNorm2d], bank: Bank, 
 
 
 def _copy(old: nn.Module, new: nn.Module) -> None:
-    """Copy what both have; the scales and offsets that only the new one has stay at 1 and 0."""
+    """Copy the parameters that both have; scales and offsets of the new one only stay at 1 and 0."""
     theirs = old.state_dict()
     for name, tensor in new.state_dict().items():
         if name in theirs:

@@ -1,7 +1,8 @@
-"""The one reader of JSON: what a file may hold is checked, for it may come from anybody (standard library only).
+"""The one reader of JSON, with limits, because a file can come from anybody (standard library only).
 
-JSON as Python reads it has holes: the last of two equal keys wins, NaN and Infinity are numbers, ``1e999`` is
-infinite, an integer may have thousands of digits, and nesting ends in a RecursionError. All of it is refused here.
+Python's JSON reader accepts too much: the last of two equal keys wins, NaN and Infinity are numbers, ``1e999`` is
+infinite, an integer may have thousands of digits, and deep nesting ends in a RecursionError. All of this is refused
+here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MOST_DIGITS = 20
 
 
 class JsonError(UserError):
-    """A text is no JSON, or holds what our files never hold."""
+    """A text is not JSON, or has something that our files never have."""
 
 
 def parse_json(content: str | bytes, origin: str, max_bytes: int = MAX_BYTES) -> Any:

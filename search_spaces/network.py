@@ -1,4 +1,4 @@
-"""The network of a genotype: what is counted, retrained and exported, and what the supernet is made of."""
+"""The network of a genotype, which is counted, retrained and exported, and the parts of the supernet."""
 
 from __future__ import annotations
 

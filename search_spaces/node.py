@@ -1,4 +1,4 @@
-"""Nodes of a cell: sums over their edges. Two ways to compute one, for the derived network and for the supernet."""
+"""Nodes of a cell: sums over their edges, for the derived network and for the supernet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PlainNode(nn.Module):
     """A node of a derived network: the plain sum of one module per edge.
 
     Args:
-        edges: What it sums; ``none`` adds nothing.
+        edges: The edges that it sums; ``none`` adds nothing.
         channels: Width C.
         is_reduction: Whether edges from the cell's inputs have stride 2.
         shared: The cell's operations that candidates on one state share; the node adds those it needs.
@@ -128,12 +128,12 @@ class WeightedNode(nn.Module):
         return [edge.source for edge in self.members[key]]
 
     def _place(self) -> None:
-        """Tell the banks where the weights of their candidates stand."""
+        """Give the banks the positions of the weights of their candidates."""
         for key, members in self.members.items():
             cast(Bank, self.banks[key]).place([self.edges.index(edge) for edge in members])
 
     def _arrange(self, edges: Sequence[Edge]) -> None:
-        """Sort edges into banks and single terms, and note where their weights stand."""
+        """Sort edges into banks and single terms, and store the positions of their weights."""
         self.edges = tuple(edges)
         self.terms: list[Edge] = []
         self.members: dict[str, list[Edge]] = {}
@@ -151,7 +151,7 @@ class WeightedNode(nn.Module):
 
 
 def compute_ahead(nodes: Iterable[WeightedNode], states: States) -> None:
-    """Let the small banks of all nodes that read nothing but the inputs of a reduction cell run side by side."""
+    """Compute the small banks of all nodes that read only the inputs of a reduction cell together."""
     together: dict[str, list[tuple[ChainBank, list[int]]]] = {}
     for node in nodes:
         for key, bank in node.banks.items():

@@ -37,7 +37,7 @@ __all__ = [
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm without the count of batches, which nobody reads and which would be one more operation per norm."""
+    """Batch norm without the counter of batches, which is not used and would cost one operation per norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` (N, C, H, W)."""
@@ -159,8 +159,8 @@ class Pool(Operation):
 class Noise(Operation):
     """Normally distributed noise while training, whatever the state; its mean, zero, in evaluation.
 
-    It is the operation that no network should keep (S4 of RobustDARTS, arXiv 1909.09656, which has noise in evaluation
-    too: a network whose output is random could not be scored, or compared with its recorded score).
+    A good search does not keep it (S4 of RobustDARTS, arXiv 1909.09656). There it is noise in evaluation too; here it
+    is not, because the score of a network with random output could not be reproduced.
     """
 
     reads_relu = False
@@ -225,7 +225,7 @@ class PointwiseNorm(nn.Module):
 
 
 def _product(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Apply a convolution 1x1 as a matrix product, which is faster on CPUs; its stride is not looked at."""
+    """Apply a convolution 1x1 as a matrix product, which is faster on CPUs; its stride is ignored."""
     return product_with_gradients(x, conv.weight.flatten(1))
 
 

@@ -1,4 +1,4 @@
-"""Well-known cells as data, each with its source and what was published about it (standard library only)."""
+"""Published cells as data, each with its source and published figures (standard library only)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["PublishedCell", "published", "published_named"]
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCell:
-    """A cell that somebody published.
+    """A published cell.
 
     Attributes:
-        name: What the command line calls it.
-        title: What its paper calls it.
+        name: Its name on the command line.
+        title: Its name in the paper.
         paper: Where it was published.
         source: Where the genotype was read.
         figures: Setting -> what was published about its network there: `params_millions`, `macs_millions`,
             `test_error_percent`, as printed, and `settings` where they are not the usual ones.
-        remark: What to know about it; may be empty.
+        remark: A remark, or an empty text.
         form: The genotype in the form in which it was published.
     """
 

@@ -1,4 +1,4 @@
-"""The skeleton of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326): stages of equal cells, residual blocks between."""
+"""The skeleton of NAS-Bench-201 (arXiv 2001.00326): stages of equal cells with residual blocks between them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ResidualStem(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """What halves the resolution and doubles the channels: ReLU, convolution 3x3 and norm, twice, and a shortcut.
+    """Residual block that halves the resolution and doubles the channels: two times ReLU, convolution and norm.
 
     The shortcut is average pooling 2x2, then a pointwise convolution without norm.
     """
@@ -78,7 +78,7 @@ class ResidualNetwork(Network):
     cell itself has stride 1. No cell can be dead, for nothing reads across one: such a genotype is refused.
 
     Raises:
-        SpaceError: If another stem than the one of this skeleton is asked for.
+        SpaceError: If the stem is not the one of this skeleton.
         GenotypeError: If the output of a cell is not one node.
     """
 

@@ -1,4 +1,4 @@
-"""The shape of a network: width, stem, and the images it sees."""
+"""The shape of a network: width, stem and image shape."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageShape:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkShape:
-    """What turns a genotype into a network besides its topology.
+    """Everything besides the topology that is needed to build a network.
 
     Attributes:
         images: Channels and side of the images, and outputs of the classifier.

@@ -1,4 +1,4 @@
-"""What every network of cells has in common, whatever stands around its cells."""
+"""The common base of all networks of cells, whatever their skeleton."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Network", "NetworkOutput"]
 
 
 class NetworkOutput(NamedTuple):
-    """What a network says about a batch.
+    """The output of a network for a batch.
 
     Attributes:
         logits: (N, num_classes).
@@ -40,7 +40,7 @@ class Network(nn.Module):
         tap_channels: Channels of the features at each stage end.
 
     Args:
-        genotype: Topology; its canonical form is what is built.
+        genotype: The topology; its canonical form is built.
         shape: Width, classes and images.
         searching: True for the supernet, False for a derived network; see :mod:`search_spaces.ops`.
 

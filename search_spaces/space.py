@@ -1,4 +1,4 @@
-"""Search spaces: which networks exist, and how wide they are when they are built."""
+"""Search spaces: which networks exist, and the width at which they are built."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class SearchSpace:
         num_nodes: Nodes per cell besides its inputs.
         num_stages: Resolutions; each later one begins with a reduction.
         sharing: Which cells have one topology, see :data:`search_spaces.named.template.SHARINGS`.
-        derivation: What a derived network keeps, see :data:`search_spaces.named.template.DERIVATIONS`.
+        derivation: Rule of the derived network, see :data:`search_spaces.named.template.DERIVATIONS`.
         inputs_kept: Inputs that a search leaves each node at least; under the derivation ``inputs`` also at most.
-        skeleton: What stands around the cells, a name in :data:`search_spaces.genotype.SKELETONS`.
+        skeleton: Skeleton around the cells, a name in :data:`search_spaces.genotype.SKELETONS`.
         edge_operations: For each kind of cell (normal, reduction) the candidates of each edge, in the order of
             :meth:`edges`, where edges differ; they must be among ``operations``. None: all on every edge.
 

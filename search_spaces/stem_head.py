@@ -1,4 +1,4 @@
-"""What stands before and behind the cells: stems, classifier, and the head that only training has."""
+"""Stems, classifier, and the auxiliary head of training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
         in_channels: Channels of the features.
         num_classes: Outputs.
         adaptive: Whether the pooling is an adaptive one, as in the CIFAR networks of DARTS, or one of a fixed window,
-            as in its ImageNet network. The result is the same; counters charge for the first only.
+            as in its ImageNet network. The result is the same, but only the first one adds to counted MACs.
     """
 
     def __init__(self, in_channels: int, num_classes: int, adaptive: bool = True) -> None:
@@ -83,7 +83,8 @@ class AuxiliaryHead(nn.Module):
     """A second classifier on features in the middle of the network, whose loss helps its first half to learn.
 
     Pooled to 2 x 2, then 128 and 768 channels, as in DARTS (arXiv 1806.09055, appendix A); pooling adapts to the size
-    of the features instead of having one window for 8 x 8 pixels. No part of the network that is counted or exported.
+    of the features instead of having one window for 8 x 8 pixels. It is not part of the network that is counted or
+    exported.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""The supernet: all candidates alive at first, then fewer; what is deleted is gone."""
+"""The supernet: all candidates are alive at first; deleted ones are removed from memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """What a removal left.
+    """The result of a removal.
 
     Attributes:
         kept: The old positions of the candidates that are still alive, ascending.
@@ -63,7 +63,7 @@ class Supernet(nn.Module):
 
     @property
     def groups(self) -> tuple[tuple[int, int, Edge], ...]:
-        """For each of :attr:`candidates` what names it among the topologies that the space's cells share."""
+        """For each of :attr:`candidates` its key among the topologies that cells share."""
         return groups_of(self.space, self.genotype)
 
     def forward(self, images: Tensor, weights: Tensor) -> NetworkOutput:
@@ -74,7 +74,7 @@ class Supernet(nn.Module):
         return output
 
     def remove(self, positions: Collection[int]) -> Removal:
-        """Delete candidates for good, with all that thereby no longer carries the image to the classifier.
+        """Delete candidates for good, and everything that is then on no path from the image to the classifier.
 
         Edges out of a node that has lost all its inputs go too, and whole cells that nothing reads any more.
 
@@ -82,7 +82,7 @@ class Supernet(nn.Module):
             positions: Indices into :attr:`candidates`.
 
         Returns:
-            What is left of candidates and parameters.
+            The remaining candidates and parameters.
 
         Raises:
             ValueError: If nothing would connect the image with the classifier.

@@ -1,7 +1,7 @@
-"""Drawing of an architecture: every cell with its inputs, nodes and output, every operation as an edge of its own.
+"""Drawing of an architecture: every cell with its inputs, nodes, output and operations.
 
-Our own SVG and not a plotly figure: hundreds of curves stay small and sharp, and the cells flow into as many columns
-as the page has room for.
+It is SVG and not a plotly figure: hundreds of curves stay small and sharp, and the cells are laid out in as many
+columns as fit on the page.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Style(NamedTuple):
 
 
 class _ArchitectureInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     styles: tuple[_Style, ...]
     layout: NetworkLayout

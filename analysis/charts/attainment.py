@@ -1,4 +1,4 @@
-"""What each setting reaches over its seeds: median line, and a band from the best to the worst."""
+"""Chart: attainment of each setting over its seeds, a median line and a band from best to worst."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Band(NamedTuple):
 
 
 class _AttainmentInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

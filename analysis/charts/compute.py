@@ -1,4 +1,4 @@
-"""What compute buys: the hypervolume of each trial's front so far, over the seconds spent."""
+"""Chart: the hypervolume of each trial's front so far, over the seconds of compute."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["plot_compute"]
 
 
 class _Rise(NamedTuple):
-    """One trial: seconds, and the share that its front dominated by then."""
+    """One trial: seconds, and the hypervolume share of its front at that time."""
 
     setting: str
     colour: str
@@ -30,7 +30,7 @@ class _Rise(NamedTuple):
 
 
 class _ComputeInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

@@ -1,4 +1,4 @@
-"""The global front: error against cost of every snapshot of every run, and which of them nothing beats."""
+"""Chart: error against cost of every snapshot of every run, with the global front."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Points(NamedTuple):
 
 
 class _FrontInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric
@@ -77,15 +77,16 @@ def plot_front(
 ) -> go.Figure:
     """Draw all snapshots and their front.
 
-    Networks on the front of all objectives are drawn in full colour, dominated ones faintly. The line joins those
-    on the front of the two objectives that are drawn; full colour off the line is owed to a further objective.
+    Networks on the front of all objectives are drawn in full colour, dominated ones faintly. The line joins those on
+    the front of the two objectives that are drawn; a point in full colour off the line is on the front because of a
+    further objective.
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them, retrained networks, or foreign points (see
             :mod:`analysis.interop.tables`).
-        objectives: At least two columns with a better side: the vertical axis, the horizontal one, and others that
+        objectives: At least two columns with a direction: the vertical axis, the horizontal one, and others that
             count for the front.
-        colour: What colours tell apart: the setting (see :func:`analysis.frame.setting_of`), the run, or the trial.
+        colour: Meaning of the colours: the setting (see :func:`analysis.frame.setting_of`), the run, or the trial.
         overlay: Points to compare with, for example :func:`analysis.published.published_figures`: a column ``name``
             and the first two objectives. They are drawn as open stars and count for nothing.
         overlay_name: What the legend calls them.
@@ -96,7 +97,7 @@ def plot_front(
         A figure whose markers carry the position of their row in ``frame`` as ``customdata``.
 
     Raises:
-        UserError: If an objective is unknown, has no better side, or there are fewer than two.
+        UserError: If an objective is unknown, has no direction, or there are fewer than two.
     """
     return _figure(
         _front_info(

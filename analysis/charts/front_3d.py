@@ -1,4 +1,4 @@
-"""Three objectives at once: every snapshot in space, the front in full colour."""
+"""Chart: all snapshots in three objectives, with the front in full colour."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_DOMINATED = 3000
 
 
 class _SpaceInfo(NamedTuple):
-    """Exactly what is drawn; points are (x, y, z), the first objective upward."""
+    """The data of the chart; points are (x, y, z), the first objective upward."""
 
     axes: tuple[Metric, Metric, Metric]
     log: tuple[bool, ...]
@@ -39,7 +39,7 @@ def plot_front_3d(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTI
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them, or foreign points.
-        objectives: Three columns with a better side.
+        objectives: Three columns with a direction.
 
     Returns:
         A figure whose front markers carry the position of their row in ``frame`` as ``customdata``.

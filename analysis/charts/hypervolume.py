@@ -1,4 +1,4 @@
-"""How good the front of each trial is, setting by setting, every seed shown."""
+"""Chart: hypervolume of the front of each trial, by setting, with a dot per seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["plot_hypervolume"]
 
 
 class _HypervolumeInfo(NamedTuple):
-    """Exactly what is drawn; a dot is (setting, hypervolume, hover)."""
+    """The data of the chart; a dot is (setting, hypervolume, hover)."""
 
     metric: Metric
     height: int

@@ -1,4 +1,4 @@
-"""Which settings matter: a bar per setting, see :mod:`analysis.importance`."""
+"""Chart: the importance of each setting, a bar each (see :mod:`analysis.importance`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["plot_importance"]
 
 
 class _ImportanceInfo(NamedTuple):
-    """Exactly what is drawn; a bar is (label, share, hover)."""
+    """The data of the chart; a bar is (label, share, hover)."""
 
     height: int
     num_trials: int

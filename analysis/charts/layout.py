@@ -1,7 +1,7 @@
-"""Where everything in a drawn architecture stands: plain numbers in pixels, no SVG.
+"""Positions of the parts of a drawn architecture, in pixels; no SVG.
 
-The states of a cell stand in a row, and every edge is an arc over or under the row. No two arcs share a port, and no
-two arcs that overlap have one height, so parallel edges and edges that cross can be followed with the eye.
+The states of a cell are in a row, and every edge is an arc above or below the row. No two arcs share a port, and
+overlapping arcs have different heights, so parallel and crossing edges can be told apart.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Arc(NamedTuple):
 class State(NamedTuple):
     """An input or a node of a cell: its centre, and whether anything reads it (input) or feeds it (node).
 
-    ``in_output`` tells whether a node is part of what the cell hands on.
+    ``in_output`` tells whether a node is part of the cell's output.
     """
 
     label: str
@@ -56,7 +56,7 @@ class CellLayout(NamedTuple):
 
 
 class NetworkLayout(NamedTuple):
-    """All cells on one scale: equal states stand at equal places in all of them."""
+    """All cells on one scale: equal states have equal positions in all of them."""
 
     width: float
     above: float

@@ -1,4 +1,4 @@
-"""What good networks are made of: operations by depth, for cheap, middling and costly networks of a front."""
+"""Chart: operations by depth, for the cheap, middle and costly networks of a front."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Part(NamedTuple):
 
 
 class _OperationsInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     operations: tuple[str, ...]
     cells: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Any number of objectives: a line per network of the front across one axis per objective."""
+"""Chart: parallel coordinates of the front, one axis per objective."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Group(NamedTuple):
 
 
 class _ParallelInfo(NamedTuple):
-    """Exactly what is drawn: an axis per metric, and per network its height on each, 1 for the best of the front."""
+    """The data of the chart: an axis per metric, and per network its height on each, 1 for the best of the front."""
 
     axes: tuple[Metric, ...]
     ends: tuple[tuple[float, float], ...]
@@ -51,7 +51,7 @@ def plot_parallel(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTI
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them, or foreign points.
-        objectives: Two or more columns with a better side; neighbours are compared best.
+        objectives: Two or more columns with a direction; neighbours are compared best.
 
     Returns:
         A figure whose markers carry the position of their row in ``frame`` as ``customdata``.

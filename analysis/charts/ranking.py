@@ -1,4 +1,4 @@
-"""Proxy accuracy against that of the same network trained from scratch, and how far the two orders agree."""
+"""Chart: proxy accuracy against accuracy after training from scratch, with rank correlations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["plot_ranking"]
 
 
 class _RankingInfo(NamedTuple):
-    """Exactly what is drawn; a dot is (proxy accuracy, accuracy, deviation over seeds, hover)."""
+    """The data of the chart; a dot is (proxy accuracy, accuracy, deviation over seeds, hover)."""
 
     x: Metric
     y: Metric

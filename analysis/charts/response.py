@@ -1,4 +1,4 @@
-"""How results answer to settings: KD temperature along the axis, KD weight by line, shrink rate by panel."""
+"""Chart: hypervolume against KD temperature, with a line per KD weight and a panel per shrink rate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Panel(NamedTuple):
 
 
 class _ResponseInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

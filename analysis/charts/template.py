@@ -1,4 +1,4 @@
-"""How every chart looks: one light template, colours that colour-blind readers tell apart, axes from METRICS."""
+"""Style of all charts: plotly template, colours for colour-blind readers, axes from METRICS."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def height_for(height: int, legend: Sized) -> int:
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour of its own.
+    """Give each name its own colour.
 
     Args:
         names: Names in order; a long list gets shades of one scale, so neighbours should be alike.

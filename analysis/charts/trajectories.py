@@ -1,4 +1,4 @@
-"""How searches shrank: operations alive epoch by epoch, and the way of each trial through error and cost."""
+"""Charts: operations alive by epoch, and the path of each trial through error and cost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Trial(NamedTuple):
 
 
 class _TrajectoriesInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

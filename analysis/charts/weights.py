@@ -1,4 +1,4 @@
-"""How architecture weights moved: the share of each operation over the epochs of a search, cell by cell or in all."""
+"""Chart: the share of each operation in the architecture weights over the epochs of a search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Course(NamedTuple):
 
 
 class _WeightsInfo(NamedTuple):
-    """Exactly what is drawn."""
+    """The data of the chart."""
 
     height: int
     x: Metric

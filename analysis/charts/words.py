@@ -1,4 +1,4 @@
-"""Numbers and provenance in words, the same in hovers, tables and sentences."""
+"""Text of numbers and origins, the same in hovers, tables and sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots to and from Optuna studies."""
+"""Conversion of snapshots to Optuna studies and back."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def to_optuna(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES,
         **options: For :func:`optuna.create_study`, for example ``storage="sqlite:///front.db"``.
 
     Returns:
-        An :class:`optuna.study.Study`; run, trial, digest and settings stand in the user attributes of its trials.
+        An :class:`optuna.study.Study`; run, trial, digest and settings are user attributes of its trials.
 
     Raises:
         UserError: If an objective is refused.

@@ -1,4 +1,4 @@
-"""To and from what others use: tables in files and frames of any origin.
+"""Conversion of snapshots to tables of other programs and back (CSV, parquet, data frames).
 
 Foreign numbers come in under the names and units of ``dnad_ray.run_folder.metrics.METRICS``, so that every function and
 chart of this package takes them, alone or beside our own snapshots.
@@ -66,7 +66,7 @@ def from_frame(
         frame: A row per point.
         columns: New names by old ones; those of ``METRICS`` have units, labels and directions.
         units: By new name, the unit of a column that is not that of the table, see :data:`UNITS`.
-        origin: What the points are called in ``run``, where they do not say so themselves.
+        origin: Value of ``run`` for points without one.
 
     Returns:
         A copy with a new index from 0. Accuracies get their errors and errors their accuracies; ``run``, ``trial``

@@ -1,4 +1,4 @@
-"""Snapshots from the result grids of Ray Tune, and points for its searchers."""
+"""Conversion of result grids of Ray Tune to snapshots, and of snapshots to points for its searchers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which charts a report has: those that its data can fill, each with its heading and what it shows."""
+"""The charts of a report: those that its data can fill, each with heading and caption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from analysis.measurements import retrained_networks
 from analysis.published import published_figures
 from search_spaces.genotype import Genotype
 
-__all__ = ["Chart", "NamedGenotype", "charts_of"]
+__all__ = ["Chart", "ReportTables", "charts_of"]
 
 MOST_DOMINATED = 1500
 """Markers of dominated snapshots in the first chart; a browser draws as many at once."""
@@ -38,8 +38,8 @@ _PLAIN_HEIGHT = 440
 _PUBLISHED = {"cifar10": "cifar10", "imagenet": "imagenet"}  # names of datasets here, and there
 
 
-class NamedGenotype(NamedTuple):
-    """What a report is about.
+class ReportTables(NamedTuple):
+    """The tables and genotypes that a report is drawn from.
 
     Attributes:
         frame: Snapshots.
@@ -65,7 +65,7 @@ class Chart(NamedTuple):
     figure: go.Figure
 
 
-def charts_of(found: NamedGenotype) -> list[Chart]:
+def charts_of(found: ReportTables) -> list[Chart]:
     """Return the charts that the data can fill; the first one, where there is any snapshot, is the front."""
     charts = [Chart(name, heading, caption, draw()) for name, heading, caption, draw in _entries(found)]
     num_settings = len(setting_of(found.frame).cat.categories) if len(found.frame) else 0
@@ -80,14 +80,14 @@ def _without_legend(chart: Chart) -> Chart:
     return chart._replace(caption=f"{chart.caption} Colours are those of the front's legend.")
 
 
-def _entries(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+def _entries(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
     frame = found.frame
     if len(frame):
         yield "front", "The front", "", lambda: plot_front(frame, most_dominated=MOST_DOMINATED)
     yield from _retrained(found)
     if len(frame):
         yield (
-            "parallel", "What the front trades",
+            "parallel", "Trade-offs on the front",
             "A line is a network of the front; better is up on every axis, and lines that cross show what is traded. A "
             "click on a dot shows the network above, one on the legend hides a group.",
             lambda: plot_parallel(frame),
@@ -98,9 +98,9 @@ def _entries(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[],
             lambda: plot_front_3d(frame),
         )  # fmt: skip
         yield (
-            "attainment", "What each setting attains over its seeds",
-            "The line is what at least half of a setting's trials reach, the band lies between what the best one "
-            "reached and what all did (attainment surfaces).",
+            "attainment", "Attainment of each setting over its seeds",
+            "The line is reached by at least half of the trials of a setting; the band is between the best trial and "
+            "the level that all trials reached (attainment surfaces).",
             lambda: plot_attainment(frame),
         )  # fmt: skip
         yield (
@@ -110,20 +110,20 @@ def _entries(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[],
             lambda: plot_hypervolume(frame),
         )  # fmt: skip
         yield (
-            "compute", "What compute buys",
+            "compute", "Hypervolume over compute",
             "The same share for the front that a trial has found so far, over the seconds it has spent.",
             lambda: plot_compute(frame),
         )  # fmt: skip
     yield from _settings(frame)
     if found.genotypes and len({len(genotype.cells) for genotype in found.genotypes.values()}) == 1:
         yield (
-            "operations", "What the front is made of",
+            "operations", "Operations of the front",
             "Edges of each operation by cell, from the stem to the classifier: the mean over networks of similar MACs.",
             lambda: plot_operations(found.genotypes),
         )  # fmt: skip
     if len(found.weights):
         yield (
-            "weights", "Where the architecture weights went",
+            "weights", "Architecture weights over time",
             "Share of each operation, the mean over cells and trials; the band spans the trials.",
             lambda: plot_weights(found.weights),
         )  # fmt: skip
@@ -132,7 +132,7 @@ def _entries(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[],
         yield "shrinking", "Operations alive in the supernet", caption, lambda: plot_shrinking(found.history, frame)
     if len(frame):
         yield (
-            "paths", "The way of each trial",
+            "paths", "Path of each trial",
             "A line joins the snapshots of one trial, from its densest network on the right to its sparsest on the "
             "left.",
             lambda: plot_paths(frame),
@@ -147,7 +147,7 @@ def _settings(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[],
     temperatures = finished["kd_temperature"].dropna().nunique()
     if temperatures > 1 and finished["shrink_rate"].nunique() <= _MOST_PANELS:
         yield (
-            "response", "How results answer to the settings",
+            "response", "Response to the settings",
             "Hypervolume of finished trials against the KD temperature, by KD weight and shrink rate: the mean of the "
             "seeds, and a band from the worst to the best.",
             lambda: plot_response(frame),
@@ -161,7 +161,7 @@ def _settings(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, Callable[[],
         )  # fmt: skip
 
 
-def _retrained(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
+def _retrained(found: ReportTables) -> Iterator[tuple[str, str, str, Callable[[], go.Figure]]]:
     networks = retrained_networks(found.retrained)
     if not len(networks):
         return
@@ -185,7 +185,8 @@ def _retrained(found: NamedGenotype) -> Iterator[tuple[str, str, str, Callable[[
     )  # fmt: skip
     if kept["proxy_accuracy"].notna().sum() > 2:
         yield (
-            "ranking", "Does the proxy rank as training from scratch does?",
-            f"A dot is a network; bars are the deviation over seeds ({words}).",
+            "ranking", "Proxy accuracy against accuracy after training from scratch",
+            f"A dot is a network; bars are the standard deviation over seeds ({words}). A rank correlation near 0 "
+            "means that the proxy does not tell which network is better.",
             lambda: plot_ranking(kept),
         )  # fmt: skip

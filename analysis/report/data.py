@@ -1,7 +1,7 @@
-"""What a report carries inside: columns of words, numbers to be searched, and networks; packed, so that it stays small.
+"""The data inside a report: columns of text, numbers for budgets, and networks, packed to stay small.
 
-Text repeats from row to row: deflated and in base64, ten thousand snapshots with all their charts take about a
-megabyte. The browser inflates it with its own ``DecompressionStream``. In base64 no text from a file can be markup.
+The data are compressed (deflate) and encoded in base64, because text repeats from row to row. The browser decompresses
+them with its own ``DecompressionStream``. In base64 no text from a file can be markup.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def packed(data: Any) -> str:
 
 
 def words_of(row: Mapping[Any, Any], name: str) -> str:
-    """Return what a table says in a column of a snapshot."""
+    """Return the text of a column of a snapshot in a table."""
     if name == "kd":
         return kd_in_words(row)
     if name == "counter" and row["costs_traced"]:
@@ -54,7 +54,7 @@ def column_of(rows: Sequence[Mapping[Any, Any]], name: str) -> dict[str, Any]:
 
 
 def numbers_of(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float | None]]:
-    """Return columns of numbers that a budget can be put to; what is missing is None."""
+    """Return columns of numbers for budgets; missing numbers are None."""
     known = [name for name in names if name in frame and metric(name).minimise is not None]
     return {name: [_plain(float(value)) for value in frame[name]] for name in known}
 

@@ -1,4 +1,4 @@
-"""One HTML file that explains what runs found: it needs no network and shows any architecture that is clicked on."""
+"""The report: one HTML file that needs no network and shows any architecture that is clicked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_
 from analysis.measurements import retrained_frame
 from analysis.pareto import front_of
 from analysis.quality import contributions
-from analysis.report.charts import NamedGenotype, charts_of
+from analysis.report.charts import ReportTables, charts_of
 from analysis.report.data import column_of, numbers_of, packed, words_of
 from analysis.report.summary import Summary, summarise
 from dnad_ray.errors import UserError
@@ -91,7 +91,7 @@ def _page(runs: Sequence[RunContents]) -> str:
     genotypes, missing = _genotypes(front)
     summary = summarise(runs, frame, history)
     summary = summary._replace(problems=(*summary.problems, *missing))
-    charts = charts_of(NamedGenotype(frame, history, retrained, genotypes, weight_frame(runs)))
+    charts = charts_of(ReportTables(frame, history, retrained, genotypes, weight_frame(runs)))
     networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
     rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)

@@ -1,4 +1,4 @@
-"""What a report says in words: counts, what did not finish, the front's span, its quality, and what to mistrust."""
+"""Summary sentences of a report: counts, unfinished trials, range and quality of the front, cautions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Unfinished(NamedTuple):
 
 
 class Pick(NamedTuple):
-    """A network worth naming: what for, and its label in the frame."""
+    """A notable network: title, reason, and its label in the frame."""
 
     title: str
     why: str
@@ -64,7 +64,7 @@ class Summary(NamedTuple):
 
 
 def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame) -> Summary:
-    """Say what runs found.
+    """Summarise the results of runs.
 
     Args:
         runs: Runs as :func:`analysis.frame.read_runs` returns them.
@@ -78,7 +78,7 @@ def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.Data
         picks=tuple(_picks(front)),
         cautions=tuple(
             f"Snapshots differ in {words} ({', '.join(sorted(map(str, frame[name].unique())))}): "
-            "their errors or costs do not compare."
+            "their errors or costs cannot be compared."
             for name, words in _MEASURED_BY.items()
             if name in frame and frame[name].nunique() > 1
         ),
@@ -132,7 +132,7 @@ def _picks(front: pd.DataFrame) -> Iterable[Pick]:
     yield Pick("Best", "the lowest proxy error", _best(front))
     knee = knee_of(front)
     if knee is not None:
-        yield Pick("Knee", "where the front bends most: more MACs buy little from here", knee)
+        yield Pick("Knee", "where the front bends most: more MACs gain little beyond it", knee)
     yield Pick("Smallest", "the fewest MACs", _smallest(front))
 
 
@@ -152,7 +152,7 @@ def _unfinished(runs: Sequence[RunContents]) -> Iterable[Unfinished]:
 
 
 def _device_seconds(frame: pd.DataFrame, history: pd.DataFrame) -> float:
-    # Both count from the start of the trial; whichever was written last knows more.
+    # Both count from the start of the trial; the one written last has the larger value.
     both = pd.concat([part[["run", "trial", "device_seconds"]] for part in (frame, history)])
     return float(both.groupby(["run", "trial"])["device_seconds"].max().sum())
 

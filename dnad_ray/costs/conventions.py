@@ -1,8 +1,8 @@
-"""One network under the counting conventions of the field, side by side.
+"""Counts of one network under the conventions of the field, side by side.
 
-What papers print as "FLOPs" follows several conventions, and a difference of some percent between two papers may be
-nothing but that. Here one network is run once, and what its modules do is written down: multiply-adds of convolutions
-and linear layers, elements of norms and of ReLUs, and so on. A convention is a sum of those with its weights.
+Papers count "FLOPs" by several conventions, so two papers can differ by some percent for the same network. Here a
+network is run once and the work of its modules is recorded: multiply-adds of convolutions and linear layers, elements
+of norms and of ReLUs, and so on. A convention is a weighted sum of these numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["CONVENTIONS", "SETTINGS", "Elements", "Setting", "conventions_of", "
 
 
 class Setting(NamedTuple):
-    """What a published figure was counted for.
+    """The setting of a published figure.
 
     Attributes:
         num_cells: Cells of the network.
@@ -63,7 +63,7 @@ SETTINGS: dict[tuple[str, str], Setting] = {
 
 
 class Elements(NamedTuple):
-    """What a network does to one image in eval mode, as modules see it.
+    """The work of a network for one image in eval mode, by kind of module.
 
     Attributes:
         conv: Multiply-adds of convolutions.
@@ -147,10 +147,10 @@ def conventions_of(elements: Elements) -> dict[str, int]:
 
 
 def count_published(genotype: Genotype, shape: NetworkShape) -> tuple[Complexity, Complexity]:
-    """Return what a network costs in all, and what of it carries the image to the classifier.
+    """Return the cost of a network as written, and the cost of its alive part only.
 
-    Both are the same for nearly all published cells. They differ where a genotype has something dead: the codes of the
-    field build and run that too.
+    The two are equal for nearly all published cells. They differ if a genotype has dead edges or cells, which the code
+    of papers builds and runs too.
 
     Returns:
         (as written, alive).

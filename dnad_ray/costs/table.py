@@ -1,12 +1,11 @@
-"""Costs for free: what a derived network costs as a sum over a table, whose entries fvcore counted once each.
+"""Costs of derived networks as sums over a table. fvcore counts each entry of the table once.
 
 The sum equals :func:`dnad_ray.costs.trace.complexity_of`, a trace of the whole network, to the last digit, because in
-fvcore's convention nothing between the modules of a network costs anything (ReLU, sums, concatenations). Four rules
-make it so. What the canonical form of a genotype lacks costs nothing: dead cells, ``none``, edges that read zeros. A
-cell's input preprocessing costs something if and only if an edge of the cell reads that input. An operation that a cell
-computes once for all who want it of one state costs once. And what a stem makes for nobody is in no trace, though its
-parameters are in the network. No entry is a formula: each is the very module that the network would contain, built and
-counted when a network first needs it.
+fvcore's convention nothing between the modules of a network costs anything (ReLU, sums, concatenations). The
+rules are: parts that the canonical form of a genotype lacks cost nothing (dead cells, ``none``, edges that read zeros).
+The preprocessing of a cell's input costs something only if an edge of the cell reads that input. An operation that a
+cell computes once for several edges costs once. An unused output of a stem costs no MACs, but its parameters count. No
+entry is a formula: each is the module that the network would contain, built and counted when a network first needs it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["CostTable", "cost_table_for", "costs_of"]
 
 
 class CostTable:
-    """What the parts of all networks of one shape cost; it grows with the networks that are looked up.
+    """Costs of the parts of all networks of one shape. Entries are added when a network first needs them.
 
     Args:
         shape: Width, classes and images.
@@ -66,9 +65,9 @@ class CostTable:
         return Complexity(*map(sum, zip(*costs, strict=True)))
 
     def as_written(self, genotype: Genotype) -> Complexity:
-        """Return what a network costs that builds and runs everything its genotype names, dead or alive.
+        """Return the cost of a network that builds and runs everything its genotype names, dead or alive.
 
-        The codes of the field do so: they preprocess inputs that no operation reads, and NAS-Bench-201's tables count
+        The code of papers does so: they preprocess inputs that no operation reads, and NAS-Bench-201's tables count
         operations that lead nowhere.
 
         Raises:
@@ -153,7 +152,7 @@ class CostTable:
 
 
 class _State(NamedTuple):
-    """Size of what cells hand on."""
+    """Size of the output of a cell."""
 
     channels: int
     side: int
@@ -164,7 +163,7 @@ def _state_like(x: Tensor) -> _State:
 
 
 class _Stem(nn.Module):
-    """A stem that hands on no more than is read: the tracer drops what leads to nothing."""
+    """A stem without unused outputs: the tracer drops what leads to nothing."""
 
     def __init__(self, shape: NetworkShape, read: tuple[bool, bool]) -> None:
         super().__init__()
@@ -193,12 +192,12 @@ class _Operations(dict[str, tuple[Complexity, bool]]):
 
 @lru_cache(maxsize=64)
 def cost_table_for(shape: NetworkShape) -> CostTable:
-    """Return the table of a shape: one for all who ask in this process, so that nothing is counted twice."""
+    """Return the table of a shape. There is one per process, so that nothing is counted twice."""
     return CostTable(shape)
 
 
 def costs_of(genotype: Genotype, shape: NetworkShape, traced: bool = False) -> Complexity:
-    """Return what a derived network costs, by the table.
+    """Return the costs of a derived network from the table.
 
     Args:
         genotype: The architecture, canonical or not.

@@ -1,6 +1,6 @@
-"""What a derived network costs: fvcore's count on the network itself, and on any module.
+"""Costs of a network by tracing it with fvcore; works for any module.
 
-This is the truth that :mod:`dnad_ray.costs.table` is held to.
+:mod:`dnad_ray.costs.table` is tested against this.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Complexity(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What :func:`count` found out.
+    """The result of :func:`count`.
 
     Attributes:
         module: The module that was built, in eval mode.
@@ -80,7 +80,7 @@ def image_of(shape: NetworkShape) -> tuple[int, int, int]:
 
 
 def count(build: Callable[[], nn.Module], size: tuple[int, int, int]) -> Counted:
-    """Build a module and let fvcore count what it does to one image; no random stream notices.
+    """Build a module and count its cost for one image by fvcore. Random generators are left as they were.
 
     Args:
         build: Makes the module, with the initial weights it likes.
@@ -106,7 +106,7 @@ def count(build: Callable[[], nn.Module], size: tuple[int, int, int]) -> Counted
 
 
 class _TensorsOnly(nn.Module):
-    """Hides the taps of a network: tracing wants tensors only, and None is none."""
+    """Hides the taps of a network, because tracing accepts only tensors and a tap can be None."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -1,84 +1,35 @@
-"""Batches on the device: order and variations of the training images are a pure function of seed and step."""
+"""Batches on the device. Order and augmentation of the training images are a pure function of seed and step."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dnad_ray.data.images import Augmentation, ImageData, ImageSource, Indices, shared_tensor
+from dnad_ray.data.augmentation import Augmentation, EpochDraws, crop_and_flip, cutout_mask, draw_epoch
+from dnad_ray.data.images import ImageData, ImageSource, Indices, shared_tensor
 from dnad_ray.runtime.processes import ALONE, Ranks
 
-__all__ = ["Augmentation", "EpochDraws", "TrainingBatches", "draw_epoch", "evaluation_batches"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EpochDraws:
-    """All chance of one epoch; every tensor but `order` has one row per image of the dataset, in its own order.
-
-    Attributes:
-        order: The images in the order in which they are served, shape (N,).
-        offset: Top left corner (y, x) of the crop in the padded image, shape (N, 2).
-        flip: Whether the crop is mirrored left to right, shape (N,).
-        centre: Pixel (y, x) of the crop, after mirroring, around which a square is blanked, shape (N, 2).
-    """
-
-    order: Tensor
-    offset: Tensor
-    flip: Tensor
-    centre: Tensor
-
-    def to(self, device: torch.device) -> EpochDraws:
-        """Return the same draws on a device."""
-        return EpochDraws(
-            order=self.order.to(device),
-            offset=self.offset.to(device),
-            flip=self.flip.to(device),
-            centre=self.centre.to(device),
-        )
-
-
-def draw_epoch(seed: int, epoch: int, num_images: int, image_size: int, augmentation: Augmentation) -> EpochDraws:
-    """Draw the order and the variations of an epoch on the CPU, the same ones for every device.
-
-    Args:
-        seed: Seed of the trial.
-        epoch: Pass over the training images, from 0.
-        num_images: Images N of the dataset.
-        image_size: Their side in pixels.
-        augmentation: What is varied; what is not is drawn all the same, so that the order depends on (seed, epoch)
-            and N alone.
-    """
-    # Seeds and epochs are small neighbouring numbers: a sum would give seed 1, epoch 0 the draws of seed 0, epoch 1.
-    mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(mixed[0]))
-    order = torch.randperm(num_images, generator=generator)
-    offset = torch.randint(2 * augmentation.pad + 1, (num_images, 2), generator=generator)
-    flip = torch.randint(2, (num_images,), generator=generator, dtype=torch.bool)
-    centre = torch.randint(image_size, (num_images, 2), generator=generator)
-    if not augmentation.flip:
-        flip = torch.zeros_like(flip)
-    return EpochDraws(order=order, offset=offset, flip=flip, centre=centre)
+__all__ = ["TrainingBatches", "evaluation_batches"]
 
 
 @final
 class TrainingBatches:
-    """Serves the training images of a dataset, varied and normalised on the device.
+    """Batches of training images, augmented and normalised on the device.
 
-    Images in memory are held by the device as a whole. Those on disk are decoded ahead, in the order of the steps;
-    :meth:`close` stops that, and so does dropping the object.
+    Images in memory are copied to the device as a whole. Images on disk are decoded ahead, in the order of the steps,
+    until :meth:`close` is called or the object is deleted.
 
     Args:
         data: The dataset; its arrays are shared, not copied, on the CPU, and may be read-only.
         batch_size: Images per batch; an incomplete last batch is dropped. A dataset with fewer images is one batch.
-        seed: Seed of order and variations.
+        seed: Seed of order and augmentation.
         device: Where the batches are made.
         memory_format: Layout of the images of a batch.
-        ranks: The processes that share every batch: this one gets its part.
+        ranks: The processes that share every batch. This process gets its part.
     """
 
     def __init__(
@@ -102,7 +53,7 @@ class TrainingBatches:
         self._seed = seed
         self._device = device
         self._memory_format = memory_format
-        self._pixel = torch.arange(data.image_size, device=device)
+        self._image_size = data.image_size
         self._epoch = -1
         self._draws: EpochDraws | None = None
         self._stream: Generator[Tensor, None, None] | None = None
@@ -139,9 +90,10 @@ class TrainingBatches:
             ResourceError: If a process that decodes images ended by itself.
         """
         draws, chosen = self._draws_of(step // self.steps_per_epoch), self.indices(step)
-        images = self._normalise(self._varied(self._read(step, chosen), draws.offset[chosen], draws.flip[chosen]))
+        draws = draws.of(chosen)
+        images = self._normalise(crop_and_flip(self._read(step, chosen), draws, self._augmentation))
         if self._augmentation.cutout:
-            images = images * self._kept_by_cutout(draws.centre[chosen])
+            images = images * cutout_mask(draws, self._augmentation, self._image_size)
         return images.contiguous(memory_format=self._memory_format), self._labels[chosen]
 
     def indices(self, step: int) -> Tensor:
@@ -157,7 +109,7 @@ class TrainingBatches:
 
     def _draws_of(self, epoch: int) -> EpochDraws:
         if self._draws is None or epoch != self._epoch:
-            drawn = draw_epoch(self._seed, epoch, self.num_images, len(self._pixel), self._augmentation)
+            drawn = draw_epoch(self._seed, epoch, self.num_images, self._image_size, self._augmentation)
             self._draws, self._epoch = drawn.to(self._device), epoch
         return self._draws
 
@@ -174,31 +126,6 @@ class TrainingBatches:
         self._stream, self._next_step = stream, step + 1
         return images
 
-    def _varied(self, images: Tensor, offset: Tensor, flip: Tensor) -> Tensor:
-        """Return bytes of shape (B, C, H, W): each image padded with zeros, cropped and perhaps mirrored."""
-        pad = self._augmentation.pad
-        if not pad and not self._augmentation.flip:
-            return images
-        size = len(self._pixel)
-        offset = offset - pad
-        columns = self._pixel
-        if self._augmentation.flip:
-            columns = torch.where(flip[:, None], columns.flip(0), columns)
-        rows, columns = self._pixel + offset[:, :1], columns + offset[:, 1:]  # (B, H) and (B, W), in the image's pixels
-        inside = _within(rows, 0, size)[:, :, None] & _within(columns, 0, size)[:, None, :]
-        rows, columns = rows.clamp(0, size - 1), columns.clamp(0, size - 1)
-        each = torch.arange(len(images), device=images.device)
-        pixels = images[each[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
-        return (pixels * inside[..., None]).permute(0, 3, 1, 2)
-
-    def _kept_by_cutout(self, centre: Tensor) -> Tensor:
-        """Return 0 inside the squares and 1 elsewhere, shape (B, 1, H, W); squares may reach over the border."""
-        side = self._augmentation.cutout
-        start = centre - side // 2
-        rows = _within(self._pixel, start[:, :1], start[:, :1] + side)
-        columns = _within(self._pixel, start[:, 1:], start[:, 1:] + side)
-        return (~(rows[:, :, None] & columns[:, None, :]))[:, None].float()
-
 
 def evaluation_batches(
     split: ImageSource,
@@ -207,12 +134,12 @@ def evaluation_batches(
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every image of a split once, in order, normalised as in training but not varied.
+    """Yield every image of a split once, in order, normalised as in training, without augmentation.
 
     Args:
         split: The images, for example ``data.validation``; may be read-only.
         data: The dataset whose train images give mean and standard deviation.
-        batch_size: Images per batch; the last batch has what is left.
+        batch_size: Images per batch; the last batch can be smaller.
         device: Where the batches are made.
         memory_format: Layout of the images of a batch.
     """
@@ -225,9 +152,9 @@ def evaluation_batches(
 
 
 def _parts(seed: int, num_images: int, batch_size: int, part: slice, step: int) -> Iterator[Indices]:
-    """Yield this process's images of each step from ``step`` on, without end.
+    """Yield the images of this process for each step from ``step`` on, without end.
 
-    It must not hold the batches object: the two would keep each other, and the workers, alive.
+    The generator must not hold a reference to the batches: the two would keep each other, and the workers, alive.
     """
     steps = num_images // batch_size
     epoch, position = divmod(step, steps)
@@ -248,7 +175,3 @@ class _Normalisation:
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.float().mul_(self._scale).add_(self._shift)
-
-
-def _within(positions: Tensor, start: Tensor | int, stop: Tensor | int) -> Tensor:
-    return (positions >= start) & (positions < stop)

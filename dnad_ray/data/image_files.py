@@ -1,6 +1,6 @@
-"""Image files: their headers and their decoding, on all CPUs that this process may use.
+"""Image files: reading headers and decoding, on all CPUs that the process may use.
 
-Nothing about the files is trusted: a broken or hostile one ends in one line that names it.
+The files are not trusted: a broken or hostile file gives an error of one line that names it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_headers(paths: Sequence[Path], progress: Progress) -> tuple[int, int]:
 
     Args:
         paths: The files, at least one.
-        progress: Told how many headers are read.
+        progress: Called with the number of headers read.
 
     Returns:
         1 if all are grey and else 3; and the side in pixels: the files' own if all are squares of one size, else
@@ -88,7 +88,7 @@ def decode_images(
         paths: The files.
         image_size: Side H and W of the result, in pixels.
         channels: 1 for grey, 3 for RGB.
-        progress: Told how many images are decoded.
+        progress: Called with the number of images decoded.
         threads: How many decode at once; None takes all CPUs that this process may use.
 
     Raises:
@@ -112,8 +112,8 @@ def count_levels_of_files(
         paths: The files; a few of them at a time are in memory.
         image_size: Side to which they are brought, in pixels.
         channels: 1 for grey, 3 for RGB.
-        message: What it is done for, for the progress.
-        progress: Told how many images are read.
+        message: Text for the progress display.
+        progress: Called with the number of images read.
 
     Raises:
         DataError: On the first file that is no intact image.

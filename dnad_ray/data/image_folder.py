@@ -1,4 +1,4 @@
-"""Image folders: which images there are, of which class and part; their pixels are decoded elsewhere."""
+"""Image folders: their images, classes and parts. Pixels are decoded elsewhere."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def user_folder(root: str | None, allowed: str, *, may_be_missing: bool = False)
 
     Args:
         root: What was given.
-        allowed: What belongs there, in words.
+        allowed: Description of the expected folder, for the error message.
         may_be_missing: Whether a folder that does not exist will do.
 
     Raises:
@@ -88,7 +88,7 @@ def plan_image_folder(root: Path, image_size: int | None, progress: Progress) ->
         root: The folder, which exists.
         image_size: Side wanted, in pixels; None takes the images' own if all are squares of one size, else the
             median shorter side, at most 224, rounded down to a multiple of 8.
-        progress: Told how many headers are read.
+        progress: Called with the number of headers read.
 
     Raises:
         DataError: If the folder, a class folder in it, or a training image cannot be used.

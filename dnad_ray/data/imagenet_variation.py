@@ -1,6 +1,6 @@
-"""The variations of ImageNet protocols, on the device: random resized crops, mirror images and colour jitter.
+"""Augmentation of the ImageNet protocols, on the device: random resized crops, mirroring, colour jitter.
 
-Every draw is a pure function of the seed that a call is given, so that a resumed training sees the same images.
+All draws depend only on the seed that is passed in, so that a resumed training sees the same images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _JITTER = 0.4  # of brightness, contrast and saturation, as in DARTS for ImageNe
 
 
 def imagenet_variation(images: Tensor, mean: Tensor, std: Tensor, seed: int) -> Tensor:
-    """Vary a batch: a crop of random area and shape brought back to full size, mirrored or not, and its colours.
+    """Augment a batch: random resized crop, mirroring and colour jitter.
 
-    Crops are cut from the images as they were decoded, that is after they were brought to the image size.
+    Crops are taken from decoded images, which already have the image size.
 
     Args:
         images: Normalised (N, C, H, W).
@@ -54,7 +54,7 @@ def imagenet_variation(images: Tensor, mean: Tensor, std: Tensor, seed: int) -> 
 
 
 def _affine(draws: Tensor) -> Tensor:
-    """Return the maps (N, 2, 3) from the result to the image, both in -1..1, that draws (5, N) in 0..1 choose."""
+    """Return the affine maps (N, 2, 3) from result to image, both in -1..1, for draws (5, N) in 0..1."""
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * draws[0]
     low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
     ratio = torch.exp(low + (high - low) * draws[1])

@@ -1,7 +1,6 @@
-"""What the search gets to see of a dataset, and how it is split.
+"""Images of a dataset, and how they are split into training and validation.
 
-Both :mod:`dnad_ray.data.loading` (which loads) and :mod:`dnad_ray.data.batches` (which serves batches) build on
-these types and export them again.
+:mod:`dnad_ray.data.loading` fills these types, :mod:`dnad_ray.data.batches` serves batches of them.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dnad_ray.data.augmentation import Augmentation
 from dnad_ray.errors import DataError
 from search_spaces.shape import ImageShape
 
@@ -44,23 +44,8 @@ Indices = npt.NDArray[np.intp]
 """Positions of images in a split."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How training images are varied; the default leaves them as they are.
-
-    Attributes:
-        pad: Zero pixels added on every side before a crop of the original size is taken at random.
-        flip: Whether half of the images are mirrored left to right.
-        cutout: Side in pixels of the square that is blanked at random; 0 for none.
-    """
-
-    pad: int = 0
-    flip: bool = False
-    cutout: int = 0
-
-
 class ImageSource(Protocol):
-    """Some images of a dataset with their classes, wherever their pixels are."""
+    """Images of a dataset with their classes, in memory or on disk."""
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -80,7 +65,7 @@ class ImageSource(Protocol):
         """Return the images at some positions, in that order."""
 
     def held(self) -> Tensor | None:
-        """Return all bytes, shape (N, C, H, W), without a copy; None where they are not in memory."""
+        """Return all bytes, shape (N, C, H, W), without a copy, or None if they are on disk."""
 
     def stream(self, parts: Iterable[Indices], device: torch.device) -> Generator[Tensor, None, None]:
         """Yield the bytes of one part after the other, shape (B, C, H, W), on a device; close it when done early."""
@@ -133,7 +118,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageData:
-    """Everything that a search sees of a dataset; test images are deliberately not part of it.
+    """All images of a dataset that a search can see. Test images are not part of it, on purpose.
 
     Attributes:
         name: Name of the dataset.
@@ -142,7 +127,7 @@ class ImageData:
         validation: Images held out for the proxy accuracy.
         mean: Mean of each channel of the train images, in 0..1.
         std: Standard deviation of each channel of the train images, in 0..1, never zero.
-        augmentation: How train images are varied.
+        augmentation: Augmentation of the training images.
     """
 
     name: str
@@ -220,7 +205,7 @@ def statistics_of_levels(counts: npt.NDArray[np.int64]) -> Statistics:
 def stratified_split(
     labels: npt.NDArray[np.int64], share: float, seed: int, classes: Sequence[str]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return indices that stay and indices that are held out, both ascending, disjoint and together complete.
+    """Split into indices to keep and indices to hold out, both in ascending order.
 
     Of each class the nearest whole number to ``share`` is held out, but at least one image, and at least one stays.
     The same arguments give the same split with every version of numpy (its frozen legacy stream is used).
@@ -247,7 +232,7 @@ def stratified_split(
 
 
 def shared_tensor(array: npt.NDArray[Any]) -> Tensor:
-    """Wrap an array without copying it; those from Ray's object store are read-only, and nobody writes into it."""
+    """Wrap an array as a tensor without a copy. It may be read-only (Ray's object store): never write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""From a data configuration to images: train and validation for the search, test only on request."""
+"""Loading of the images that a configuration names: training and validation; test only on request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _RESIZED_AT_ONCE = 512
 
 
 def load_data(config: DataConfig, progress: Progress | None = None) -> ImageData:
-    """Load what a search may see: train and validation images, never test images.
+    """Load training and validation images, never test images.
 
     Args:
         config: Which images. Validation images are chosen by its `split_seed` alone, so that all trials share them.
@@ -212,4 +212,4 @@ def _resized(split: Split, size: int) -> Split:
 
 
 def _silent(message: str, done: int, total: int) -> None:
-    """Tell nobody about progress."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""Whether images fit into the memory that this process may use."""
+"""Check whether images fit into the memory that this process may use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_memory(num_images: int, channels: int, image_size: int, remedy: str | 
         num_images: How many images are to be held at once.
         channels: Channels of each, one byte per pixel.
         image_size: Side of each in pixels.
-        remedy: What would help beside smaller or fewer images, in words.
+        remedy: Advice for the error message, besides smaller or fewer images.
 
     Raises:
         DataError: If they need more than 60 % of the available memory.

@@ -1,4 +1,4 @@
-"""Datasets that have a name: digits, which is part of scikit-learn, and four that torchvision reads."""
+"""Named datasets: digits (part of scikit-learn), and four that torchvision reads."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class NamedSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedDataset:
-    """How a dataset is read and what varies its images without changing their class.
+    """How a dataset is read, and the augmentation that keeps the class of its images.
 
     Attributes:
         read: Called as (config, whether for training) to read one part.
-        augmentation: What suits the images in their own size.
+        augmentation: Augmentation for the images in their own size.
         channels: Channels of the images.
     """
 

@@ -1,4 +1,4 @@
-"""Images that stay on disk: processes of their own decode every batch, ahead of the step that wants it."""
+"""Streaming of images from disk: worker processes decode batches ahead of the step that needs them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BATCHES_AHEAD = 2  # of each worker
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileSplit:
-    """Images on disk with their classes: small enough to be sent to every trial, however many they are.
+    """Images on disk with their classes. The object holds paths only, so that it can be sent to every trial.
 
     Attributes:
         paths: The files, absolute, because a trial may run in another folder; text, which is smaller than paths are.
@@ -74,7 +74,7 @@ class FileSplit:
 
         Args:
             message: What it is done for.
-            progress: Told how many images are read.
+            progress: Called with the number of images read.
 
         Raises:
             DataError: On the first file that is no intact image.
@@ -113,7 +113,7 @@ def automatic_workers() -> int:
 
 @final
 class _Decoder(Dataset[Tensor | DataError]):
-    """Decodes what it is told to. It holds no paths, so that a worker starts fast however many images there are."""
+    """Decodes the files it is given. It holds no paths, so that a worker starts fast for any number of images."""
 
     def __init__(self, image_size: int, channels: int) -> None:
         self._image_size, self._channels = image_size, channels
@@ -168,9 +168,9 @@ def _decoded_ahead(
 
 
 def _context() -> BaseContext:
-    """Return how workers start: as forks of a small server that has loaded torch, and nothing else, once.
+    """Return the start method of workers: forks of a small server process that has loaded only torch.
 
-    This process may be a Ray actor, with threads that hold locks: its own forks could wait for them for ever. Fresh
+    This process may be a Ray actor, with threads that hold locks: its forks could block forever. Fresh
     interpreters ("spawn") would each load torch for seconds.
     """
     context = multiprocessing.get_context("forkserver")
@@ -182,7 +182,7 @@ def _context() -> BaseContext:
 def _without_main() -> Iterator[None]:
     """Keep new workers from importing this process's main program again, as multiprocessing would have them do.
 
-    They need nothing of it, and it may be Ray's, which takes long to import, or a script that would begin a search.
+    They do not need it. It may be Ray's main program, which is slow to import, or a script that would start a search.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -197,9 +197,9 @@ def _unchanged(images: Any) -> Any:
 
 
 def _follow_parent(_: int) -> None:
-    """Leave it to the parent to end this worker: not Ctrl-C, which a terminal sends to every process, but its death.
+    """End this worker when its parent ends, and ignore Ctrl-C, which a terminal sends to every process.
 
-    Torch looks after the death of whoever forked the worker, but that is the server, and it lives as long as workers.
+    Torch watches the process that forked the worker. That is the fork server, which lives as long as its workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

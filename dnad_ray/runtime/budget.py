@@ -1,4 +1,4 @@
-"""What one command may spend: wall time, and trials. A spent budget is no failure; a resume brings a new one."""
+"""Budgets of one command: wall time and number of trials. A spent budget is not a failure; a resume has a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 def time_check(deadline: float | None) -> StopCheck:
-    """Return a check that asks to pause from a moment on, in seconds since the epoch; None is never."""
+    """Return a check that asks to pause after a deadline in seconds since the epoch; None means never."""
     is_over = StopRequest("the time budget was spent", "paused")
     return lambda: is_over if deadline is not None and time.time() >= deadline else None
 
@@ -40,7 +40,7 @@ class Budget:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that are left, None where there is no limit."""
+        """Remaining seconds, or None without a limit."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
     def check(self) -> StopRequest | None:
@@ -52,11 +52,11 @@ class Budget:
         return self.check() is not None
 
     def left_out(self, todo: Sequence[_T]) -> Sequence[_T]:
-        """Return which trials are more than may run, of those that are not at their end, in order."""
+        """Return the unfinished trials that exceed the budget, in order."""
         return [] if self.max_trials is None else todo[self.max_trials :]
 
     def words(self, left: Sequence[str], num_trials: int) -> str:
-        """Say what a spent budget left to do, empty if nothing.
+        """Return a sentence about the trials that a spent budget left, or an empty text.
 
         Args:
             left: Trials that are not at their end though none of them failed.

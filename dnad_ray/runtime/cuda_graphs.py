@@ -1,10 +1,10 @@
-"""CUDA graphs: a step's kernels recorded once and started with one call, until something is deleted.
+"""CUDA graphs: the kernels of a step are recorded once and started by one call, until a candidate is deleted.
 
-Between two deletions every step runs the same kernels on the same memory. What a supernet of many small operations
-waits for on a GPU is mostly the host that starts them; a recorded step needs the host once.
+Between two deletions every step runs the same kernels on the same memory. On a GPU, a supernet of many small operations
+mostly waits for the host to launch kernels; a recorded step is launched once.
 
-Not run on a GPU so far: no GPU was at hand. Hence it is off by default, and a test marked ``gpu`` holds the recorded
-steps against plain ones.
+This has not been run on a GPU yet, so it is off by default. A test marked ``gpu`` compares recorded steps with plain
+ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RecordedStep:
         self._graph.replay()
 
     def forget(self) -> None:
-        """Record anew after the next steps: tensors have been replaced."""
+        """Drop the recording, because tensors were replaced; the next steps make a new one."""
         if self._graph is not None:
             self._graph.reset()
         self._graph, self._eager_left = None, _EAGER_STEPS

@@ -1,4 +1,4 @@
-"""Where networks live, and in which memory format."""
+"""Devices, memory limits, and the memory format of networks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def device_for(name: str) -> torch.device:
-    """Return the device of a ``train.device`` value; ``auto`` takes a GPU where there is one."""
+    """Return the device of a ``train.device`` value; ``auto`` takes a GPU if there is one."""
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def limit_memory(device: torch.device, share: float) -> None:
-    """Keep this process to its share of a GPU's memory, so that it fails rather than its neighbours on that GPU.
+    """Limit this process to its share of a GPU's memory, so that it fails and not other processes on that GPU.
 
-    Not run on a GPU so far: no GPU was at hand.
+    This has not been run on a GPU yet.
 
     Args:
-        device: Where it computes; elsewhere than on a GPU nothing is limited.
+        device: The device; nothing is limited unless it is a GPU.
         share: Share of the GPU that it was given; the limit is on torch's memory, and CUDA itself takes some more.
     """
     if device.type == "cuda" and 0 < share < 1:

@@ -31,10 +31,10 @@ __all__ = ["ALONE", "Ranks", "average", "check_same", "digest_of", "ranks_here",
 @final
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that share a search, and which of them this one is; alone, nothing is sent anywhere.
+    """The processes that share a search, and the number of this one. A single process sends nothing.
 
     Attributes:
-        rank: Number of this process, from 0; the first one writes what all have found.
+        rank: Number of this process, from 0; the first one writes the files.
         size: How many there are.
     """
 
@@ -47,7 +47,7 @@ class Ranks:
         return self.rank == 0
 
     def part(self, num: int) -> slice:
-        """Return which of ``num`` things in a row are this process's; parts differ by one at most.
+        """Return the slice of ``num`` items that belongs to this process; sizes differ by one at most.
 
         >>> [Ranks(rank, 3).part(8) for rank in range(3)]
         [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
@@ -72,7 +72,7 @@ ALONE = Ranks()
 
 
 def ranks_here() -> Ranks:
-    """Return this process's place in torch's process group; :data:`ALONE` where there is none."""
+    """Return the rank of this process in torch's process group, or :data:`ALONE` without a group."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return ALONE
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())

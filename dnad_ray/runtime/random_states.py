@@ -1,4 +1,4 @@
-"""The random streams of a process: seed them, save them, restore them."""
+"""Random generators of a process: seed, save and restore them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_states() -> dict[str, Any]:
 
 
 def seed_all(seed: int) -> None:
-    """Seed every generator of the process: one that has run another trial must not show in this one."""
+    """Seed every random generator of the process, so that an earlier trial has no effect."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - also the old global one, whoever uses it
     torch.manual_seed(seed)

@@ -1,7 +1,7 @@
-"""Stopping between two steps: a request that a search honours, and the signals that make one.
+"""Stop requests, which a search checks between two steps, and the signals that make one.
 
-A search asks at the end of a step, when its state is complete, and ends there, so that the checkpoint taken then
-continues bit for bit. Whoever wants to stop a search hands it a check: signals here, a time budget, a cluster.
+A search calls its stop check at the end of each step, when its state is complete, so that the checkpoint taken then
+continues bit for bit. Signals, a time budget and a cluster each provide such a check.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class StopRequest:
     """Asks a search to end after the step it is in.
 
     Attributes:
-        reason: Why, in words; the trial's status gives it.
-        state: What the trial's status then says: a value of :class:`dnad_ray.run_folder.states.TrialState`.
+        reason: The reason, as text for the status of the trial.
+        state: The state of the trial after it, a value of :class:`dnad_ray.run_folder.states.TrialState`.
     """
 
     reason: str
@@ -60,7 +60,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM where nothing is worth waiting for.
+    """Ctrl-C or SIGTERM at a point where the command can end at once.
 
     Args:
         signum: The signal.

@@ -1,4 +1,4 @@
-"""The only door to torchvision, whose import is slow and fails beside a PyTorch built for other hardware.
+"""The only import of torchvision, which is slow and fails beside a PyTorch built for other hardware.
 
 When torchvision's compiled operators cannot be loaded (for example its CUDA wheel beside a CPU-only PyTorch), its
 import ends with ``operator torchvision::nms does not exist``, although the datasets need no operator at all. Naming

@@ -1,4 +1,4 @@
-"""Files that are written beside the work: a disk that is waited for, or an object store, takes longer than a step."""
+"""Writing of files in a background thread, because a flush to disk can take longer than a training step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["BackgroundWriter"]
 
 @final
 class BackgroundWriter:
-    """Writes files in a thread, one after the other in the order in which they come; a context manager.
+    """Writes files in a thread, in the order of the calls; a context manager.
 
-    Each is written as :func:`dnad_ray.storage.files.write_bytes` does, whole and on the disk before the next one. After
-    one that fails nothing is written until somebody was told: what stands never lacks what came before it.
+    Each file is written by :func:`dnad_ray.storage.files.write_bytes` and is on the disk before the next one. After a
+    failure nothing more is written until the error was raised to a caller, so that no earlier file is ever missing.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder, BackgroundWriter() as writer:
@@ -43,7 +43,7 @@ class BackgroundWriter:
             self.settle()
 
     def write(self, file: Place, content: bytes) -> None:
-        """Have a file written; returns at once."""
+        """Queue a file to be written; returns at once."""
         self._newest = self._thread.submit(self._write, file, content)
 
     def settle(self) -> None:

@@ -1,7 +1,7 @@
-"""Files, safely: read only where they are regular, no larger than allowed and no link; written whole or not at all.
+"""Safe file access: regular files of a limited size are read, no links; files are written whole or not at all.
 
-A named pipe would be waited for without end, a device has no end, and a link in somebody's run folder could show a
-file of ours in a report.
+A named pipe would block forever, a device never ends, and a link in a run folder of another person could copy a private
+file into a report.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class FileError(UserError):
-    """A file is none that may be read here."""
+    """A file is not allowed to be read: a link, a device, or too large."""
 
 
 def read_file(file: Place, max_bytes: int, *, follow_links: bool = False) -> bytes:
@@ -42,7 +42,7 @@ def read_file(file: Place, max_bytes: int, *, follow_links: bool = False) -> byt
     Args:
         file: The file; what is at a URL can be too large, but is no link of the reader's own machine.
         max_bytes: Most bytes that it may have.
-        follow_links: Whether the file may be a link; where its user named it, and not in a folder of somebody.
+        follow_links: Whether the file may be a link: True only for files that the user named.
 
     Raises:
         FileError: If it is a link, a pipe, a device or a folder, or is larger.
@@ -120,7 +120,7 @@ def on_disk(folder: object) -> bool:
 
 
 def append_bytes(file: Path, content: bytes) -> None:
-    """Add to the end of a file that one process alone writes; a reader may see a part of ``content``.
+    """Append to a file that only one process writes; a reader may see a part of ``content``.
 
     Nothing waits for the disk: it is for what can be made again from the records of a run.
     """

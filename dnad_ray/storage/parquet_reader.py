@@ -1,4 +1,4 @@
-"""The one reader of parquet: the columns of a table of records, as many rows and as much text as such a table has.
+"""The one reader of parquet, with limits on rows, columns and text.
 
 The format compresses by repetition: a megabyte of text in one dictionary entry, named by a million rows, is a file
 of a few kilobytes and a terabyte in memory. Text therefore stays a dictionary until its entries are measured.
@@ -27,7 +27,7 @@ _THRIFT_LIMIT = 2**20  # bytes of a text, and entries of a list, in the metadata
 
 
 class ParquetError(UserError):
-    """A file is no parquet table of records, or a larger one than such a table is."""
+    """A file is not a parquet table of records, or is too large."""
 
 
 def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -39,7 +39,7 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
         columns: Those to read, None for all; others, and those that are missing, are passed over.
 
     Returns:
-        The columns in the order asked for; text that repeats stands as a dictionary.
+        The columns in the requested order; repeated text is dictionary-encoded.
 
     Raises:
         ParquetError: If it is no such table, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a text of more

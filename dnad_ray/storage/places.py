@@ -1,7 +1,7 @@
-"""Where a run folder is: a path on a disk, or any URL that fsspec knows (``s3://``, ``gs://``, ``sftp://``, ...).
+"""Locations of run folders: a path on a disk, or a URL of fsspec (``s3://``, ``gs://``, ``sftp://``, ...).
 
-A *place* answers to what is called on a :class:`pathlib.Path`, so code that handles run folders does not ask which
-of the two it has. What differs is here: what a user may give, how a file is replaced, how a folder is removed.
+A *place* has the methods of :class:`pathlib.Path`, so code for run folders does not need to know which of the two it
+has. The differences are handled here: accepted values, how a file is replaced, how a folder is removed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _OF_ONE_PROCESS = frozenset({"memory", "data"})
 
 
 def place(given: str | os.PathLike[str] | UPath, argument: str = "run folder") -> Place:
-    """Return what a user gave as a place; nothing is opened.
+    """Turn a path or URL into a place; nothing is opened.
 
     Args:
         given: A path, or a URL without a password.
-        argument: Who gave it, for error messages.
+        argument: Name of the argument, for error messages.
 
     Raises:
         RunFolderError: If no file system of that protocol is known or installed, if other processes could not see
@@ -65,7 +65,7 @@ def place(given: str | os.PathLike[str] | UPath, argument: str = "run folder") -
 
 
 def address(where: Place) -> str:
-    """Return what :func:`place` makes the same place of, in any process; ``str`` of a URL may lack the host.
+    """Return the text from which :func:`place` makes the same place in any process; ``str`` of a URL may lack the host.
 
     >>> address(place("runs/demo"))
     'runs/demo'

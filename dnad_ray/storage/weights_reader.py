@@ -1,8 +1,8 @@
-"""The one reader of weights: what a file declares is compared with what is wanted before a tensor is made of it.
+"""The one reader of weights. The declared names, shapes and types are checked before a tensor is created.
 
-Weights come as safetensors, which hold names, shapes and bytes and nothing else. The state of a search, which has
-more in it than tensors, is saved by torch: a zip file with a pickle inside, of which only what torch's own restricted
-reader and the list here both allow is ever read.
+Weights are safetensors files, which hold only names, shapes and bytes. The state of a search holds more than tensors
+and is saved by torch as a zip file with a pickle inside. It is read by torch's restricted reader, and only if
+everything in it is also on the list here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 class WeightsError(UserError):
-    """A file holds no weights, or others than those that are wanted."""
+    """A file has no weights, or not the expected ones."""
 
 
 def parse_weights(content: bytes, expected: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ def parse_state(content: bytes, origin: str) -> dict[str, Any]:
         origin: Where it came from, for error messages.
 
     Raises:
-        WeightsError: If it is none, or holds or declares anything else.
+        WeightsError: If it is not such a file, or has or declares anything else.
     """
     try:
         _check_archive(content)
@@ -95,16 +95,16 @@ def parse_state(content: bytes, origin: str) -> dict[str, Any]:
 
 
 def parse_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
-    """Parse named tensors that somebody else saved: safetensors, or a state dictionary that ``torch.save`` wrote.
+    """Parse named tensors from another program: safetensors, or a state dictionary that ``torch.save`` wrote.
 
-    A state dictionary may stand in another dictionary, under one of the usual names.
+    A state dictionary may be an entry of another dictionary, under one of the usual names.
 
     Args:
         content: The file.
         origin: Where it came from, for error messages.
 
     Raises:
-        WeightsError: If it is none, or its pickle names anything but dense tensors.
+        WeightsError: If it is not such a file, or its pickle names anything but dense tensors.
     """
     if content[:2] != _ZIP:
         length = int.from_bytes(content[:8], "little")

@@ -1,4 +1,4 @@
-"""The one reader of YAML: plain data of a size that a configuration has, and nothing that grows when it is read.
+"""The one reader of YAML: plain data of limited size and depth, without aliases.
 
 A YAML alias costs a few bytes and stands for a whole tree; ten of them in ten levels are ten billion nodes ("billion
 laughs"). No configuration of ours has one.
@@ -24,7 +24,7 @@ MAX_DEPTH = 16
 
 
 class YamlError(UserError):
-    """A text is no YAML, or holds what a configuration never holds."""
+    """A text is not YAML, or has something that no configuration has."""
 
 
 def parse_yaml(content: str | bytes, origin: str) -> Any:

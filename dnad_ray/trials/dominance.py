@@ -1,4 +1,4 @@
-"""Trials compared at equal MACs while they shrink: who is beaten all along, beyond the noise (no Ray, no torch).
+"""Comparison of trials at equal MACs while they shrink: a trial that is worse throughout is dominated.
 
 A supernet learns and shrinks at once, so its first networks are bad and large. Against the front of finished trials
 every young trial would look beaten; the fair question is how good the others were *when they had its MACs*. Resource
@@ -38,11 +38,11 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a trial is dominated.
+    """The result for a dominated trial.
 
     Attributes:
-        num_compared: Snapshots that others had an equal of; all of them were worse.
-        distance: Mean of how much worse they are, in standard deviations of what chance does.
+        num_compared: Snapshots that could be compared at equal MACs; all of them were worse.
+        distance: How much worse they are on average, in standard deviations of chance.
         error: Error of the newest of them.
         rival_error: The lowest error that another trial had at the same MACs.
         macs: Those MACs.
@@ -95,7 +95,7 @@ def deviation_of(error: float, rival_error: float, num_images: int, dispersion: 
 
 
 def lowest_errors(points: Iterable[Point], levels: Sequence[float]) -> list[float]:
-    """Return the lowest error at no more than each of some levels of MACs; 1 where nothing is that small.
+    """Return the lowest error within each level of MACs; 1 if no snapshot is that small.
 
     >>> lowest_errors([(300, 0.1), (200, 0.2), (100, 0.15)], [50, 100, 250, 1000])
     [1.0, 0.15, 0.15, 0.1]
@@ -124,11 +124,11 @@ class Trajectories:
     _changed: set[str] = field(default_factory=set)
 
     def add(self, trial: str, setting: str, step: int, macs: int, error: float) -> None:
-        """Take note of a snapshot; one that is known, as after a replay, changes nothing.
+        """Add a snapshot; a known one, as after a replay, changes nothing.
 
         Args:
             trial: Name of the trial.
-            setting: What it has in common with the trials that differ from it by their seed only.
+            setting: Setting of the trial: equal for trials that differ only in their seed.
             step: Step of the snapshot.
             macs: Its MACs.
             error: Its error.

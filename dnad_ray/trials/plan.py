@@ -1,8 +1,8 @@
-"""Which trials a run has: those that its configuration names, and those that were added to its folder later.
+"""The trials of a run: those of its configuration, and those that were added to its folder later.
 
-A trial that cannot be derived from the configuration alone (chosen by Optuna, or one more seed of a setting on the
-front) is written down with what it changes before it begins. A resume reads that back, validated like any other
-configuration, and never needs the state of a sampler.
+A trial that does not follow from the configuration (chosen by Optuna, or a new seed of a setting on the front) is
+stored with its changes before it starts. A resume reads and validates them like any other configuration, and never
+needs the state of a sampler.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def trials_in(config: RunConfig, stored: RunContents | None) -> list[TrialSpec]:
 
 
 def register(folder: Place, spec: TrialSpec) -> None:
-    """Write down a trial that is to begin, unless it has begun."""
+    """Store a trial that is about to start, unless it is stored already."""
     if read_status(folder, spec.name)["state"] is TrialState.UNKNOWN:
         write_status(folder, spec.name, TrialState.PENDING, overrides=dict(spec.overrides))
 
@@ -58,7 +58,7 @@ def more_seeds(
         num_seeds: New seeds for each setting.
 
     Raises:
-        ConfigError: If there is none of these trials.
+        ConfigError: If none of these trials exists.
     """
     wanted = {spec.setting: spec for spec in reversed(specs) if spec.name in names and spec.is_chosen}
     if not wanted:
@@ -74,11 +74,11 @@ def more_seeds(
 
 
 def is_complete(specs: Sequence[TrialSpec], stored: RunContents | None) -> bool:
-    """Whether all trials of a run are at their end."""
+    """Whether all trials of a run have ended."""
     return not unfinished(specs, stored)
 
 
 def unfinished(specs: Sequence[TrialSpec], stored: RunContents | None) -> list[TrialSpec]:
-    """Return the trials that are not at their end, by what the run folder held; None for a run that has none yet."""
+    """Return the trials that have not ended, by what the run folder held; None for a run that has none yet."""
     status = {} if stored is None else stored.status
     return [spec for spec in specs if not status.get(spec.name, {"state": TrialState.UNKNOWN})["state"].is_finished]

@@ -1,4 +1,4 @@
-"""Which settings a sweep tries: every combination of a grid, or values drawn from ranges."""
+"""Settings of a sweep: every combination of a grid, or values drawn from ranges."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trial_configs(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig
 
 
 def corners(config: RunConfig) -> Iterator[RunConfig]:
-    """Yield the configurations at the ends of all ranges; what is impossible within them nearly always is so there.
+    """Yield the configurations at the ends of all ranges, because an impossible range is nearly always so at an end.
 
     Raises:
         ConfigError: If one of them is impossible.

@@ -1,4 +1,4 @@
-"""One trial of a run: its name, what it changes in the configuration, and its complete configuration."""
+"""One trial of a run: its name, its setting, and its complete configuration."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class TrialSpec:
 
     Attributes:
         name: Name of its folder.
-        overrides: What it changes in the run's configuration; at least the seed, but nothing before a sampler that
-            learns from results has chosen.
+        overrides: Changes of the run's configuration, with at least the seed. Empty until a sampler that learns from
+            results has chosen.
         config: Its complete configuration.
     """
 
@@ -30,17 +30,17 @@ class TrialSpec:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether it is known what the trial will try."""
+        """Whether the setting of the trial is known yet."""
         return bool(self.overrides)
 
     @property
     def setting(self) -> str:
-        """What it has in common with the trials that differ from it by their seed only."""
+        """Setting of the trial: equal for trials that differ only in their seed."""
         return setting_of(self.overrides)
 
     @property
     def label(self) -> str:
-        """The overrides in words, short enough for a progress line."""
+        """The overrides as a short text for a progress line."""
         return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.overrides.items())
 
 

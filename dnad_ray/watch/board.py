@@ -1,4 +1,4 @@
-"""What people and programs learn while a run goes on: the board takes it, displays show it."""
+"""The board: it passes every moment of a run to the displays."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MAX_ERRORS = 3
 
 @final
 class Board:
-    """Where a run writes what happens; what goes wrong in showing it never reaches the run.
+    """Passes the moments of a run to its displays. An error in a display never stops the run.
 
-    Threads may write: the teacher of a sweep is made beside the start of its workers.
+    Threads may call it: the teacher of a sweep is trained while its workers start.
 
     Args:
-        displays: Who shows it. One that fails is named in a warning, and left out after three failures.
+        displays: The displays. One that fails is named in a warning and removed after three failures.
     """
 
     def __init__(self, displays: Sequence[Display]) -> None:
@@ -50,7 +50,7 @@ class Board:
         self._show(RunBegan(self._run, stored))
 
     def expect(self, spec: TrialSpec) -> None:
-        """Take note of a trial that was added, or whose setting was chosen only now."""
+        """Add a trial, or update the setting of one that was chosen later."""
         if self._run is not None:
             self._run.expect(spec)
 

@@ -1,4 +1,4 @@
-"""Who shows a run: a live table, plain lines, JSON lines or nothing, and beside it the logs of the configuration."""
+"""The displays of a run: live table, plain lines, JSON lines or none, and the loggers of the configuration."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def open_board(mode: Mode, console: Console, others: Sequence[Display] = ()) -> 
 
     Args:
         mode: ``people`` shows a table that is drawn anew on a terminal or in a notebook, and plain lines elsewhere,
-            ``quiet`` nothing, ``json`` objects on standard output, where nothing else can get any more, and text on
-            standard error.
+            ``quiet`` nothing, ``json`` only JSON objects on standard output, and text on standard error.
         console: For people.
         others: Further displays.
     """

@@ -1,4 +1,4 @@
-"""A run for programs: one JSON object per line, and nothing else, on standard output."""
+"""Display for programs: one JSON object per line on standard output, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data behind the page that redraws itself while a run goes on; drawing it is the business of ``analysis``."""
+"""Data of the live page, which ``analysis`` draws."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LivePage:
         self._written = -math.inf
 
     def __call__(self, moment: Moment) -> None:
-        """Take note, and write if it is time."""
+        """Store the moment, and write the page if it is time."""
         match moment:
             case RunBegan(run, stored):
                 rows = stored.snapshots if stored is not None else []
@@ -72,7 +72,7 @@ def picture_of(run: Standing, state: str, cloud: deque[tuple[int, float]]) -> di
     """Return what the page shows, as plain data of bounded size.
 
     Args:
-        run: Where the run stands.
+        run: The state of the run.
         state: ``running``, or as it ended.
         cloud: MACs and errors of snapshots, on the front or not.
     """

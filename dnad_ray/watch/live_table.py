@@ -1,4 +1,4 @@
-"""A run on a terminal: one line about all of it, and a progress bar per trial."""
+"""Display for terminals: one line for the run, and a progress bar per trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_ROWS, _LEAST_VARIED, _LEAST_BAR, _GAP = 3, 6, 8, 2
 
 @final
 class LiveTable:
-    """Draws where the run stands once a second; usable as a context manager.
+    """Draws the state of the run once a second; a context manager.
 
     Args:
         console: A terminal.
@@ -48,7 +48,7 @@ class LiveTable:
         self._live.stop()
 
     def __call__(self, moment: Moment) -> None:
-        """Take note of a moment; the drawing follows by itself."""
+        """Store the moment; the table is drawn once a second."""
         match moment:
             case Said(text):
                 self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -116,7 +116,7 @@ def _left(run: Standing, trial: TrialStanding) -> str:
 
 
 class _Column(NamedTuple):
-    """A column: its header, whether it holds numbers, and what it says about a trial."""
+    """A column: its header, whether it has numbers, and its text for a trial."""
 
     header: str
     is_number: bool

@@ -1,4 +1,4 @@
-"""The numbers of every trial, kept for tools that draw curves: each record once, also after a resume."""
+"""Numbers of every trial for loggers that draw curves: each record once, also after a resume."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def scalars_of(record: Record) -> dict[str, float]:
 
 
 def after(records: Iterable[Record], report_step: int, snapshot_step: int) -> list[Record]:
-    """Return the records that are younger than the last ones of their kind that somebody has."""
+    """Return the records that are newer than the last logged ones of their kind."""
     return [
         record for record in records if record.step > (snapshot_step if isinstance(record, Snapshot) else report_step)
     ]
 
 
 class TrialLog(ABC):
-    """Where the curves of trials go."""
+    """A logger for the curves of trials."""
 
     @abstractmethod
     def begin_run(self, run: Standing) -> None:
@@ -54,7 +54,7 @@ class TrialLog(ABC):
 
     @abstractmethod
     def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
-        """Learn all stored records of a trial in order of their steps, and write those that are not in the log yet.
+        """Take all stored records of a trial, in order of their steps, and write those that are not in the log yet.
 
         Returns:
             Steps of the last epoch report and of the last snapshot that were in the log before, 0 where there are
@@ -68,7 +68,7 @@ class TrialLog(ABC):
 
     @abstractmethod
     def write(self, trial: TrialStanding, record: Record) -> None:
-        """Write a record that is younger than all written before."""
+        """Write a record that is newer than all written before."""
 
     @abstractmethod
     def end(self, trial: TrialStanding) -> None:

@@ -1,4 +1,4 @@
-"""Curves for MLflow, through its client: one MLflow run per trial, found again when the run is resumed."""
+"""Logger for MLflow: one MLflow run per trial, which a resumed run continues."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MlflowLog(TrialLog):
             )
 
     def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
-        """Find the trial's MLflow run and write what it lacks."""
+        """Find the trial's MLflow run and write the missing records."""
         run_id = self._run_id(trial)
         report_step, snapshot_step = (
             max((entry.step for entry in self._client.get_metric_history(run_id, name)), default=0)
@@ -74,7 +74,7 @@ class MlflowLog(TrialLog):
         return report_step, snapshot_step
 
     def begin(self, trial: TrialStanding) -> None:
-        """Make the trial's MLflow run, or take up the one that stands."""
+        """Create the trial's MLflow run, or continue the existing one."""
         self._client.update_run(self._run_id(trial), status=trial.state.mlflow)
 
     def write(self, trial: TrialStanding, record: Record) -> None:
@@ -85,7 +85,7 @@ class MlflowLog(TrialLog):
             self._written = time.monotonic()
 
     def end(self, trial: TrialStanding) -> None:
-        """Write what waits and say how the trial ended."""
+        """Write waiting records and the final state of the trial."""
         self._flush(trial)
         self._client.set_terminated(self._run_id(trial), status=trial.state.mlflow)
         self._ids.pop(trial.spec.name)

@@ -1,4 +1,4 @@
-"""The moments of a run, and what a display does with them."""
+"""The moments of a run, and the protocol of a display."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Activity", "Display", "Moment", "Reported", "RunBegan", "RunEnded", 
 
 @dataclass(frozen=True)
 class Said:
-    """A lasting line, for people."""
+    """A message that stays on the screen."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Of something that is not a trial (images, the teacher), ``done`` of ``total`` is done."""
+    """Progress of something other than a trial (images, the teacher): ``done`` of ``total``."""
 
     name: str
     done: float
@@ -31,7 +31,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class RunBegan:
-    """The run folder stands; ``stored`` is what it held, None for a new run."""
+    """The run folder exists; ``stored`` is its earlier content, None for a new run."""
 
     run: Standing
     stored: RunContents | None
@@ -56,7 +56,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial is at its end, or Ray gave it up."""
+    """A trial has ended, or Ray gave it up."""
 
     run: Standing
     trial: TrialStanding
@@ -64,7 +64,7 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The command ends; ``state`` is finished, incomplete, interrupted or failed, ``summary`` what a program wants."""
+    """The command ends. ``state`` is finished, incomplete, interrupted or failed; ``summary`` is data for programs."""
 
     run: Standing
     state: str

@@ -1,4 +1,4 @@
-"""A run as plain lines of text, for logs and for terminals that cannot draw."""
+"""Display for logs and simple terminals: plain lines of text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENDED = float("inf")
 
 @final
 class PlainLines:
-    """A line per name every few seconds, where there is no terminal to draw on.
+    """Prints a line per activity or trial every few seconds, for output that is not a terminal.
 
     Args:
         console: Where to write.
@@ -59,7 +59,7 @@ class PlainLines:
 
 
 def trial_text(run: Standing, trial: TrialStanding) -> str:
-    """Return where a trial stands in a few words."""
+    """Return the progress of a trial as a short text."""
     parts = [f"{trial.num_operations} operations"]
     if trial.proxy_accuracy is not None:
         parts.append(f"proxy error {1 - trial.proxy_accuracy:.2%}")

@@ -1,4 +1,4 @@
-"""The global front while a run goes on: one comparison with the front per snapshot, never with everything so far."""
+"""The global front of a running run. A new snapshot is compared with the front only, not with all snapshots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FrontPoint", "RunningFront"]
 
 
 class FrontPoint(NamedTuple):
-    """What is kept of a snapshot on the front; all else stands in the run folder."""
+    """A snapshot on the front, as far as it is kept in memory; the rest is in the run folder."""
 
     error: float
     macs: int
@@ -30,7 +30,7 @@ class RunningFront:
     """The snapshots that no other one offered so far beats in error, MACs and parameters.
 
     It agrees with :func:`analysis.front_of` on networks and values. A snapshot costs one comparison with each point of
-    the front; what is dominated is forgotten at once, so memory follows the front and not the run.
+    the front. Dominated snapshots are not kept, so memory grows with the front and not with the run.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class RunningFront:
     def offer(self, snapshot: Snapshot) -> bool:
         """Compare a snapshot with the front; returns whether it is on it now.
 
-        The same network with the same values stands once, from where it was found first.
+        The same network with the same values is kept once, with its first origin.
         """
         size = len(self._points)
         value = np.array([1.0 - snapshot.proxy_accuracy, snapshot.macs, snapshot.params], dtype=float)

@@ -1,4 +1,4 @@
-"""Where a run stands, from what its trials have reported: the one state that every display reads."""
+"""The state of a run from what its trials have reported; every display reads this one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Record = EpochReport | Snapshot
 
 @dataclass(slots=True)
 class TrialStanding:
-    """Where a trial stands.
+    """The state of a trial, from its reports.
 
     Attributes:
         spec: The trial.
@@ -55,12 +55,12 @@ class TrialStanding:
 
     @property
     def epochs(self) -> int:
-        """Most epochs that it takes."""
+        """Largest number of epochs of the trial."""
         return self.spec.config.train.epochs
 
     @property
     def share(self) -> float:
-        """Share of its epochs that is behind it; all of them where the floor ended it earlier."""
+        """Completed share of the epochs; 1 if the floor ended the trial earlier."""
         return 1.0 if self.state.is_finished else self.epoch / self.epochs
 
     @property
@@ -71,11 +71,11 @@ class TrialStanding:
         return (self.latest[0] - self.first[0]) / (self.latest[1] - self.first[1])
 
     def seconds_left(self, now: float, pace: float | None = None) -> float | None:
-        """Return how long it will take at most: it gets faster while it shrinks, and may reach the floor earlier.
+        """Return an upper bound of the remaining time: a search gets faster as it shrinks and may end early.
 
         Args:
             now: Time on the clock of the standing.
-            pace: Seconds per epoch to reckon with before there is a pace of its own.
+            pace: Seconds per epoch to assume before the trial has a pace of its own.
         """
         pace = self.pace or pace
         if pace is None or self.state is not TrialState.RUNNING:
@@ -86,7 +86,7 @@ class TrialStanding:
 
 @final
 class Standing:
-    """Where a run stands; memory follows its trials and its front, not the number of reports.
+    """The state of a run, from the reports of its trials. Memory grows with trials and front, not with the reports.
 
     Args:
         folder: The run folder; its name is that of the run.
@@ -107,7 +107,7 @@ class Standing:
         return self._clock()
 
     def take_up(self, contents: RunContents) -> None:
-        """Begin where an earlier command ended."""
+        """Continue from the state at the end of an earlier command."""
         for name, records in stored_records(contents).items():
             if name in self.trials:
                 for record in records:
@@ -119,7 +119,7 @@ class Standing:
                 trial.state, trial.reason = state, status.get("reason")
 
     def expect(self, spec: TrialSpec) -> None:
-        """Take note of a trial that was added, or whose setting was chosen only now."""
+        """Add a trial, or update the setting of one that was chosen later."""
         if spec.name in self.trials:
             self.trials[spec.name].spec = spec
         else:  # a new dictionary: another thread may be drawing the old one
@@ -131,7 +131,7 @@ class Standing:
         trial.state, trial.first, trial.latest = TrialState.RUNNING, None, None
 
     def report(self, name: str, record: Record) -> bool:
-        """Note a record; returns False for one that is reported again, because a trial repeats steps after a failure.
+        """Add a record; returns False if it was reported before, because a trial repeats steps after a failure.
 
         Searches repeat bit for bit, so nothing but the time can differ in the second record.
         """
@@ -178,10 +178,10 @@ class Standing:
         return sum(trial.state.is_finished for trial in self.trials.values())
 
     def seconds_left(self) -> float | None:
-        """Return how long the run will take, None while nothing can be told.
+        """Return the remaining time of the run, None while it is not known.
 
-        What runs is counted to its last epoch; what waits is taken to need the share of its epochs that ended trials
-        needed, at the mean pace of all.
+        Running trials are counted to their last epoch. Waiting ones are assumed to need the same share of their epochs
+        as ended trials, at the mean pace of all.
         """
         trials = self.trials.values()
         paces = [trial.pace for trial in trials if trial.pace is not None]

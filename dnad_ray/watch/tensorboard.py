@@ -1,10 +1,10 @@
-"""Event files for TensorBoard in the run folder, one folder per trial; the driver alone writes them.
+"""Logger for TensorBoard: event files in the run folder, one folder per trial, written by the driver only.
 
-A disk gets each record at once. Object stores cannot append: there a running trial's file is put again as a whole, at
-most twice a minute.
+On a disk each record is written at once. Object stores cannot append, so there the whole file of a running trial is
+replaced, at most twice a minute.
 
-The files follow from the records: what a killed command did not get to write is written when the run is resumed, and
-what a trial repeats is not written again. Steps are those of the search; below ``over-macs`` they are MACs.
+The files follow from the records: records that a killed command did not write are written when the run is resumed, and
+records that a trial repeats are not written again. Steps are those of the search; below ``over-macs`` they are MACs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class EventFiles(TrialLog):
         self._folder = tensorboard_folder(run.folder)
 
     def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
-        """Cut a torn end off the file, and write what it lacks."""
+        """Cut an incomplete last event off the file, and write the missing records."""
         file = self._file(trial)
         content = file.read_bytes() if file.is_file() else b""
         size = report_step = snapshot_step = 0
@@ -119,7 +119,7 @@ class EventFiles(TrialLog):
         self._remember(trial, record)
 
     def end(self, trial: TrialStanding) -> None:
-        """Write the curves over MACs, which only rise when read from the end: TensorBoard drops a step that falls."""
+        """Write the curves over MACs, from the last record to the first: TensorBoard drops steps that decrease."""
         buffer = self._buffers.pop(trial.spec.name, None)
         if buffer is not None:
             write_bytes(self._file(trial), bytes(buffer))

@@ -1,4 +1,4 @@
-"""Curves for Weights & Biases: one W&B run per trial, in one group; ``WANDB_MODE=offline`` keeps them on this disk."""
+"""Logger for Weights & Biases: one W&B run per trial, in one group. ``WANDB_MODE=offline`` keeps them local."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["WandbLog"]
 class WandbLog(TrialLog):
     """Writes to the project ``WANDB_PROJECT``, or else to one of the run's name.
 
-    A resumed trial goes on in the W&B run of its id. What W&B has cannot be asked for offline, so records that the
-    folder held when the run was resumed are taken for sent.
+    A resumed trial continues in the W&B run of its id. Offline, W&B cannot say which records it has, so all records
+    in the folder at the time of the resume are assumed to be sent.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class WandbLog(TrialLog):
         self._run = run
 
     def take_up(self, trial: TrialStanding, records: Sequence[Record]) -> tuple[int, int]:
-        """Take the records for sent; what else was sent, W&B alone knows."""
+        """Assume that the stored records were sent."""
         return 0, 0
 
     def begin(self, trial: TrialStanding) -> None:
@@ -70,7 +70,7 @@ class WandbLog(TrialLog):
         self._runs[trial.spec.name] = run
 
     def write(self, trial: TrialStanding, record: Record) -> None:
-        """Send a record; W&B does so in a process of its own."""
+        """Send a record; W&B uses its own process for that."""
         self.begin(trial)
         self._runs[trial.spec.name].log({"step": record.step, "epoch": record.epoch, **scalars_of(record)})
 

@@ -1,4 +1,4 @@
-"""Banks: the candidates of one kind that a node of the supernet applies to several states, side by side."""
+"""Banks: all candidates of one kind that a node of the supernet applies to several states, computed together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sliced(NamedTuple):
 
     Attributes:
         parameter: The parameter, already smaller.
-        rows: What it kept of the rows it had, ascending (num_kept,).
+        rows: The old positions of the rows that it kept, ascending (num_kept,).
     """
 
     parameter: nn.Parameter
@@ -87,7 +87,7 @@ class Bank(nn.Module):
         raise NotImplementedError
 
     def keep(self, positions: Sequence[int]) -> list[Sliced]:
-        """Cut the bank down to the candidates at some positions, ascending; gradients start anew."""
+        """Keep only the candidates at some positions, ascending; gradients are reset."""
         start = torch.tensor(positions, device=self.pointwise[0].device) * self.channels
         rows = (start[:, None] + torch.arange(self.channels, device=start.device)).flatten()
         for norm in cast("Iterable[BatchNorm]", self.norms):
@@ -98,7 +98,7 @@ class Bank(nn.Module):
         return [Sliced(parameter, rows) for parameter in self.parameters()]
 
     def place(self, positions: Sequence[int]) -> None:
-        """Note where the architecture weights of the candidates stand among those of their node."""
+        """Store the positions of the candidates' architecture weights among those of their node."""
         order = torch.tensor(positions, dtype=torch.int64, device=self.pointwise[0].device)
         # One entry for each channel: the weights become the scale of a norm.
         self.register_buffer("channel_order", order.repeat_interleave(self.channels), persistent=False)

@@ -22,7 +22,7 @@ _SMALL = 2**18  # numbers in a buffer below which it is cheaper to fill it with 
 
 @final
 class Arranged:
-    """Images as the weight gradients of several convolutions read them: arranged once, kept until the last has read.
+    """A copy of the images in the order that weight gradients need, shared by several convolutions.
 
     What convolutions of one kind on one state need for their weight gradients is the same copy of that state.
     """
@@ -42,7 +42,7 @@ class Arranged:
         return self._kept[arrangement]
 
     def done(self) -> None:
-        """Note that a convolution has its gradients; the last one frees the memory."""
+        """Mark a convolution's gradients as computed; the last one frees the memory."""
         self._num_readers -= 1
         if self._num_readers <= 0:
             self._kept.clear()

@@ -58,7 +58,7 @@ class _Pixels(torch.autograd.Function):
 
 
 def _pairs(result: Tensor, x: Tensor, num: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield views of the same pixels: where they stand in the result, and where in the image."""
+    """Yield views of the same pixels: first in the result, then in the image."""
     channels = x.shape[1]
     for index in range(num):
         pixels = x[:, :, index::2, index::2]

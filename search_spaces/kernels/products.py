@@ -1,4 +1,4 @@
-"""Products of all pixels of an image with a small matrix, by the library that is fast on the processor at hand.
+"""Products of all pixels of an image with a small matrix, by the library that is faster on this processor.
 
 A pointwise convolution is a matrix product, and torch has two libraries for it on CPUs. MKL, behind ``torch.mm``, takes
 on AMD's processors 2 to 3 times as long as oneDNN, behind ``torch.conv2d``, and products of a group 1.2 to 5 times

@@ -35,7 +35,7 @@ _LARGE = 2**18
 
 
 class Statistics(NamedTuple):
-    """What a batch norm keeps, for all channels of a group.
+    """The running statistics of a batch norm, for all channels of a group.
 
     Attributes:
         mean: Running mean (size * C,), updated in place.
@@ -101,7 +101,7 @@ def weighted_sum(weights: Tensor, terms: Sequence[Tensor], projections: Sequence
 
 
 def _in_full(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Keep autocast away from statistics: variances of numbers with eight bits would be noise."""
+    """Compute statistics without autocast: variances in bfloat16 would be too inexact."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
 

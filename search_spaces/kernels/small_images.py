@@ -25,7 +25,7 @@ _PIXELS_UP_TO = 64
 
 
 class Parts(NamedTuple):
-    """What a cell of the supernet consists of.
+    """The parts of a cell of the supernet.
 
     Attributes:
         preprocess: By source what is done to an input.
@@ -170,7 +170,7 @@ class _Run:
     def preprocess(
         self, source: int, module: FactorizedReduce | PointwiseNorm, x: Rows, sides: tuple[int, int]
     ) -> None:
-        """Make a rectified input the state that nodes read."""
+        """Compute the state that nodes read from a rectified input."""
         if isinstance(module, FactorizedReduce):
             projected = self.tape.pointwise(self.tape.halves(x, sides), [module.even.weight, module.odd.weight])
             sides = -(-sides[0] // 2), -(-sides[1] // 2)

@@ -1,4 +1,4 @@
-"""The states of a cell while it runs: what several edges read is computed once."""
+"""The states of a cell in a forward pass. What several edges need is computed once."""
 
 from __future__ import annotations
 

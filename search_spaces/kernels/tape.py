@@ -1,16 +1,16 @@
-"""What a cell computes on small images, with gradients written down by hand.
+"""The computation of a cell on small images, with gradients written by hand.
 
-On images of 8 x 8 and smaller a step does not wait for arithmetic but for calls: of torch, of its autograd engine, of
-oneDNN (some 30 microseconds each). Here everything is a matrix with **a row per channel**, whose columns are the pixels
-and, innermost, the images (C, H * W * N). In it
+On images of 8 x 8 and smaller most time of a step is spent in the overhead of calls: of torch, of its autograd engine,
+of oneDNN (some 30 microseconds each). Here everything is a matrix with **a row per channel**, whose columns are the
+pixels and, innermost, the images (C, H * W * N). In it
 
-- what stands side by side is one behind the other in memory: candidates are computed into one matrix, without copies;
+- candidates side by side are consecutive in memory: they are computed into one matrix, without copies;
 - sums over a channel are sums over a row, pixels moved against each other are long runs of numbers;
 - a depthwise convolution is a product of one small matrix per channel with what the channel sees, whatever its width,
   stride and dilation, and so are its gradients. That takes up to H * W / k^2 times as many multiplications, and less
   time all the same.
 
-A :class:`Tape` notes for each step how gradients go back through it; one autograd function then stands for a whole cell
+A :class:`Tape` records the backward function of each step; one autograd function then stands for a whole cell
 (:mod:`search_spaces.kernels.small_images`). Exact, as the float64 tests against a plain supernet hold.
 """
 
@@ -32,7 +32,7 @@ class Rows:
 
     Args:
         data: The matrix.
-        is_fixed: Whether nobody asks for its gradient.
+        is_fixed: Whether its gradient is not needed.
     """
 
     __slots__ = ("data", "gradient", "is_fixed")
@@ -88,7 +88,7 @@ class Weighing(NamedTuple):
 
 
 class Tape:
-    """Steps of a forward pass, each with its way back; all of them without autograd.
+    """Steps of a forward pass, each with its backward function; autograd is not used.
 
     Attributes:
         gradients: Those of parameters and architecture weights, once the tape was played back.
@@ -113,7 +113,7 @@ class Tape:
         self._steps.append((result, back))
 
     def play_back(self) -> None:
-        """Take gradients back through all steps; each is forgotten at once, with the memory that it holds.
+        """Propagate gradients back through all steps; each step is freed at once.
 
         Raises:
             RuntimeError: The second time.
@@ -211,7 +211,7 @@ class Tape:
         Args:
             x: (size * C_in, L).
             weights: Matrices (C_out, C_in) under each other, here (size * C_out, C_in), perhaps in parts.
-            into: Where the result is to stand (size * C_out, L).
+            into: Matrix for the result (size * C_out, L).
         """
         gradients, width = self.gradients, weights[0].numel() // weights[0].shape[0]
         weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
@@ -298,7 +298,7 @@ class Tape:
         """Compute the sum of ``weight * term`` and of ``weight * norm(candidate)``.
 
         Args:
-            result: Where the sum is to stand (C, L).
+            result: Matrix for the sum (C, L).
             terms: Likewise; together with the candidates at least one.
             candidates: Under each other (size * C, L), overwritten; None for none.
             norms: Those of the candidates.

@@ -1,4 +1,4 @@
-"""DNAD (arXiv 2504.20080): every cell has a topology of its own, and what is alive in the end is the network."""
+"""DNAD (arXiv 2504.20080): every cell has its own topology; the network has the candidates alive at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A space of one's own: nothing is preset but what every space needs."""
+"""A user's own space: only what every space needs is preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes one search space different from another, as data."""
+"""The data that tells one search space from another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ strongest operation of each edge."""
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceTemplate:
-    """A search space but for its size.
+    """A search space without its size.
 
     Attributes:
         summary: One line for a list.

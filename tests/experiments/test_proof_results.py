@@ -1,8 +1,7 @@
-"""Tables of the proof: intervals, corrections and volumes worked out by hand."""
+"""Folders of the proof read into frames: several as one, gaps at equal epochs."""
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -11,33 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 import proof_results
-from proof_settings import ARMS, SETTINGS
-
-from dnad_ray.config.recipes import recipe_named
-from dnad_ray.config.run import with_overrides
-from dnad_ray.search.checks import check_buildable
-from search_spaces.genotype import CellGenotype, Edge, Genotype
-
-
-def test_interval_of_the_mean_is_students():
-    # Of 1, 2, 3: standard error 1 / sqrt(3), and the 97.5 % point of t with 2 degrees of freedom is 4.302653.
-    mean, margin = proof_results.mean_and_margin([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert margin == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert math.isnan(proof_results.mean_and_margin([1.0])[1])
-
-
-def test_holm_multiplies_by_what_is_left_and_never_falls():
-    assert proof_results.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert proof_results.holm([0.5, 0.9]) == [1.0, 1.0]
-
-
-def test_volume_counts_doublings_of_cost_alike():
-    # Targets 2, 4: the box is from cost 1 to 4, two doublings. A point of no error at cost 2 covers one of them.
-    assert proof_results.volume([(0.0, 2.0)], [2, 4], 0.9) == pytest.approx(0.5)
-    # A second one of half the error of chance at cost 1 (no doublings) adds half of the other half.
-    assert proof_results.volume([(0.0, 2.0), (0.45, 1.0)], [2, 4], 0.9) == pytest.approx(0.75)
-    assert proof_results.volume([], [2, 4], 0.9) == 0.0
+import proof_tables
 
 
 def frame(errors):
@@ -49,39 +22,14 @@ def frame(errors):
     return pd.DataFrame(rows)
 
 
-def test_arms_are_paired_by_seed():
-    # dnad is 1, 1 and 4 points better; mean 2, standard error 1, t = 2 with 2 degrees of freedom: p = 0.1835.
-    found = proof_results.paired_table(frame({"dnad": [0.10, 0.20, 0.30], "snps": [0.11, 0.21, 0.34]}), "dnad")
-    assert found.splitlines()[2:] == ["| snps | +2.00 +- 4.30 | 3 of 3 | 0.184 | 0.184 |"]
-
-
-def test_responses_are_paired_with_dnad_and_corrected():
-    # As above for the temperature; the weight's differences are the mirrored ones: the same t.
-    rows = frame({"dnad": [0.1, 0.2, 0.3], "temperature 1.0": [0.11, 0.21, 0.34], "weight 1.0": [0.06, 0.19, 0.29]})
-    lines = proof_results.response_table(rows.assign(proxy_accuracy=0.75)).splitlines()
-    assert lines[2] == "| dnad | 20.00 +- 24.84 |  | 25.00 +- 0.00 | 3 |  |  |"
-    assert lines[3].endswith("| +2.00 +- 4.30 | 25.00 +- 0.00 | 3 | 0.184 | 0.367 |")
-    assert lines[4].endswith("| -2.00 +- 4.30 | 25.00 +- 0.00 | 3 | 0.184 | 0.367 |")
-
-
-def test_seeds_that_one_arm_lacks_are_left_out_of_the_pairs():
-    rows = frame({"dnad": [0.10, 0.20], "snps": [0.20, 0.40, 0.99]})
-    assert "| snps | +15.00 +- 63.53 | 2 of 2 |" in proof_results.paired_table(rows, "dnad")
-
-
 def test_folders_of_other_seeds_are_one_table_and_seeds_count_once():
     first = frame({"dnad": [0.10, 0.20], "snps": [0.11, 0.21]})
     third = frame({"dnad": [0.30], "snps": [0.34]}).assign(seed=2)
-    found = proof_results.paired_table(proof_results.together([first, pd.DataFrame(), third]), "dnad")
+    found = proof_tables.paired_table(proof_results.together([first, pd.DataFrame(), third]), "dnad")
     assert found.splitlines()[2:] == ["| snps | +2.00 +- 4.30 | 3 of 3 | 0.184 | 0.184 |"]
     assert not len(proof_results.together([pd.DataFrame()]))
     with pytest.raises(SystemExit, match="got arm dnad under seed 1 twice"):
         proof_results.together([first, first[first["seed"] == 1]])
-
-
-def test_compute_is_said_per_seed_and_per_network():
-    found = proof_results.compute_table(frame({"snps": [0.1, 0.2]}))
-    assert found.splitlines()[2] == "| snps | 6.000 +- 0.000 | 6.000 +- 0.000 |"
 
 
 def test_gap_is_training_minus_validation_at_the_end():
@@ -90,7 +38,7 @@ def test_gap_is_training_minus_validation_at_the_end():
     ] + [{"arm": "random", "seed": 0, "history": None}]
     gaps = proof_results.gap_frame(picks)
     assert gaps["gap"].round(6).tolist() == [0.0, 0.3, 0.0, 0.2]
-    assert proof_results.gap_table(gaps).splitlines()[2].startswith("| snps | 12.50 +- 31.77 |  | 25.00 +- 63.53 |")
+    assert proof_tables.gap_table(gaps).splitlines()[2].startswith("| snps | 12.50 +- 31.77 |  | 25.00 +- 63.53 |")
 
 
 def test_gaps_are_compared_at_the_same_epochs():
@@ -106,40 +54,6 @@ def test_gaps_are_compared_at_the_same_epochs():
         {"arm": arm, "seed": seed, "history": [[epoch, gap, 0.0] for epoch, gap in history.items()]}
         for (arm, seed), history in gaps.items()
     ]
-    lines = proof_results.gap_table(proof_results.gap_frame(picks)).splitlines()
+    lines = proof_tables.gap_table(proof_results.gap_frame(picks)).splitlines()
     assert lines[2].startswith("| snps | 20.00 +- 0.00 |")
     assert lines[3].startswith("| darts | 27.50 +- 31.77 | +12.50 +- 31.77 (p 0.126)")
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_is_a_search_that_can_be_built(name):
-    setting = SETTINGS[name]
-    for arm in ARMS:
-        if arm.name in setting.arms and arm.overrides is not None:
-            changes = {**setting.overrides, **arm.overrides}
-            if setting.needs_folder:
-                changes["data.root"] = "images"
-            config = with_overrides(recipe_named(setting.recipe), changes)
-            check_buildable(config)
-            # The compute of a search is the sum over its snapshots: they have to be counted as wide as the supernet is.
-            assert config.evaluation.init_channels == config.space.init_channels
-
-
-def test_networks_are_described_by_their_operations_and_how_these_rank_with_errors():
-    def pick(seed, *nodes):
-        cell = CellGenotype(reduction=False, nodes=tuple(tuple(Edge(*edge) for edge in node) for node in nodes))
-        subject = {"genotype": Genotype(cells=(cell,)).to_dict()}
-        return {"arm": "snps", "seed": seed, "target": 1_000_000, "subject": subject}
-
-    one = pick(0, [("sep_conv_3x3", 0), ("skip_connect", 1)])
-    other = pick(1, [("sep_conv_3x3", 0)], [("sep_conv_3x3", 1), ("sep_conv_3x3", 2), ("max_pool_3x3", 1)])
-    stranger = {"arm": "resnet18", "seed": 0, "target": 1_000_000, "subject": {"model": "resnet18"}}
-    lines = proof_results.operation_table([one, other, stranger], frame({"snps": [0.2, 0.1]})).splitlines()
-    names = "max_pool_3x3 | sep_conv_3x3 | skip_connect | operations | networks"
-    assert lines[0] == f"| What networks are made of | {names} |"
-    # Half and three quarters, none and a quarter, a half and none; two and four. The error is 20 and 10 %.
-    assert lines[2:] == [
-        "| snps | 12.5% | 62.5% | 25.0% | 3.0 | 2 |",
-        "| rank with error | -1.00 | -1.00 | +1.00 | -1.00 | 2 |",
-    ]
-    assert proof_results.operation_table([stranger], frame({"resnet18": [0.2]})) == ""

@@ -77,7 +77,9 @@ def test_summarise_survives_states_of_newer_versions(make_run):
 def test_summarise_warns_where_measurements_differ(folder, dense, snapshot):
     write_snapshot(folder, snapshot(dense(), trial="t1", image_size=32), dense())
     summary, _ = summary_of(folder)
-    assert summary.cautions == ("Snapshots differ in the image size (32, 8): their errors or costs do not compare.",)
+    assert summary.cautions == (
+        "Snapshots differ in the image size (32, 8): their errors or costs cannot be compared.",
+    )
 
 
 def test_summarise_a_run_without_snapshots(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dnad_ray.data.batches import Augmentation, TrainingBatches, draw_epoch, evaluation_batches
+from dnad_ray.data.augmentation import Augmentation, draw_epoch
+from dnad_ray.data.batches import TrainingBatches, evaluation_batches
 from dnad_ray.data.images import ImageData, Split
 
 _CPU = torch.device("cpu")
@@ -136,20 +137,6 @@ def test_fewer_images_than_a_batch_are_one_batch():
     batches = TrainingBatches(_data(num_images=3), 128, 0, _CPU)
     assert batches.steps_per_epoch == 1
     assert sorted(batches.batch(5)[1].tolist()) == [0, 1, 2]
-
-
-def test_seeds_and_epochs_never_share_their_draws():
-    orders = {
-        tuple(draw_epoch(seed, epoch, 64, 8, Augmentation()).order.tolist())
-        for seed in range(12)
-        for epoch in range(12)
-    }
-    assert len(orders) == 144
-
-
-def test_order_does_not_depend_on_what_is_varied():
-    plain, varied = (draw_epoch(4, 2, 50, 8, augmentation) for augmentation in (Augmentation(), Augmentation(pad=3)))
-    assert torch.equal(plain.order, varied.order)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
