@@ -25,6 +25,7 @@ from dnad_ray.commands.search import search
 from dnad_ray.commands.sweep import sweep
 from dnad_ray.commands.teacher import teacher
 from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.reading import RunContents, is_run, read_run
 from dnad_ray.storage.places import Place, address, place, reached
 
@@ -190,7 +191,7 @@ class Run:
         """Write the HTML report, by default as ``report.html`` in the run folder; returns the file."""
         from analysis import write_report
 
-        return write_report(self.path, self.path / "report.html" if out is None else place(out, "report"))
+        return write_report(self.path, report_file(self.path) if out is None else place(out, "report"))
 
 
 @_in_keywords

@@ -7,8 +7,9 @@ from functools import partial
 from dnad_ray.commands.options import AnyPath, Config, Settings, configured, mode_of
 from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import shown
-from dnad_ray.distill.teacher import holds_checkpoints, save_teacher, teacher_checkpoints
+from dnad_ray.distill.teacher import holds_checkpoints, save_teacher
 from dnad_ray.distill.teacher_sources import make_teacher
+from dnad_ray.run_folder.layout import teacher_checkpoints
 from dnad_ray.run_folder.writing import free_folder
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import Stopped, StopSignals

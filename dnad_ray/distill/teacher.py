@@ -18,6 +18,7 @@ from dnad_ray.distill.calibration import Calibration
 from dnad_ray.distill.foreign_network import build_foreign
 from dnad_ray.distill.foreign_spec import ForeignSpec, stage_sides
 from dnad_ray.errors import ConfigError, RunFolderError, one_line
+from dnad_ray.run_folder.layout import teacher_checkpoints
 from dnad_ray.runtime.devices import to_device
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, remove_folder
@@ -38,7 +39,6 @@ __all__ = [
     "load_teacher",
     "read_teacher",
     "save_teacher",
-    "teacher_checkpoints",
 ]
 
 _WEIGHTS, _DESCRIPTION = "teacher.safetensors", "teacher.json"
@@ -162,11 +162,6 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     write_json(folder / _DESCRIPTION, description)  # last: where it stands, the weights do too
     remove_folder(teacher_checkpoints(folder))
     return file
-
-
-def teacher_checkpoints(folder: Place) -> Place:
-    """Return where the checkpoints of a teacher's training are, until :func:`save_teacher` has written it."""
-    return folder / "checkpoints"
 
 
 def holds_checkpoints(folder: Place) -> bool:

@@ -76,6 +76,7 @@ __all__ = [
     "snapshots_folder",
     "status_file",
     "table_file",
+    "teacher_checkpoints",
     "teacher_folder",
     "tensorboard_folder",
     "trial_entries",
@@ -163,6 +164,11 @@ def genotype_file(run: Place, digest: str) -> Place:
 def teacher_folder(run: Place) -> Place:
     """Return the folder of the teacher."""
     return run / "teacher"
+
+
+def teacher_checkpoints(folder: Place) -> Place:
+    """Return where the states of a teacher's training are in the teacher's folder, until the teacher is written."""
+    return folder / "checkpoints"
 
 
 def tensorboard_folder(run: Place) -> Place:

@@ -18,7 +18,6 @@ from dnad_ray.distill.teacher import (
     load_teacher,
     read_teacher,
     save_teacher,
-    teacher_checkpoints,
 )
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.distill.teacher_sources import make_teacher
@@ -26,7 +25,7 @@ from dnad_ray.errors import (
     ResourceError,
 )
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
-from dnad_ray.run_folder.layout import checkpoints_folder, teacher_folder
+from dnad_ray.run_folder.layout import checkpoints_folder, teacher_checkpoints, teacher_folder
 from dnad_ray.run_folder.reading import read_status
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.devices import device_for

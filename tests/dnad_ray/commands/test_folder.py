@@ -182,6 +182,6 @@ def test_conclude_says_which_trials_ended_before_their_floor(two, folder, board)
     write_status(folder, "t00", "finished", reason="it reached limit.seconds 5")
     write_status(folder, "t01", "dominated", reason="worse at all 4 snapshots")
     assert conclude(two, read_run(folder), board) == ""
-    assert "t00 ended: it reached limit.seconds 5; its snapshots stand" in said(board)
-    assert "t01 was stopped by the scheduler: worse at all 4 snapshots; its snapshots stand" in said(board)
+    assert "t00 finished: it reached limit.seconds 5; its snapshots stand" in said(board)
+    assert "t01 stopped by the scheduler: worse at all 4 snapshots; its snapshots stand" in said(board)
     assert is_complete(two, read_run(folder))

@@ -15,56 +15,15 @@ import pytest
 import torch
 import yaml
 
-from dnad_ray.commands.folder import run_folder
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.costs.table import costs_of
 from dnad_ray.networks.network_file import read_network
-from dnad_ray.retrain.one_level_darts import _DartsSearch
 from dnad_ray.run_folder.genotypes import read_any_genotype
-from dnad_ray.run_folder.jobs import read_measurements, read_retrained
+from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.records import RETRAINED_COLUMNS
-from dnad_ray.run_folder.writing import write_parquet
-from dnad_ray.search.prepare import PreparedRun, run_search
-from dnad_ray.trials.spec import TrialSpec
 from search_spaces.shape import ImageShape, NetworkShape
-from search_spaces.space import space_named
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
-
-
-@pytest.fixture(scope="session")
-def searched(tiny, digits, tmp_path_factory) -> Path:
-    """A run folder that a real search left."""
-    from dnad_ray.watch.board import Board
-
-    config = tiny()
-    folder = tmp_path_factory.mktemp("searched") / "run"
-    spec = TrialSpec("t00", {"seed": 0}, config)
-    with run_folder(config, folder, False):
-        run_search(spec, PreparedRun(digits, None), folder, Board([]))
-    write_parquet(folder)
-    from analysis import front_of, load_runs, to_records
-
-    (folder / "front.json").write_text(json.dumps(to_records(front_of(load_runs(folder)))))
-    return folder
-
-
-@pytest.fixture
-def run(searched, tmp_path) -> Path:
-    return Path(shutil.copytree(searched, tmp_path / "run"))
-
-
-def refused(result, *words, code=2):
-    found, out, err = result
-    assert (found, err.count("\n")) == (code, 1), result
-    assert err.startswith("dnad-ray: error: ")
-    assert "Traceback" not in out + err
-    for word in words:
-        assert word in err, err
-
-
-def one_genotype(run):
-    return sorted((run / "genotypes").glob("*.json"))[0]
 
 
 def without_times(folder):
@@ -131,107 +90,6 @@ def test_retrain_in_two_processes_learns_as_one_does(command, run, monkeypatch):
     assert shared["train_loss"] == pytest.approx(alone["train_loss"], rel=0.2)
 
 
-def test_baselines_stand_beside_the_front_at_equal_size_and_training(command, run):
-    result = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "random,darts,resnet18", "--no-ray")
-    assert result[0] == 0, result
-    records, _ = read_retrained(run)
-    assert {record["origin"] for record in records} == {"search", "random", "darts", "torchvision"}
-    assert len({record["protocol"] for record in records}) == 1
-    assert len({record["epochs"] for record in records}) == 1
-    fronts = [record for record in records if record["origin"] == "search"]
-    assert all(f"network {record['digest']}" in result[1] for record in fronts)
-    assert "points" in result[1]
-    largest = max(record["macs"] for record in fronts)
-    assert all(record["macs"] <= 1.05 * largest for record in records)
-    again = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "random,darts,resnet18", "--no-ray")
-    assert f"{len(records)} done already" in again[1]
-    assert "one-level DARTS" not in again[1]  # its search is kept
-    # Unless it found a network that is not of the space, as earlier versions did: then it is searched again.
-    (kept,) = (run / "baselines").glob("darts-*.json")
-    ours = kept.read_bytes()
-    kept.write_text(space_named("nas-bench-201", None, 3, 3).uniform(("nor_conv_3x3",)).to_json())
-    mended = command("baselines", run, *QUICK, "--networks", 2, "--kinds", "darts", "--no-ray")
-    assert "one-level DARTS" in mended[1]
-    assert kept.read_bytes() == ours
-
-
-def test_baselines_that_are_interrupted_while_darts_searches_go_on(command, run, monkeypatch, tmp_path):
-    arguments = (*QUICK, "--networks", 1, "--kinds", "darts", "--no-ray")
-    other = Path(shutil.copytree(run, tmp_path / "other" / "run"))
-    assert command("baselines", other, *arguments)[0] == 0
-    losses = _DartsSearch.losses
-
-    def press_at_the_fifth_step(search, images, labels):
-        if search.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return losses(search, images, labels)
-
-    monkeypatch.setattr(_DartsSearch, "losses", press_at_the_fifth_step)
-    code, _, err = command("baselines", run, *arguments)
-    assert code == 130
-    assert err.endswith("error: interrupted by SIGINT; the same command goes on from there\n")
-    (checkpoint,) = run.glob("baselines/darts-*/checkpoints/*")
-    assert checkpoint.name == "00000005"
-    monkeypatch.setattr(_DartsSearch, "losses", losses)
-    assert command("baselines", run, *arguments)[0] == 0
-    (found,) = (run / "baselines").iterdir()  # the checkpoints are gone
-    (expected,) = (other / "baselines").iterdir()
-    assert found.read_bytes() == expected.read_bytes()
-
-
-def test_baselines_of_impossible_kinds_are_refused(command, run):
-    refused(command("baselines", run, *QUICK, "--kinds", "vgg"), "--kinds", "vgg", "resnet18")
-    refused(command("baselines", run, *QUICK, "--max-macs", "5"), "--max-macs", "sizes are those of the front")
-    refused(command("baselines", run.parent, *QUICK), "RUN", "a run folder")
-
-
-def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):
-    result = command("measure", run, "--repeats", 3, "--device", "cpu")
-    assert result[0] == 0, result
-    records, problems = read_measurements(run)
-    assert problems == []
-    assert {record["digest"] for record in records} == {
-        row["digest"] for row in json.loads((run / "front.json").read_text())
-    }
-
-
-def test_measure_of_a_run_believes_the_channels_that_its_records_say(command, run):
-    for file in run.glob("trials/*/snapshots/*.json"):
-        row = json.loads(file.read_text())
-        assert row["in_channels"] == 1
-        # Counted by another counter, or another version of it: no count of ours gives that number.
-        file.write_text(json.dumps(row | {"macs": row["macs"] + 1, "counter": "another"}))
-    (run / "snapshots.parquet").unlink()
-    result = command("measure", run, "--repeats", 3, "--device", "cpu")
-    assert result[0] == 0, result
-    assert len(read_measurements(run)[0]) == result[1].count(" ms (p90 ") > 0
-
-
-def test_measure_of_a_folder_that_retraining_alone_filled(command, run, tmp_path):
-    out = tmp_path / "new"
-    made = command("retrain", one_genotype(run), *QUICK, "--no-ray", "--data", "digits", "--out", out)
-    assert made[0] == 0, made
-    result = command("measure", out, "--repeats", 3, "--device", "cpu")
-    assert result[0] == 0, result
-    (record,) = read_measurements(out)[0]
-    assert record["digest"] == read_retrained(out)[0][0]["digest"]
-    shutil.rmtree(out / "retrained")
-    refused(command("measure", out), "RUN", "a run with snapshots or with retrained networks")
-
-
-def test_export_of_a_run_takes_its_most_accurate_network_or_the_one_asked_for(command, run, tmp_path):
-    refused(command("export", run, "--format", "safetensors"), "`dnad-ray retrain` comes first")
-    assert command("retrain", run, *QUICK, "--networks", 2, "--no-ray")[0] == 0
-    records, _ = read_retrained(run)
-    best, worst = sorted(records, key=lambda record: -record["accuracy"])
-    for record, options in ((best, []), (worst, ["--digest", worst["digest"][:6]]), (worst, ["--job", worst["job"]])):
-        out = tmp_path / "net.safetensors"
-        result = command("export", run, "--format", "safetensors", "--out", out, *options)
-        assert result[0] == 0, result
-        assert json.loads((tmp_path / "net.json").read_text())["facts"]["job"] == record["job"]
-    refused(command("export", run, "--digest", "zzz"), "--digest", "zzz", best["digest"])
-
-
 @pytest.mark.slow
 def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_path):
     arguments = ("--recipe", "quick", "--epochs", "12", "--set", "device=cpu", "--set", "ema_decay=0.9")
@@ -285,7 +143,7 @@ def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch
     assert json.loads(status.read_text())["from_step"] == first["step"] > 0
 
 
-def test_retrain_of_a_genotype_file_needs_images_and_a_folder(command, run, tmp_path):
+def test_retrain_of_a_genotype_file_needs_images_and_a_folder(command, run, tmp_path, refused, one_genotype):
     genotype = shutil.copy(one_genotype(run), tmp_path / "mine.json")
     refused(command("retrain", genotype, *QUICK, "--no-ray"), "--out", "run folder for the results")
     refused(command("retrain", genotype, *QUICK, "--no-ray", "--out", tmp_path / "new"), "--data", "images to train on")
@@ -329,7 +187,7 @@ def test_retrain_scales_the_width_to_a_budget(command, run):
         (["--image-size", "4", "--set", "space.stem=imagenet"], ["4", "at least"]),
     ],
 )
-def test_retrain_mistake_is_one_line_and_leaves_nothing(command, run, arguments, words):
+def test_retrain_mistake_is_one_line_and_leaves_nothing(command, run, arguments, words, refused):
     before = sorted(run.rglob("*"))
     refused(command("retrain", run, "--recipe", "quick", "--set", "device=cpu", "--no-ray", *arguments), *words)
     assert sorted(run.rglob("*")) == before
@@ -342,13 +200,13 @@ def test_retrain_mistake_is_one_line_and_leaves_nothing(command, run, arguments,
         (("--gpus", 1), ("--gpus: got 1.0", "'cpu'")),
     ],
 )
-def test_retrain_says_by_option_what_a_job_cannot_get(command, run, tmp_path, arguments, words):
+def test_retrain_says_by_option_what_a_job_cannot_get(command, run, tmp_path, arguments, words, refused, one_genotype):
     source, out = one_genotype(run), tmp_path / "new"
     refused(command("retrain", source, *QUICK, "--data", "digits", "--out", out, *arguments), *words)
     assert not out.exists()
 
 
-def test_retrain_of_a_front_without_genotypes_is_refused(command, run):
+def test_retrain_of_a_front_without_genotypes_is_refused(command, run, refused):
     shutil.rmtree(run / "genotypes")
     for source in (run, run / "front.json"):
         refused(command("retrain", source, *QUICK, "--no-ray"), "has no genotype", "genotypes/<digest>.json beside it")
@@ -358,7 +216,7 @@ def test_retrain_of_a_front_without_genotypes_is_refused(command, run):
     refused(command("retrain", run / "front.json", *QUICK, "--no-ray"), "record 1")
 
 
-def test_retrain_of_a_genotype_too_deep_for_the_images_is_refused(command, run, tmp_path):
+def test_retrain_of_a_genotype_too_deep_for_the_images_is_refused(command, run, tmp_path, refused):
     cells = [{"reduction": True, "nodes": [[["sep_conv_3x3", 1]]]}] * 4
     deep = tmp_path / "deep.json"
     deep.write_text(json.dumps({"kind": "dnad-ray genotype", "schema": 1, "cells": cells}))
@@ -368,7 +226,7 @@ def test_retrain_of_a_genotype_too_deep_for_the_images_is_refused(command, run, 
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_classes", 7), ("image_size", 16)])
-def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command, run, name, value):
+def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command, run, name, value, refused):
     front = run / "front.json"
     front.write_text(json.dumps([row | {name: value} for row in json.loads(front.read_text())]))
     refused(command("retrain", front, *QUICK, "--no-ray"), str(value), "10 classes of 8 pixels", "--data")
@@ -378,7 +236,7 @@ def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command,
     assert (record["num_classes"], record["proxy_accuracy"]) == (10, None)
 
 
-def test_retrain_of_something_else_is_refused(command, tmp_path):
+def test_retrain_of_something_else_is_refused(command, tmp_path, refused):
     refused(command("retrain", tmp_path / "none.json", *QUICK), "SOURCE", "none.json", "a run folder, a front.json")
     refused(command("retrain", tmp_path, *QUICK), "SOURCE", "a run folder")
     stray = tmp_path / "front.json"
@@ -388,11 +246,11 @@ def test_retrain_of_something_else_is_refused(command, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31 - 1])
-def test_retrain_under_a_seed_that_is_none_is_refused(command, tmp_path, seed):
+def test_retrain_under_a_seed_that_is_none_is_refused(command, tmp_path, seed, refused):
     refused(command("retrain", "darts-v2", *QUICK, "--seeds", 1, "--seed", seed), "--seed", "0 to 2147483646")
 
 
-def test_retrain_of_benchmark_cells_with_several_outputs_is_refused(command, tmp_path):
+def test_retrain_of_benchmark_cells_with_several_outputs_is_refused(command, tmp_path, refused):
     nodes = [[["nor_conv_3x3", 0]], [["skip_connect", 0]]]
     cells = [{"reduction": False, "nodes": nodes}] * 2
     (tmp_path / "wide.json").write_text(
@@ -427,7 +285,7 @@ def test_retrain_takes_published_names_and_the_strings_of_benchmarks(command, tm
     assert 0 <= record["accuracy"] <= 1
 
 
-def test_retrain_passes_over_a_torn_checkpoint_and_refuses_one_of_another_network(command, run):
+def test_retrain_passes_over_a_torn_checkpoint_and_refuses_one_of_another_network(command, run, refused):
     assert command("retrain", run, *QUICK, "--no-ray", "--networks", 2)[0] == 0
     first, second = sorted((run / "retrained").iterdir())
     expected = without_times(first)
@@ -443,7 +301,7 @@ def test_retrain_passes_over_a_torn_checkpoint_and_refuses_one_of_another_networ
     refused(command("retrain", run, *QUICK, "--no-ray", "--networks", 2), "checkpoint", "it is of network")
 
 
-def test_retrain_where_nothing_can_be_written_is_refused(command, run, tmp_path):
+def test_retrain_where_nothing_can_be_written_is_refused(command, run, tmp_path, refused):
     blocked = tmp_path / "file"
     blocked.write_text("")
     refused(command("retrain", run, *QUICK, "--no-ray", "--out", blocked / "new"), "--out")

@@ -1,0 +1,57 @@
+"""`dnad-ray measure` and `dnad-ray export` on a real run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from dnad_ray.run_folder.jobs import read_measurements, read_retrained
+
+QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
+
+
+def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):
+    result = command("measure", run, "--repeats", 3, "--device", "cpu")
+    assert result[0] == 0, result
+    records, problems = read_measurements(run)
+    assert problems == []
+    assert {record["digest"] for record in records} == {
+        row["digest"] for row in json.loads((run / "front.json").read_text())
+    }
+
+
+def test_measure_of_a_run_believes_the_channels_that_its_records_say(command, run):
+    for file in run.glob("trials/*/snapshots/*.json"):
+        row = json.loads(file.read_text())
+        assert row["in_channels"] == 1
+        # Counted by another counter, or another version of it: no count of ours gives that number.
+        file.write_text(json.dumps(row | {"macs": row["macs"] + 1, "counter": "another"}))
+    (run / "snapshots.parquet").unlink()
+    result = command("measure", run, "--repeats", 3, "--device", "cpu")
+    assert result[0] == 0, result
+    assert len(read_measurements(run)[0]) == result[1].count(" ms (p90 ") > 0
+
+
+def test_measure_of_a_folder_that_retraining_alone_filled(command, run, tmp_path, refused, one_genotype):
+    out = tmp_path / "new"
+    made = command("retrain", one_genotype(run), *QUICK, "--no-ray", "--data", "digits", "--out", out)
+    assert made[0] == 0, made
+    result = command("measure", out, "--repeats", 3, "--device", "cpu")
+    assert result[0] == 0, result
+    (record,) = read_measurements(out)[0]
+    assert record["digest"] == read_retrained(out)[0][0]["digest"]
+    shutil.rmtree(out / "retrained")
+    refused(command("measure", out), "RUN", "a run with snapshots or with retrained networks")
+
+
+def test_export_of_a_run_takes_its_most_accurate_network_or_the_one_asked_for(command, run, tmp_path, refused):
+    refused(command("export", run, "--format", "safetensors"), "`dnad-ray retrain` comes first")
+    assert command("retrain", run, *QUICK, "--networks", 2, "--no-ray")[0] == 0
+    records, _ = read_retrained(run)
+    best, worst = sorted(records, key=lambda record: -record["accuracy"])
+    for record, options in ((best, []), (worst, ["--digest", worst["digest"][:6]]), (worst, ["--job", worst["job"]])):
+        out = tmp_path / "net.safetensors"
+        result = command("export", run, "--format", "safetensors", "--out", out, *options)
+        assert result[0] == 0, result
+        assert json.loads((tmp_path / "net.json").read_text())["facts"]["job"] == record["job"]
+    refused(command("export", run, "--digest", "zzz"), "--digest", "zzz", best["digest"])
