@@ -13,6 +13,7 @@ import torch
 from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import ConfigError
 from dnad_ray.on_ray.teacher_thread import TeacherThread
+from dnad_ray.run_folder.checkpoints import load_newest
 from dnad_ray.runtime.stopping import Stopped, StopRequest
 
 FILE = TeacherFile("{}", b"weights")
@@ -126,3 +127,21 @@ def test_sweep_whose_teacher_diverges_leaves_no_folder(tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), (done.stdout, done.stderr)
     assert done.stderr.startswith("dnad-ray: error: the teacher's loss became ")
     assert not out.exists()
+
+
+@pytest.mark.ray
+def test_sweep_whose_time_is_spent_on_its_teacher_pauses(tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "demo"
+    settings = ["--set", "distill.teacher.epochs=1000000", "--time-budget", "2"]  # Ray alone takes longer to start
+    done = subprocess.run(
+        [sys.executable, "-m", "dnad_ray", "sweep", "smoke", "--out", str(out), *settings],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the time budget of 2 s is spent; 2 of 2 trials are not at their end" in done.stdout
+    assert load_newest((out / "teacher" / "checkpoints").iterdir()) is not None
