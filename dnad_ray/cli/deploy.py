@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dnad_ray.errors import ConfigError
 from dnad_ray.storage.places import address
 from dnad_ray.text import printable
 
@@ -54,6 +55,8 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
     from dnad_ray.deploy.predict import open_model
     from dnad_ray.deploy.predict import predict as classify
 
+    if top < 1:
+        raise ConfigError("--top", top, "at least 1")
     predictions = classify(open_model(model), images, top)
     if as_json:
         click.echo(

@@ -50,7 +50,7 @@ def _in_keywords(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except UserError as error:
             name = _ARGUMENTS.get(error.argument, error.argument)
-            raise type(error)(_keywords(name), error.given, _keywords(error.allowed)) from error
+            raise type(error)(_keywords(name), error.given, _keywords(error.allowed)) from None
 
     return call
 

@@ -56,6 +56,8 @@ class Model(NamedTuple):
         Raises:
             UserError: If a file is no image, or ``top`` is below 1.
         """
+        if top < 1:
+            raise ConfigError("top", top, "at least 1")
         files = [images] if isinstance(images, str | Path) else images
         return predict(self, [Path(file) for file in files], top)
 
@@ -108,10 +110,7 @@ def predict(model: Model, files: Sequence[Path], top: int = 3, progress: Progres
 
     Raises:
         DataError: If a file is no image.
-        ConfigError: If ``top`` is below 1.
     """
-    if top < 1:
-        raise ConfigError("--top", top, "at least 1")
     for file in files:
         if not file.is_file():
             raise DataError("IMAGES", str(file), "image files that exist")

@@ -53,7 +53,7 @@ def test_commands_of_the_page_have_options_that_exist(page):
         if name == "retrain":
             recipe = retrain_recipe(context.params["recipe"])
             assert with_settings(recipe, {"num_processes": 8}, "--set").num_processes == 8
-            assert context.params["assignments"] == ("num_processes=8",)
+            assert context.params["set"] == ("num_processes=8",)
             assert context.params["max_macs"] == 598_000_000
 
 

@@ -191,6 +191,8 @@ def test_retrain_export_and_predict(run, tmp_path, pictures):
     said = dr.load_model(exported.files[0]).predict(files, top=2)
     assert [prediction.file for prediction in said] == [str(file) for file in files]
     assert all(len(prediction.classes) == 2 for prediction in said)
+    with pytest.raises(dr.UserError, match=r"^top: got 0; allowed: at least 1"):
+        dr.load_model(exported.files[0]).predict(files[0], top=0)
     with pytest.raises(dr.UserError, match="under: got 'macs=1'"):
         mine.export(under={"macs": 1})
     with pytest.raises(dr.UserError, match=r"^model: got"):
