@@ -4,7 +4,8 @@ Layout of a run folder::
 
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
-    trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
+    trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none;
+                                         those of a ladder are <step>-<rung>.json
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
     trials/<trial>/history.json          one entry per epoch
     trials/<trial>/status.json           its state, why, and what it changes in the configuration
@@ -20,7 +21,7 @@ import re
 
 from dnad_ray.errors import RunFolderError
 
-__all__ = ["MARKER_KIND", "RUN_SCHEMA", "SAFE_NAME", "checked_name"]
+__all__ = ["MARKER_KIND", "RUN_SCHEMA", "SAFE_NAME", "checked_name", "snapshot_name"]
 
 MARKER_KIND = "dnad-ray run"
 """What the marker ``run.json`` of every run says it is."""
@@ -48,3 +49,12 @@ def checked_name(name: str, what: str) -> str:
     if not SAFE_NAME.fullmatch(name) or ".." in name:
         raise RunFolderError(what, name, "1 to 100 letters, digits, '.', '_' or '-', not starting with a dot, no '..'")
     return name
+
+
+def snapshot_name(step: int, rung: int) -> str:
+    """Return the name of a snapshot's file without its end; in their order the network of the search itself is last.
+
+    >>> sorted([snapshot_name(93, 0) + ".json", snapshot_name(93, 2) + ".json"])
+    ['00000093-02.json', '00000093.json']
+    """
+    return f"{step:08d}-{rung:02d}" if rung else f"{step:08d}"

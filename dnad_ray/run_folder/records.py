@@ -17,7 +17,7 @@ __all__ = [
     "checked",
 ]
 
-SnapshotKind = Literal["pruned", "pareto", "final"]
+SnapshotKind = Literal["pruned", "pareto", "final", "ladder"]
 
 # Annotations that are not those of text, and what plain data has in their place.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -37,17 +37,18 @@ class Snapshot:
         run: Name of the run folder.
         trial: Name of the trial in the run.
         seed: Seed of the trial.
-        step: Optimisation steps taken when the network was recorded; with the trial it is the record's key.
+        step: Optimisation steps taken when the network was recorded; with trial and rung it is the record's key.
         epoch: Passes over the training data begun by then (1-based).
         kind: ``pruned`` (operations were deleted since the last record), ``pareto`` (the controller stalled: no
-            further shrinking at no loss under that pressure), or ``final``.
+            further shrinking at no loss under that pressure), ``final``, or ``ladder`` (one of several sizes that the
+            weights imply: the search itself is larger).
         digest: Digest of the genotype, see :class:`search_spaces.genotype.Genotype`.
         num_operations: Operations alive in the derived network.
         macs: fvcore's total for one image: convolutions, linear layers, batch norms and pools as fvcore counts them.
         macs_conv_linear: The convolution and linear part of ``macs``: what papers call FLOPs.
         params: Parameters of the derived network, without auxiliary head.
         proxy_accuracy: Share of the held-out validation images that the supernet classifies correctly with its
-            shared weights; not the accuracy of a retrained network.
+            shared weights; not the accuracy of a retrained network. Of a ``ladder`` that of a few of these images.
         train_loss: Mean task loss of the steps since the last epoch report, in nats; None before the first step.
         train_accuracy: Training accuracy over the same steps, on augmented images.
         shrink_rate: Target share of the initial candidates deleted per epoch.
@@ -68,6 +69,7 @@ class Snapshot:
         costs_traced: Whether the counter's trace of this very network confirmed ``macs``, ``macs_conv_linear`` and
             ``params``; otherwise they are the sum over a table that the counter filled, or the record is of a version
             that did not say.
+        rung: Rung of a ladder from 1, the smallest network; 0 for the network of the search itself.
     """
 
     run: str
@@ -99,6 +101,7 @@ class Snapshot:
     init_channels: int
     counter: str
     costs_traced: bool = False
+    rung: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -16,7 +16,7 @@ import yaml
 
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.jobs import job_folder
-from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, checked_name
+from dnad_ray.run_folder.layout import MARKER_KIND, RUN_SCHEMA, checked_name, snapshot_name
 from dnad_ray.run_folder.reading import is_run, read_run
 from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
@@ -123,7 +123,8 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write:
     """
     if snapshot.digest != genotype.digest:
         raise ValueError(f"snapshot names {snapshot.digest}, the genotype is {genotype.digest}")
-    file = folder / "trials" / checked_name(snapshot.trial, "trial name") / "snapshots" / f"{snapshot.step:08d}.json"
+    name = f"{snapshot_name(snapshot.step, snapshot.rung)}.json"
+    file = folder / "trials" / checked_name(snapshot.trial, "trial name") / "snapshots" / name
     if file.exists():
         return False
     architecture = folder / "genotypes" / f"{snapshot.digest}.json"

@@ -6,16 +6,23 @@ import math
 import time
 from typing import cast
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.costs.trace import COUNTER
+from dnad_ray.data.batches import evaluation_batches
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
+from dnad_ray.runtime.devices import MEMORY_FORMAT
+from dnad_ray.search.ladder import rungs, score_images
 from dnad_ray.search.state import EpochSums, SearchState
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
+from search_spaces.genotype import Genotype
 from search_spaces.shape import NetworkShape
+from search_spaces.supernet import subset
 
-__all__ = ["derived_shape", "report_epoch", "take_snapshot"]
+__all__ = ["derived_shape", "report_epoch", "take_ladder", "take_snapshot"]
 
 
 def derived_shape(state: SearchState) -> NetworkShape:
@@ -40,9 +47,45 @@ def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     accuracy = accuracy_of(
         state.supernet, logits, state.data.validation, state.data, scoring.batch_size, ranks=state.ranks
     )
-    traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
-    cost = costs_of(genotype, derived_shape(state), traced)
     state.deleted_since_snapshot = 0
+    return _record(state, kind, genotype, accuracy, began=began)
+
+
+def take_ladder(state: SearchState) -> list[Snapshot]:
+    """Return the records of the networks of several sizes that the weights imply, but those that are known already.
+
+    They are scored on few images, under the statistics of these; costs are sums over the table.
+    """
+    began = time.perf_counter()
+    alive, candidates = state.supernet.genotype, state.supernet.candidates
+    networks = [
+        (rung, subset(alive, [candidates[position] for position in chosen]).pruned(), chosen)
+        for rung, chosen in enumerate(rungs(state.space, candidates, state.worth()), 1)
+    ]
+    state.ladder = {genotype.digest: genotype for _, genotype, _ in networks}
+    new = [entry for entry in networks if entry[1].digest not in state.ladder_digests and entry[1].num_operations]
+    state.ladder_digests += [genotype.digest for _, genotype, _ in new]
+    count = score_images(len(state.data.train), len(networks), state.config.evaluation.interval_epochs)
+    sample = state.data.validation.select(np.random.RandomState(0).permutation(len(state.data.validation))[:count])
+    images, labels = next(evaluation_batches(sample, state.data, count, state.device, MEMORY_FORMAT))
+    records = []
+    for rung, genotype, chosen in new:
+        with torch.no_grad():
+            logits = state.supernet(images, state.relaxation.weights_of(chosen)).logits
+        accuracy = float((logits.argmax(1) == labels).double().mean())
+        records.append(_record(state, "ladder", genotype, accuracy, began=began, rung=rung))
+        began = time.perf_counter()
+    return records
+
+
+def _record(
+    state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy: float, *, began: float, rung: int = 0
+) -> Snapshot:
+    """Return the record of a network, whose making began at a moment of the clock that counts as compute."""
+    config = state.config
+    scoring = config.evaluation
+    traced = kind != "ladder" and (scoring.trace == "all" or (scoring.trace == "final" and kind == "final"))
+    cost = costs_of(genotype, derived_shape(state), traced)
     state.device_seconds += time.perf_counter() - began
     return Snapshot(
         run=state.run,
@@ -74,6 +117,7 @@ def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
         init_channels=scoring.init_channels,
         counter=COUNTER,
         costs_traced=traced,
+        rung=rung,
     )
 
 
