@@ -189,6 +189,7 @@ def _carry_out(
     """
     from dnad_ray.run_folder.reading import read_run
     from dnad_ray.runtime.stopping import StopSignals
+    from dnad_ray.search.checks import floor_warnings
     from dnad_ray.search.prepare import check_out, conclude, load_images, prepare_teacher, run_folder
     from dnad_ray.trials.plan import is_complete, unfinished
     from dnad_ray.watch.displays import logs_of, open_board
@@ -213,6 +214,8 @@ def _carry_out(
             board.begin(specs, folder, read_run(folder))
             board.say("nothing left to do: all trials are at their end")
         else:
+            for words in dict.fromkeys(words for spec in specs for words in floor_warnings(spec.config)):
+                board.say(f"warning: {words}")
             data = load_images(config, board)
             with session(), run_folder(config, folder, resume):
                 board.begin(specs, folder, read_run(folder) if resume else None)

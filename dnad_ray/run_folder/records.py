@@ -140,6 +140,7 @@ class EpochReport:
         operation_weights: For each operation its architecture weight by cell: the mean over the cell's nodes of the
             sum of the weights ``w`` of its edges into the node, so that the operations of a cell add up to 1. None in
             records of versions that did not keep it.
+        free_share: Share of the operations of the derived network that learn nothing, skips and pools; None likewise.
     """
 
     step: int
@@ -153,6 +154,7 @@ class EpochReport:
     sparsity: float
     device_seconds: float
     operation_weights: dict[str, list[float]] | None = None
+    free_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

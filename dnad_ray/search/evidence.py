@@ -19,6 +19,9 @@ __all__ = ["removal_losses", "to_delete"]
 _NUM_MEASURED = 4
 """Parameters, the weakest ones, whose removal is measured before one goes."""
 
+_RECOVERY = 8
+"""No deletions in the last eighth of an interval."""
+
 _NUM_IMAGES = 256
 """Training images, as they are, on which that is measured."""
 
@@ -34,7 +37,7 @@ def to_delete(state: SearchState, look: StepFacts) -> tuple[list[int], list[int]
         look: What the host just learnt.
     """
     settings, relaxation = state.config.shrink, state.relaxation
-    allowed = state.controller.allowed(look.num_steps)
+    allowed = 0.0 if _is_recovering(state) else state.controller.allowed(look.num_steps)
     groups = relaxation.group.tolist()
     if settings.criterion == "weight":
         ready = relaxation.weakest(look.weights, settings.baseline)
@@ -47,6 +50,16 @@ def to_delete(state: SearchState, look: StepFacts) -> tuple[list[int], list[int]
     kept = relaxation.kept(worth)
     dead = chosen([position for position in range(len(worth)) if position not in kept], groups, worth, allowed)
     return dead, dead
+
+
+def _is_recovering(state: SearchState) -> bool:
+    """Whether a score is due soon: what is scored has learnt to do without what was deleted, at no cost.
+
+    The paper's form deletes at any step.
+    """
+    interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
+    steps_left = -state.step % interval
+    return state.config.shrink.pressure == "added" and steps_left < interval // _RECOVERY
 
 
 def _measured(state: SearchState, weights: Sequence[float], groups: Sequence[int]) -> list[float]:

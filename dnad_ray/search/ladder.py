@@ -11,6 +11,7 @@ from itertools import takewhile
 
 from search_spaces.derivation import derived
 from search_spaces.genotype import NONE
+from search_spaces.ops import PARAMETER_FREE
 from search_spaces.space import SearchSpace
 from search_spaces.supernet import Candidate
 
@@ -18,9 +19,6 @@ __all__ = ["rungs", "score_images"]
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Candidates per node; steps of a third to a half, as costs are looked at on a logarithmic axis."""
-
-_FREE = frozenset({NONE, "skip_connect", "avg_pool_3x3", "max_pool_3x3"})
-"""Operations without parameters."""
 
 _SHARE = 0.04
 """Share of the time of training that scoring a ladder takes at most."""
@@ -82,12 +80,12 @@ def _with_free_edges(
     ranked = sorted(range(len(candidates)), key=lambda position: -worth[position])
     for position in ranked:
         item = candidates[position]
-        if item.edge.operation in _FREE - {NONE}:
+        if item.edge.operation in PARAMETER_FREE:
             free.setdefault(_edge_of(item), position)
     chosen = set(whole)
     costly: dict[int, list[int]] = {}
     for position in ranked:
-        if position in chosen and candidates[position].edge.operation not in _FREE:
+        if position in chosen and candidates[position].edge.operation not in PARAMETER_FREE:
             costly.setdefault(candidates[position].cell, []).append(position)
     most = max(map(len, costly.values()), default=0)
     for size in range(most):

@@ -19,6 +19,7 @@ from dnad_ray.search.ladder import rungs, score_images
 from dnad_ray.search.state import EpochSums, SearchState
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
 from search_spaces.genotype import Genotype
+from search_spaces.ops import PARAMETER_FREE
 from search_spaces.shape import NetworkShape
 from search_spaces.supernet import subset
 
@@ -135,10 +136,16 @@ def report_epoch(state: SearchState) -> EpochReport:
         sparsity=state.sparsity,
         device_seconds=state.device_seconds,
         operation_weights=_operation_weights(state),
+        free_share=_free_share(state.derived_network()[0]),
     )
     state.history.append(report.to_dict())
     state.sums = EpochSums()
     return report
+
+
+def _free_share(genotype: Genotype) -> float:
+    operations = [edge.operation for cell in genotype.cells for node in cell.nodes for edge in node]
+    return sum(name in PARAMETER_FREE for name in operations) / max(1, len(operations))
 
 
 def _operation_weights(state: SearchState) -> dict[str, list[float]]:

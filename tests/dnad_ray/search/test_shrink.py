@@ -103,7 +103,14 @@ def test_state_dict_round_trip():
     for deleted, *_ in TABLE[:9]:
         controller.observe(deleted)
     state = json.loads(json.dumps(controller.state_dict()))
-    assert state == {"gamma": 8.0, "mu": 0.1, "target": 0.4, "mean_deletions": 0.12890625, "stalls": 1}
+    assert state == {
+        "gamma": 8.0,
+        "mu": 0.1,
+        "target": 0.4,
+        "mean_deletions": 0.12890625,
+        "stalls": 1,
+        "allowance": 0.0,
+    }
     again = _controller()
     again.load_state_dict(state)
     assert again == controller
