@@ -13,9 +13,6 @@ from dnad_ray.search.relaxation import Relaxation
 
 __all__ = ["WorthMean", "chosen", "group_worth"]
 
-WORTH_DECAY = 0.99
-"""Decay per step of the running mean of what candidates are worth: noise of a step is some ten times the mean."""
-
 
 def group_worth(relaxation: Relaxation, per_parameter: Sequence[float]) -> list[float]:
     """Return for each candidate what its parameter is worth: cells that share a topology have one opinion."""
@@ -54,10 +51,11 @@ def chosen(positions: Sequence[int], groups: Sequence[Hashable], worth: Sequence
 
 @final
 class WorthMean:
-    """Running mean of ``|w dL/dw|`` per architecture parameter: how much the loss hangs on a candidate, to first order.
+    """Mean of ``|w dL/dw|`` over all steps, per architecture parameter: how much the loss hangs on a candidate.
 
-    It is what training computes anyway (Molchanov et al., arXiv 1611.06440, section 2.2). The sum over cells that share
-    a parameter comes first, the absolute value then.
+    To first order, and as training computes it anyway (Molchanov et al., arXiv 1611.06440, section 2.2). The sum over
+    cells that share a parameter comes first, the absolute value then. All steps count the same: the mean of the last
+    hundred follows skip connections, whose share grows while their node learns to lean on them (docs/results.md).
 
     Args:
         num_parameters: Architecture parameters.
@@ -66,12 +64,14 @@ class WorthMean:
 
     def __init__(self, num_parameters: int, device: torch.device) -> None:
         self.values = torch.zeros(num_parameters, device=device)
+        self.num_steps = torch.zeros((), device=device)
 
     @torch.no_grad()
     def add(self, weights: Tensor, gradient: Tensor, group: Tensor) -> None:
         """Take note of a step: weights and the task's gradient on them (num_alive,), and their parameters' numbers."""
         moved = torch.zeros_like(self.values).index_add_(0, group, weights * gradient)
-        self.values.mul_(WORTH_DECAY).add_(moved.abs_(), alpha=1 - WORTH_DECAY)
+        self.num_steps += 1
+        self.values += (moved.abs_() - self.values) / self.num_steps
 
     def keep(self, rows: Tensor) -> None:
         """Forget what is gone."""
@@ -79,8 +79,9 @@ class WorthMean:
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return tensors for a checkpoint."""
-        return {"values": self.values}
+        return {"values": self.values, "num_steps": self.num_steps}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what :meth:`state_dict` returned."""
         self.values.copy_(state["values"])
+        self.num_steps.copy_(state["num_steps"])

@@ -13,6 +13,7 @@ from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.search.criteria import chosen
 from dnad_ray.search.learner import StepFacts
 from dnad_ray.search.state import SearchState
+from dnad_ray.training.evaluate import frozen_statistics
 
 __all__ = ["removal_losses", "to_delete"]
 
@@ -83,9 +84,10 @@ def removal_losses(state: SearchState, parameters: Sequence[int]) -> list[float]
     sample = state.data.train.select(order)
     images, labels = next(evaluation_batches(sample, state.data, _NUM_IMAGES, state.device, MEMORY_FORMAT))
     losses = []
-    for parameter in parameters:
-        left = (state.relaxation.group != parameter).nonzero().flatten().tolist()
-        logits = state.supernet(images, state.relaxation.weights_of(left)).logits
-        losses.append(F.cross_entropy(logits.float(), labels))
+    with frozen_statistics(state.supernet):
+        for parameter in parameters:
+            left = (state.relaxation.group != parameter).nonzero().flatten().tolist()
+            logits = state.supernet(images, state.relaxation.weights_of(left)).logits
+            losses.append(F.cross_entropy(logits.float(), labels))
     values: list[float] = state.ranks.of_first(torch.stack(losses)).tolist() if losses else []
     return values

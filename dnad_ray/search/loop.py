@@ -48,6 +48,7 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
     """
     interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
     has_looked = True
+    yield from _hand_out(state)  # what a state that was saved at one record of a step has of the others
     while not state.is_finished:
         # Between looks the state is on the device in part.
         if has_looked and stop is not None and (request := stop()) is not None:
@@ -93,10 +94,15 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
         snapshot = None if kind is None else take_snapshot(state, kind)
         ladder = take_ladder(state) if state.config.evaluation.ladder and state.step % interval == 0 else []
         report = report_epoch(state) if is_epoch_end or state.is_finished else None
-        state.fresh = [*([] if snapshot is None else [snapshot]), *ladder]
-        yield from state.fresh
+        state.pending = [*([] if snapshot is None else [snapshot]), *ladder]
+        yield from _hand_out(state)
         if report is not None:
             yield report
+
+
+def _hand_out(state: SearchState) -> Iterator[Snapshot]:
+    while state.pending:
+        yield state.pending.pop(0)
 
 
 def _look(state: SearchState) -> StepFacts:

@@ -17,7 +17,7 @@ from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.search.ladder import rungs, score_images
 from dnad_ray.search.state import EpochSums, SearchState
-from dnad_ray.training.evaluate import accuracy_of, recalibrate
+from dnad_ray.training.evaluate import accuracy_of, frozen_statistics, recalibrate
 from search_spaces.genotype import Genotype
 from search_spaces.ops import PARAMETER_FREE
 from search_spaces.shape import NetworkShape
@@ -71,7 +71,7 @@ def take_ladder(state: SearchState) -> list[Snapshot]:
     images, labels = next(evaluation_batches(sample, state.data, count, state.device, MEMORY_FORMAT))
     records = []
     for rung, genotype, chosen in new:
-        with torch.no_grad():
+        with torch.no_grad(), frozen_statistics(state.supernet):
             logits = state.supernet(images, state.relaxation.weights_of(chosen)).logits
         accuracy = float((logits.argmax(1) == labels).double().mean())
         records.append(_record(state, "ladder", genotype, accuracy, began=began, rung=rung))

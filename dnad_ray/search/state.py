@@ -96,7 +96,7 @@ class SearchState:
         self.history: list[dict[str, Any]] = []
         self.ladder_digests: list[str] = []  # of all networks that a ladder recorded
         self.ladder: dict[str, Genotype] = {}  # the newest ladder's, by digest
-        self.fresh: list[Snapshot] = []  # what was recorded at the newest step that left a record
+        self.pending: list[Snapshot] = []  # what was recorded at this step, and nobody was told of yet
         self.sums = EpochSums()
         self.sparsity = float(sparsity(self.relaxation.weights().detach()))
 
@@ -151,6 +151,8 @@ class SearchState:
         self.sums.load_state_dict(saved["sums"])
         if self.learner.worth is not None:
             self.learner.worth.load_state_dict(saved["worth"])
+        self.pending = [Snapshot.from_dict(record) for record in saved["pending"]]
+        self.ladder = {name: Genotype.from_dict(data, "checkpoint") for name, data in saved["ladder"].items()}
         for name in _PLAIN:
             if type(saved[name]) is not type(getattr(self, name)):
                 raise TypeError(f"{name} is a {type(saved[name]).__name__}")
@@ -172,13 +174,15 @@ class SearchState:
             "controller": self.controller.state_dict(),
             "sums": self.sums.state_dict(),
             "worth": {} if self.learner.worth is None else self.learner.worth.state_dict(),
+            "pending": [record.to_dict() for record in self.pending],
+            "ladder": {record.digest: self.ladder[record.digest].to_dict() for record in self.pending if record.rung},
             "random": random_states(),
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
     def shared_bits(self) -> dict[str, Any]:
         """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
-        own = {"random", "history", "device_seconds"}
+        own = {"random", "history", "device_seconds", "pending"}
         return {name: value for name, value in self.state_dict().items() if name not in own}
 
     def derived_network(self) -> tuple[Genotype, list[int]]:

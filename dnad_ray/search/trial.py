@@ -96,9 +96,7 @@ def run_trial(
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
-                # All of a step's at once: a state that is kept at the first of them would not record the others again.
-                for record in state.fresh if event is state.fresh[0] else ():
-                    write_snapshot(folder, record, state.genotype_of(record), write)
+                write_snapshot(folder, event, state.genotype_of(event), write)
                 if event.kind == "ladder":  # no news of the search itself
                     continue
                 if spec.config.evaluation.keep_weights:
