@@ -182,7 +182,7 @@ class ShrinkConfig(Section):
     """A candidate whose normalised weight falls below this is deleted for good."""
     pressure: Literal["added", "paper"] = "added"
     """`added` leaves the task's gradient as it is, caps gamma and the rate; `paper` is L (1 + gamma S) + gamma mu S."""
-    criterion: Literal["weight", "taylor", "removal"] = "weight"
+    criterion: Literal["weight", "taylor", "removal"] = "taylor"
     """What goes first: the smallest weight w, the least |w dL/dw| in the mean over steps, the least loss of removal."""
     gamma_init: Positive = 1e-4
     """First sparsity weight gamma."""

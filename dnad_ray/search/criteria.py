@@ -54,8 +54,9 @@ class WorthMean:
     """Mean of ``|w dL/dw|`` over all steps, per architecture parameter: how much the loss hangs on a candidate.
 
     To first order, and as training computes it anyway (Molchanov et al., arXiv 1611.06440, section 2.2). The sum over
-    cells that share a parameter comes first, the absolute value then. All steps count the same: the mean of the last
-    hundred follows skip connections, whose share grows while their node learns to lean on them (docs/results.md).
+    cells that share a parameter comes first, the absolute value then. Each step is measured in units of its mean over
+    the candidates, so that all count the same: gradients grow while a search goes on, and what it sees late favours
+    skip connections, on which a node learns to lean (docs/results.md).
 
     Args:
         num_parameters: Architecture parameters.
@@ -70,8 +71,9 @@ class WorthMean:
     def add(self, weights: Tensor, gradient: Tensor, group: Tensor) -> None:
         """Take note of a step: weights and the task's gradient on them (num_alive,), and their parameters' numbers."""
         moved = torch.zeros_like(self.values).index_add_(0, group, weights * gradient)
+        moved.abs_()
         self.num_steps += 1
-        self.values += (moved.abs_() - self.values) / self.num_steps
+        self.values += (moved / moved.mean().clamp_min(torch.finfo(moved.dtype).tiny) - self.values) / self.num_steps
 
     def keep(self, rows: Tensor) -> None:
         """Forget what is gone."""

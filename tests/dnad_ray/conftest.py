@@ -85,6 +85,7 @@ def tiny() -> TinyConfig:
         ),
         shrink=ShrinkConfig(
             pressure="paper",  # whose stalls come early; the other form has tests of its own
+            criterion="weight",
             rate=0.3,
             gamma_init=0.3,
             gamma_max=0.5,

@@ -45,8 +45,8 @@ def test_floor_that_the_rate_does_not_reach_in_time(tiny):
     # 45 candidates, 5 epochs after warm-up: a rate of 0.1 takes 22.5 of them; 37 are to go.
     (words,) = floor_warnings(tiny({"shrink.pressure": "added", "shrink.rate": 0.1}))
     assert words == (
-        "shrink.floor.operations 8 cannot be reached in 5 epochs at shrink.rate 0.1: 22 of 45 candidates would be left; "
-        "a rate of 0.164 would do"
+        "shrink.floor.operations 8 cannot be reached in 5 epochs at shrink.rate 0.1: "
+        "22 of 45 candidates would be left; a rate of 0.164 would do"
     )
     assert floor_warnings(tiny({"shrink.pressure": "added", "shrink.rate": 0.165})) == []
     assert floor_warnings(tiny({"shrink.rate": 0.1})) == [], "the paper's form deletes faster than it is asked to"

@@ -52,11 +52,17 @@ def test_group_worth_is_that_of_the_parameter():
 def test_worth_is_the_mean_of_what_cells_say_together():
     worth = WorthMean(2, torch.device("cpu"))
     group = _shared().group
-    # w g by cell: a 0.5 x 2 and 0.5 x -4, b 0.25 x 4 and 0.25 x 4: |1 - 2| = 1 and |1 + 1| = 2.
-    worth.add(torch.tensor([0.5, 0.25, 0.5, 0.25]), torch.tensor([2.0, 4.0, -4.0, 4.0]), group)
-    assert worth.values.tolist() == [1.0, 2.0]
-    worth.add(torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([4.0, 0.0, 2.0, 0.0]), group)
-    assert worth.values.tolist() == [2.0, 1.0]  # (1 + 3) / 2 and (2 + 0) / 2
+    # w g by cell: a 0.5 x 2 and 0.5 x -4, b 0.25 x 6 and 0.25 x 6: |1 - 2| = 1 and |1.5 + 1.5| = 3, of 2 in the mean.
+    worth.add(torch.tensor([0.5, 0.25, 0.5, 0.25]), torch.tensor([2.0, 6.0, -4.0, 6.0]), group)
+    assert worth.values.tolist() == [0.5, 1.5]
+    worth.add(torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([40.0, 0.0, 20.0, 0.0]), group)
+    assert worth.values.tolist() == [1.25, 0.75], "(0.5 + 2) / 2 and (1.5 + 0) / 2: how large a step is does not matter"
+
+
+def test_worth_of_steps_without_a_gradient_is_a_number():
+    worth = WorthMean(2, torch.device("cpu"))
+    worth.add(torch.ones(2), torch.zeros(2), torch.arange(2))
+    assert worth.values.tolist() == [0.0, 0.0]
 
 
 def test_worth_of_what_is_left_goes_on():
@@ -64,13 +70,13 @@ def test_worth_of_what_is_left_goes_on():
     worth.add(torch.ones(3), torch.tensor([1.0, 2.0, 3.0]), torch.arange(3))
     worth.keep(torch.tensor([0, 2]))
     worth.add(torch.ones(2), torch.tensor([-2.0, 0.0]), torch.arange(2))
-    assert worth.values.tolist() == [1.5, 1.5]
+    assert worth.values.tolist() == [1.25, 0.75]  # (0.5 + 2) / 2 and (1.5 + 0) / 2
 
 
 def test_worth_state_round_trip():
     worth, again = WorthMean(2, torch.device("cpu")), WorthMean(2, torch.device("cpu"))
-    worth.add(torch.ones(2), torch.tensor([1.0, 2.0]), torch.arange(2))
+    worth.add(torch.ones(2), torch.tensor([1.0, 3.0]), torch.arange(2))
     again.load_state_dict({name: value.clone() for name, value in worth.state_dict().items()})
     for entry in (worth, again):
         entry.add(torch.ones(2), torch.tensor([3.0, 0.0]), torch.arange(2))
-        assert entry.values.tolist() == [2.0, 1.0]
+        assert entry.values.tolist() == [1.25, 0.75]

@@ -129,7 +129,7 @@ def test_trajectory_is_that_of_a_plain_loop(small, limits, form, monkeypatch):
     for name, limit in zip(("GROUPED_BELOW", "UNFOLDED_UP_TO"), limits, strict=True):
         monkeypatch.setattr(search_spaces.kernels.bank, name, limit)
     torch.manual_seed(0)
-    config = RunConfig(train=SETTINGS, shrink=ShrinkConfig(pressure=form))
+    config = RunConfig(train=SETTINGS, shrink=ShrinkConfig(pressure=form, criterion="weight"))
     learner = Learner(config, Supernet(SPACE, SHAPE).to(memory_format=torch.channels_last), nn.Identity(), None)
     with torch.no_grad():  # from where weights of 0.02 and of 0.14 begin
         learner.relaxation.parameter.uniform_(0.5, 3.0)
