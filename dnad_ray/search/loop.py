@@ -162,8 +162,10 @@ def _is_warming_up(state: SearchState) -> bool:
 def _cannot_go_on(state: SearchState) -> bool:
     # With no more than what every node, or edge, keeps nothing is left to delete, and gamma would grow until it drowns
     # the task.
-    weights = state.relaxation.weights().detach().tolist()
-    return not _is_warming_up(state) and len(state.relaxation.kept(weights)) == len(weights)
+    relaxation = state.relaxation
+    if _is_warming_up(state) or len(state.supernet.candidates) > relaxation.most_kept:
+        return False
+    return len(relaxation.kept(state.worth())) == len(state.supernet.candidates)
 
 
 def _is_at_floor(state: SearchState, deleted: int) -> bool:

@@ -59,6 +59,11 @@ class Relaxation(nn.Module):
         self.computes = [item.edge.operation != NONE for item in candidates]
         self.sources = [item.edge.source for item in candidates]
 
+    @property
+    def most_kept(self) -> int:
+        """Candidates that may be left at most when nothing more can be deleted."""
+        return self.num_nodes * self.inputs_kept + self.num_units * self.per_edge
+
     def weights(self) -> Tensor:
         """Return the weights (num_alive,), each in [0, 1]; those of a node, or an edge, sum to 1."""
         positive = self.parameter.relu()
