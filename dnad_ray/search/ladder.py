@@ -57,7 +57,7 @@ def score_images(num_train_images: int, num_rungs: int, interval_epochs: int) ->
     >>> score_images(num_train_images=6_000, num_rungs=6, interval_epochs=1)
     120
     """
-    return max(32, min(512, int(_SHARE * 3 * num_train_images * interval_epochs / max(1, num_rungs))))
+    return max(64, min(512, int(_SHARE * 3 * num_train_images * interval_epochs / max(1, num_rungs))))
 
 
 def _strongest_per_node(
