@@ -28,8 +28,9 @@ def rungs(space: SearchSpace, candidates: Sequence[Candidate], worth: Sequence[f
     """Return the candidates of each network of the ladder, smallest network first.
 
     Where all that is alive makes the network, rung ``k`` is the strongest ``k`` candidates of each node; where nodes
-    keep a number of inputs, the strongest up to that number. Where each edge keeps one operation, rung ``k`` is the
-    strongest operation of ``k`` edges of each cell, and on the others the strongest that has no parameters.
+    keep a number of inputs, the strongest up to that number. Where each edge keeps one operation, rung ``k`` keeps the
+    strongest one on ``k`` edges of each cell, those where it leads most over the strongest one that has no parameters,
+    which stands on the others.
 
     Args:
         space: The search space.
@@ -82,10 +83,15 @@ def _with_free_edges(
         item = candidates[position]
         if item.edge.operation in PARAMETER_FREE:
             free.setdefault(_edge_of(item), position)
+
+    def lead(position: int) -> float:
+        rival = free.get(_edge_of(candidates[position]))
+        return worth[position] - (0.0 if rival is None else worth[rival])
+
     chosen = set(whole)
     costly: dict[int, list[int]] = {}
-    for position in ranked:
-        if position in chosen and candidates[position].edge.operation not in PARAMETER_FREE:
+    for position in sorted(whole, key=lambda position: -lead(position)):
+        if candidates[position].edge.operation not in PARAMETER_FREE:
             costly.setdefault(candidates[position].cell, []).append(position)
     most = max(map(len, costly.values()), default=0)
     for size in range(most):

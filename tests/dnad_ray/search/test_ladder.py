@@ -44,6 +44,16 @@ def test_rungs_of_edges_turn_the_weakest_into_what_costs_nothing():
     assert rungs(_space("edges"), candidates, worth) == [[1, 3, 5], [0, 3, 5], [0, 3, 4], [0, 2, 4]]
 
 
+def test_rungs_of_edges_give_way_first_where_the_least_is_lost():
+    candidates = _candidates(
+        *((0, 0, CONV, 0), (0, 0, SKIP, 0)),
+        *((0, 1, CONV, 0), (0, 1, SKIP, 0), (0, 1, CONV, 1), (0, 1, SKIP, 1)),
+    )
+    # The strongest convolution, 0.9, is only 0.1 ahead of its skip; the others are 0.2 and 0.3 ahead of theirs.
+    worth = [0.9, 0.8, 0.4, 0.2, 0.5, 0.2]
+    assert rungs(_space("edges"), candidates, worth) == [[1, 3, 5], [1, 3, 4], [1, 2, 4], [0, 2, 4]]
+
+
 def test_rungs_of_edges_leave_a_node_its_last_operation():
     candidates = _candidates((0, 0, CONV, 0), (0, 1, SMALL, 0), (0, 1, CONV, 1))
     # Nothing free is left: without an operation no node may be, so the rungs of none and of one are none.
