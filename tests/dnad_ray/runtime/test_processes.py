@@ -47,7 +47,7 @@ def found(tiny, small_teacher, pictures, tmp_path_factory):
             save_teacher(folder / place / "teacher", small_teacher)
         jobs[name] = {"task": task, "name": place, "config": config_to_dict(tiny(overrides))}
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    program = Path(__file__).with_name("two_processes.py")
+    program = Path(__file__).parents[1] / "two_processes.py"
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "error", str(program), str(folder), str(rank), "2"],
