@@ -26,6 +26,7 @@ from search_spaces.kernels.products import product_with_gradients
 __all__ = [
     "CHAINS",
     "OPERATIONS",
+    "PARAMETER_FREE",
     "BatchNorm",
     "DepthwiseChain",
     "FactorizedReduce",
@@ -241,6 +242,9 @@ CHAINS: dict[str, DepthwiseChain] = {
     "dil_conv_5x5": DepthwiseChain(kernel=5, dilation=2, repeats=1),
 }
 """The candidates that the supernet computes side by side, see :mod:`search_spaces.kernels.bank`."""
+
+PARAMETER_FREE = frozenset({"avg_pool_3x3", "max_pool_3x3", "skip_connect"})
+"""Operations that learn nothing (but for a skip of stride 2): a network of them alone is hardly more than its stem."""
 
 OPERATIONS: dict[str, Callable[[int, int, bool], Operation] | None] = {
     **{name: partial(SeparableConv, chain=chain) for name, chain in CHAINS.items()},

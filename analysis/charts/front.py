@@ -30,7 +30,7 @@ from dnad_ray.run_folder.metrics import Metric
 
 __all__ = ["plot_front"]
 
-_SYMBOLS = {"pruned": "circle", "pareto": "diamond", "final": "square", "retrained": "circle"}
+_SYMBOLS = {"pruned": "circle", "pareto": "diamond", "final": "square", "ladder": "triangle-up", "retrained": "circle"}
 _NUM_AXES = 2
 
 

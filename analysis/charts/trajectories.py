@@ -104,6 +104,7 @@ def _shrinking_info(history: pd.DataFrame, frame: pd.DataFrame) -> _Trajectories
 
 
 def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
+    frame = frame[frame["kind"].ne("ladder")]  # where a search went, not what it might have been
     settings, colours = _settings(frame)
     trials: list[_Trial] = []
     has_markers = len(frame) <= MOST_MARKERS

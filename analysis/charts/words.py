@@ -25,7 +25,12 @@ HOVER = (
 UNLABELLED = frozenset({"run", "trial", "kind", "digest", "name"})
 """Columns that need no label: what they hold is a name."""
 
-KINDS = {"pruned": "operations were deleted", "pareto": "shrinking stalled", "final": "the search ended"}
+KINDS = {
+    "pruned": "operations were deleted",
+    "pareto": "shrinking stalled",
+    "final": "the search ended",
+    "ladder": "the weights imply it at that size",
+}
 """Why a snapshot of each kind was taken, in the order of legends."""
 
 

@@ -32,6 +32,7 @@ from dnad_ray.run_folder.reading import RunContents, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.stopping import Stopped, StopSignals, first_of
+from dnad_ray.search.checks import floor_warnings
 from dnad_ray.search.prepare import PreparedRun, estimate_in_words, load_images, prepare_teacher, run_search
 from dnad_ray.storage.places import Place, address
 from dnad_ray.trials.plan import is_complete, more_seeds, register, unfinished
@@ -208,6 +209,8 @@ def carry_out(
             board.say("nothing left to do: all trials are at their end")
             contents = stored
         else:
+            for words in dict.fromkeys(words for spec in specs for words in floor_warnings(spec.config)):
+                board.say(f"warning: {words}")
             data = load_images(config, board)
             with session(), run_folder(config, folder, stored is not None):
                 board.begin(specs, folder, stored)

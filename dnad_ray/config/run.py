@@ -180,10 +180,14 @@ class ShrinkConfig(Section):
     """Target shrink rate: share of the initial candidates deleted per epoch (n_target x steps / candidates)."""
     baseline: Share = 0.01
     """A candidate whose normalised weight falls below this is deleted for good."""
+    pressure: Literal["added", "paper"] = "added"
+    """`added` leaves the task's gradient as it is, caps gamma and the rate; `paper` is L (1 + gamma S) + gamma mu S."""
+    criterion: Literal["weight", "taylor", "removal"] = "taylor"
+    """What goes first: the smallest weight w, the least |w dL/dw| in the mean over steps, the least loss of removal."""
     gamma_init: Positive = 1e-4
     """First sparsity weight gamma."""
     gamma_max: Positive = 0.1
-    """Level of gamma at and above which stalls count (not a cap)."""
+    """Level of gamma at and above which stalls count; its cap under the pressure `added`."""
     gamma_growth: Annotated[float, Field(gt=1)] = 48.9
     """Factor by which gamma grows in an epoch without deletions (1.01 per step at 391 steps); decays likewise."""
     mu: NonNegative = 0.1
@@ -213,6 +217,8 @@ class EvaluationConfig(Section):
     """Snapshots whose costs, sums over a table, are confirmed by a trace of the whole network (half a second each)."""
     recalibration_images: Annotated[int, Field(ge=0)] = 1024
     """Training images on which batch-norm statistics are re-estimated before scoring; 0 keeps the running ones."""
+    ladder: bool = True
+    """At each interval, warm-up included, record networks of all sizes that the weights imply; 4 % of the time."""
     keep_weights: bool = False
     """Keep each snapshot's shared weights, of what is alive, as safetensors, for `dnad-ray retrain --inherit`."""
 

@@ -204,7 +204,8 @@ def _trajectories(
     known = Trajectories(len(data.validation), config.sweep.noise_factor, config.sweep.patience)
     settings = {spec.name: spec.setting for spec in specs}
     for row in [] if stored is None else stored.snapshots:
-        known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
+        if row["kind"] != "ladder":  # a trial is judged by what it is, not by what it might become
+            known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
     return known
 
 

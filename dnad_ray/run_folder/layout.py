@@ -4,7 +4,8 @@ Layout of a run folder::
 
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
-    trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none
+    trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none;
+                                         those of a ladder are <step>-<rung>.json
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
     trials/<trial>/weights/<step>.safetensors   shared weights of a snapshot, where they are kept
     trials/<trial>/history.json          one entry per epoch
@@ -73,6 +74,7 @@ __all__ = [
     "retrained_folder",
     "snapshot_file",
     "snapshot_files",
+    "snapshot_name",
     "snapshots_folder",
     "status_file",
     "table_file",
@@ -214,9 +216,18 @@ def snapshot_files(run: Place, trial: str) -> list[Place]:
     return sorted(snapshots_folder(run, trial).glob("*.json"), key=lambda file: file.name)
 
 
-def snapshot_file(run: Place, trial: str, step: int) -> Place:
-    """Return the file of a snapshot; their order by name is that by step."""
-    return snapshots_folder(run, trial) / f"{step:08d}.json"
+def snapshot_name(step: int, rung: int) -> str:
+    """Return the name of a snapshot's file without its end; in their order the network of the search itself is last.
+
+    >>> sorted([snapshot_name(93, 0) + ".json", snapshot_name(93, 2) + ".json"])
+    ['00000093-02.json', '00000093.json']
+    """
+    return f"{step:08d}-{rung:02d}" if rung else f"{step:08d}"
+
+
+def snapshot_file(run: Place, trial: str, step: int, rung: int = 0) -> Place:
+    """Return the file of a snapshot."""
+    return snapshots_folder(run, trial) / f"{snapshot_name(step, rung)}.json"
 
 
 def checkpoints_folder(run: Place, trial: str) -> Place:

@@ -20,6 +20,7 @@ from dnad_ray.run_folder.layout import (
     is_safe_name,
     marker_file,
     snapshot_files,
+    snapshot_name,
     snapshots_folder,
     status_file,
     table_file,
@@ -59,8 +60,8 @@ class RunContents:
         path: The folder.
         name: Name of the run.
         config: The resolved configuration as nested dictionaries.
-        table: One row per snapshot (columns as ``SNAPSHOT_COLUMNS``), ordered by trial and step;
-            one per (trial, step).
+        table: One row per snapshot (columns as ``SNAPSHOT_COLUMNS``), ordered by trial, step and rung;
+            one for each three of them.
         history: For each trial its epoch reports, in order.
         status: For each trial ``{"state": ..., "reason": ..., ...}``; the state is a member of
             :class:`dnad_ray.run_folder.states.TrialState`.
@@ -106,15 +107,15 @@ def read_run(path: str | Place) -> RunContents:
     stored = _read_parquet(folder, problems)
     table = table_file(folder)
     made = table.stat().st_mtime_ns if isinstance(table, Path) and table.is_file() else 0
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
     for trial in _trial_folders(folder, problems):
-        steps = _steps_of(stored, trial.name)
+        known = _names_of(stored, trial.name)
         for file in snapshot_files(folder, trial.name):
-            if file.stem.isdecimal() and int(file.stem) in steps and _is_older(file, made):
+            if file.stem in known and _is_older(file, made):
                 continue  # the table was made of it
             row = _read_snapshot(file, problems)
             if row is not None:
-                rows[(row["trial"], row["step"])] = row
+                rows[(row["trial"], row["step"], row["rung"])] = row
         history[trial.name] = read_json(history_file(folder, trial.name), list, [], problems)
         status[trial.name] = status_in(status_file(folder, trial.name), problems)
     return RunContents(
@@ -191,8 +192,11 @@ def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
     return ARROW_SCHEMA.empty_table()
 
 
-def _steps_of(stored: pa.Table, trial: str) -> set[int]:
-    return set(stored.column("step").filter(pc.equal(stored.column("trial"), trial)).to_pylist())
+def _names_of(stored: pa.Table, trial: str) -> set[str]:
+    """Return the names, without their ends, of the files of which the table has the records of a trial."""
+    rows = stored.filter(pc.equal(stored.column("trial"), trial))
+    pairs = zip(rows.column("step").to_pylist(), rows.column("rung").to_pylist(), strict=True)
+    return {snapshot_name(step, rung) for step, rung in pairs}
 
 
 def _is_older(file: Place, moment: int) -> bool:

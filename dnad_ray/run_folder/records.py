@@ -19,7 +19,7 @@ __all__ = [
     "kinds_of",
 ]
 
-SnapshotKind = Literal["pruned", "pareto", "final"]
+SnapshotKind = Literal["pruned", "pareto", "final", "ladder"]
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,18 @@ class Snapshot:
         run: Name of the run folder.
         trial: Name of the trial in the run.
         seed: Seed of the trial.
-        step: Optimisation steps taken when the network was recorded; with the trial it is the record's key.
+        step: Optimisation steps taken when the network was recorded; with trial and rung it is the record's key.
         epoch: Passes over the training data begun by then (1-based).
         kind: ``pruned`` (operations were deleted since the last record), ``pareto`` (the controller stalled: no
-            further shrinking at no loss under that pressure), or ``final``.
+            further shrinking at no loss under that pressure), ``final``, or ``ladder`` (one of several sizes that the
+            weights imply: the search itself is larger).
         digest: Digest of the genotype, see :class:`search_spaces.genotype.Genotype`.
         num_operations: Operations alive in the derived network.
         macs: fvcore's total for one image: convolutions, linear layers, batch norms and pools as fvcore counts them.
         macs_conv_linear: The convolution and linear part of ``macs``: what papers call FLOPs.
         params: Parameters of the derived network, without auxiliary head.
         proxy_accuracy: Share of the held-out validation images that the supernet classifies correctly with its
-            shared weights; not the accuracy of a retrained network.
+            shared weights; not the accuracy of a retrained network. Of a ``ladder`` that of a few of these images.
         train_loss: Mean task loss of the steps since the last epoch report, in nats; None before the first step.
         train_accuracy: Training accuracy over the same steps, on augmented images.
         shrink_rate: Target share of the initial candidates deleted per epoch.
@@ -109,6 +110,7 @@ class Snapshot:
             ``params``; otherwise they are the sum over a table that the counter filled, or the record is of a version
             that did not say.
         in_channels: Channels of the images, for which costs were counted; 0 in a record of a version that did not say.
+        rung: Rung of a ladder from 1, the smallest network; 0 for the network of the search itself.
     """
 
     run: str
@@ -141,6 +143,7 @@ class Snapshot:
     counter: str
     costs_traced: bool = False
     in_channels: int = 0
+    rung: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -179,6 +182,7 @@ class EpochReport:
         operation_weights: For each operation its architecture weight by cell: the mean over the cell's nodes of the
             sum of the weights ``w`` of its edges into the node, so that the operations of a cell add up to 1. None in
             records of versions that did not keep it.
+        free_share: Share of the operations of the derived network that learn nothing, skips and pools; None likewise.
     """
 
     step: int
@@ -192,6 +196,7 @@ class EpochReport:
     sparsity: float
     device_seconds: float
     operation_weights: dict[str, list[float]] | None = None
+    free_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -71,10 +71,10 @@ def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 
 def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Add records to a table; the result is ordered by trial and step, and has one row for each pair of them.
+    """Add records to a table; the result is ordered by trial, step and rung, and has one row for each.
 
     Args:
-        stored: A table of :data:`ARROW_SCHEMA`; of several rows for a pair the last one stands.
+        stored: A table of :data:`ARROW_SCHEMA`; of several rows for one key the last one stands.
         rows: Records that the table does not hold.
     """
     added = table_of(rows)
@@ -87,15 +87,15 @@ def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         {
             "trial": _plain(stored.column("trial")),
             "step": stored.column("step"),
+            "rung": stored.column("rung"),
             "row": pa.array(range(len(stored)), pa.int64()),
         }
-    ).sort_by([("trial", "ascending"), ("step", "ascending"), ("row", "ascending")])
-    trials, steps, order = keys.column("trial"), keys.column("step"), keys.column("row")
+    ).sort_by([(name, "ascending") for name in ("trial", "step", "rung", "row")])
+    order = keys.column("row")
     if len(keys) > 1:
-        is_repeated = pc.and_(
-            pc.equal(trials.slice(0, len(keys) - 1), trials.slice(1)),
-            pc.equal(steps.slice(0, len(keys) - 1), steps.slice(1)),
-        )
+        columns = [keys.column(name) for name in ("trial", "step", "rung")]
+        is_same = [pc.equal(column.slice(0, len(keys) - 1), column.slice(1)) for column in columns]
+        is_repeated = pc.and_(pc.and_(is_same[0], is_same[1]), is_same[2])
         is_last = pa.chunked_array([*pc.invert(is_repeated).chunks, pa.array([True])])
         order = order.filter(is_last)
     return stored.take(order)

@@ -138,7 +138,7 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write:
     """
     if snapshot.digest != genotype.digest:
         raise ValueError(f"snapshot names {snapshot.digest}, the genotype is {genotype.digest}")
-    file = snapshot_file(folder, snapshot.trial, snapshot.step)
+    file = snapshot_file(folder, snapshot.trial, snapshot.step, snapshot.rung)
     if file.exists():
         return False
     architecture = genotype_file(folder, snapshot.digest)

@@ -6,10 +6,12 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.search.losses import dense_sparsity
+from search_spaces.genotype import NONE
 from search_spaces.residual import STEM_OF_RESIDUAL
 from search_spaces.shape import ImageShape, NetworkShape
+from search_spaces.space import SearchSpace
 
-__all__ = ["check_buildable"]
+__all__ = ["check_buildable", "floor_warnings"]
 
 
 def check_buildable(config: RunConfig) -> None:
@@ -42,3 +44,40 @@ def check_buildable(config: RunConfig) -> None:
     if config.data.image_size is not None:
         images = ImageShape(in_channels=1, image_size=config.data.image_size, num_classes=2)
         NetworkShape(images=images, init_channels=2, stem=named.stem)
+
+
+def floor_warnings(config: RunConfig) -> list[str]:
+    """Say why a search will not reach its floor, one sentence for each reason; none where it may.
+
+    The floor counts the operations of all cells. A search ends earlier where its space allows no smaller network, or
+    where the epochs are over.
+    """
+    space, shrink = space_of(config.space), config.shrink
+    wanted = shrink.floor.operations
+    if wanted is None:
+        return []
+    least, words = _least_operations(space), []
+    if wanted < least:
+        words.append(
+            f"shrink.floor.operations {wanted} cannot be reached: the space {config.space.name!r} keeps {least} "
+            f"operations in {space.num_cells} cells, and the search ends there"
+        )
+    epochs = config.train.epochs - config.train.warmup_epochs
+    left = space.num_candidates - shrink.rate * space.num_candidates * epochs
+    if shrink.pressure == "added" and left > max(wanted, least):
+        rate = (1 - max(wanted, least) / space.num_candidates) / epochs
+        words.append(
+            f"shrink.floor.operations {wanted} cannot be reached in {epochs} epochs at shrink.rate {shrink.rate:g}: "
+            f"{left:.0f} of {space.num_candidates} candidates would be left; a rate of {rate:.3g} would do"
+        )
+    return words
+
+
+def _least_operations(space: SearchSpace) -> int:
+    """Return how many operations are left when nothing more can be deleted, if no cell is cut off."""
+    if space.derivation == "edges":
+        # An edge may end as `none`; what the weights decide is not known before.
+        kept = [1 if NONE in space.operations else node + space.num_inputs for node in range(space.num_nodes)]
+    else:
+        kept = [min(space.inputs_kept, node + space.num_inputs) for node in range(space.num_nodes)]
+    return space.num_cells * sum(kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from dnad_ray.distill.schedule import changes, strength_at
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.runtime.cuda_graphs import RecordedStep
 from dnad_ray.runtime.processes import ALONE, Ranks, average
-from dnad_ray.search.losses import shrinking_loss, sparsity
+from dnad_ray.search.criteria import WorthMean
+from dnad_ray.search.losses import RELEASE_SPARSITY, added_loss, dense_sparsity, shrinking_loss, sparsity
 from dnad_ray.search.relaxation import Relaxation
 from dnad_ray.training.finite import FiniteWatch
 from dnad_ray.training.optimizers import cut_optimizer
@@ -38,6 +39,7 @@ class StepFacts(NamedTuple):
         num_steps: Steps since the last look.
         num_images: Images of these steps.
         weights: Architecture weights as they are now, in the order of the candidates.
+        worth: Running mean of what each candidate is worth; empty where it is not kept.
     """
 
     loss: float
@@ -49,6 +51,7 @@ class StepFacts(NamedTuple):
     num_steps: int
     num_images: int
     weights: list[float]
+    worth: list[float]
 
 
 class Learner:
@@ -75,7 +78,14 @@ class Learner:
         self._ranks, self._share = ranks, 1.0
         self.device = next(supernet.parameters()).device
         space = supernet.space
-        self.relaxation = Relaxation(supernet.candidates, supernet.groups, space.inputs_kept).to(self.device)
+        per_edge = space.derivation == "edges"
+        relaxation = Relaxation(supernet.candidates, supernet.groups, space.inputs_kept, per_edge=per_edge)
+        self.relaxation = relaxation.to(self.device)
+        # Relative to the dense supernet, whatever of it a checkpoint has left.
+        self._scale = RELEASE_SPARSITY / dense_sparsity(space) if config.shrink.pressure == "added" else None
+        self.worth = None
+        if config.shrink.criterion == "taylor":
+            self.worth = WorthMean(len(relaxation.parameter), self.device)
         on_gpu = self.device.type == "cuda"
         # fused: one call for all parameters; a loop over them shows where tensors are small.
         self.optimizer = torch.optim.Adam(
@@ -147,8 +157,12 @@ class Learner:
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         weights = self.relaxation.weights()
+        # A tensor of its own has the gradient of the task alone.
+        used = weights if self.worth is None else weights.view_as(weights)
+        if self.worth is not None:
+            used.retain_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            output = self.supernet(images, weights)
+            output = self.supernet(images, used)
             task_loss = F.cross_entropy(output.logits, labels)
             loss, kd_loss = task_loss, None
             if self.teacher is not None:
@@ -158,7 +172,11 @@ class Learner:
                 kd_loss = self.imitation(output, target, labels, temperature)
                 loss = loss + weight * kd_loss
         if self._pressure is not None:
-            loss = shrinking_loss(loss, weights, *self._pressure)
+            gamma, mu = self._pressure
+            if self._scale is None:
+                loss = shrinking_loss(loss, weights, gamma, mu)
+            else:
+                loss = added_loss(loss, weights, gamma, mu, self._scale)
         self.optimizer.zero_grad()
         self.arch_optimizer.zero_grad()
         loss.backward()
@@ -167,19 +185,23 @@ class Learner:
             imitated = torch.zeros_like(loss) if kd_loss is None else kd_loss
             facts = torch.stack([loss, task_loss, imitated, correct.to(loss.dtype)])
             if self._ranks.size > 1:
-                self._agree(facts)
+                self._agree(facts, used)
         norm = nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
         self.optimizer.step()
         self.arch_optimizer.step()
+        if self.worth is not None:
+            self.worth.add(used.detach(), cast(Tensor, used.grad), self.relaxation.group)
         with torch.no_grad():
             self._watch.note(facts[0], norm)
             self._loss.copy_(facts[0])
             self._totals += facts[1:]
 
-    def _agree(self, facts: Tensor) -> None:
+    def _agree(self, facts: Tensor, used: Tensor) -> None:
         """Turn gradients, running statistics and losses of this process's images into those of the whole batch."""
         parameters = chain(self._parameters(), self.relaxation.parameters())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.worth is not None:
+            gradients.append(cast(Tensor, used.grad))
         facts[:-1] *= self._share  # means over images; the last one is a count
         average(self._ranks, [*gradients, *self._statistics], self._share, facts)
 
@@ -188,12 +210,13 @@ class Learner:
         """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
         weights = self.relaxation.weights()
         facts = torch.stack([self._loss, self._watch.num_good, sparsity(weights)])
+        worth = () if self.worth is None else (self.worth.values[self.relaxation.group],)
         loss, num_good, total, task_loss, kd_loss, correct, *values = self._ranks.of_first(
-            torch.cat([facts, self._totals, weights])
+            torch.cat([facts, self._totals, weights, *worth])
         ).tolist()
-        result = StepFacts(
-            loss, num_good, total, task_loss, kd_loss, correct, self._num_steps, self._num_images, values
-        )
+        values, worth_values = values[: len(weights)], values[len(weights) :]
+        counts = self._num_steps, self._num_images
+        result = StepFacts(loss, num_good, total, task_loss, kd_loss, correct, *counts, values, worth_values)
         self._totals.zero_()
         self._watch.restart()
         self._num_steps = self._num_images = 0
@@ -206,7 +229,10 @@ class Learner:
             self._recorded.forget()
         cut_optimizer(self.optimizer, self._parameters(), sliced)
         self._list_tensors()
-        cut_optimizer(self.arch_optimizer, self.relaxation.parameters(), [self.relaxation.keep(kept)])
+        cut = self.relaxation.keep(kept)
+        cut_optimizer(self.arch_optimizer, self.relaxation.parameters(), [cut])
+        if self.worth is not None:
+            self.worth.keep(cut.rows)
 
     def _list_tensors(self) -> None:
         # To walk through all modules takes a while.

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import final
 
 import torch
@@ -18,10 +19,11 @@ from dnad_ray.costs.table import costs_of
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.runtime.processes import check_same
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
+from dnad_ray.search.evidence import to_delete
 from dnad_ray.search.learner import StepFacts
 from dnad_ray.search.limits import PASSES_PER_STEP, limit_reached
 from dnad_ray.search.losses import sparsity
-from dnad_ray.search.recording import derived_shape, report_epoch, take_snapshot
+from dnad_ray.search.recording import derived_shape, report_epoch, take_ladder, take_snapshot
 from dnad_ray.search.state import SearchState
 from dnad_ray.training.finite import check_finite
 from dnad_ray.training.loop import train
@@ -38,13 +40,14 @@ def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochR
 
     Yields:
         A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
-        interval), the controller stalled, or the search ended; and an :class:`EpochReport` at the end of each
-        epoch, after the snapshot of the same step. A :class:`~dnad_ray.runtime.stopping.StopRequest` that was honoured
-        comes last, and the state is not finished then.
+        interval), the controller stalled, or the search ended; the new rungs of the ladder at the end of each interval;
+        and an :class:`EpochReport` at the end of each epoch, after the snapshots of the same step. A
+        :class:`~dnad_ray.runtime.stopping.StopRequest` that was honoured comes last; the state is not finished then.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
     """
+    yield from _hand_out(state)  # what a state that was saved at one record of a step has of the others
     yield from train(_Search(state), stop)
 
 
@@ -93,8 +96,8 @@ class _Search:
         before = len(state.supernet.candidates)
         look = _look(state)
         _spend(state, look.num_images)
-        deleted = 0 if is_warming_up else _delete(state, look.weights)
-        is_pareto = not is_warming_up and _observe(state, deleted, look.num_steps)
+        deleted, waiting = (0, 0) if is_warming_up else _delete(state, look)
+        is_pareto = not is_warming_up and _observe(state, deleted, waiting, look.num_steps)
         state.deleted_since_snapshot += deleted
         state.is_finished = state.step >= state.num_steps or _cannot_go_on(state) or _is_at_floor(state, deleted)
         if not state.is_finished:
@@ -111,12 +114,20 @@ class _Search:
         if self._is_epoch_end or state.is_finished:
             check_same(state.ranks, state.shared_bits, state.device)
 
-    def events(self) -> list[EpochReport | Snapshot]:
-        """Return the snapshot and the epoch report that are due; a state saved at the first lacks nothing of either."""
+    def events(self) -> Iterator[EpochReport | Snapshot]:
+        """Return the snapshots and the epoch report that are due; a state saved at the first lacks nothing of them."""
         state = self._state
         snapshot = None if self._kind is None else take_snapshot(state, self._kind)
+        is_rung_due = state.config.evaluation.ladder and state.step % self._interval == 0
+        ladder = take_ladder(state) if is_rung_due else []
         report = report_epoch(state) if self._is_epoch_end or state.is_finished else None
-        return [event for event in (snapshot, report) if event is not None]
+        state.pending = [*([] if snapshot is None else [snapshot]), *ladder]
+        return chain(_hand_out(state), [] if report is None else [report])
+
+
+def _hand_out(state: SearchState) -> Iterator[Snapshot]:
+    while state.pending:
+        yield state.pending.pop(0)
 
 
 def _look(state: SearchState) -> StepFacts:
@@ -155,19 +166,20 @@ def _spend(state: SearchState, num_images: int) -> None:
         state.macs_spent += PASSES_PER_STEP * num_images * forward
 
 
-def _delete(state: SearchState, weights: list[float]) -> int:
-    """Delete every candidate below the baseline for good; returns how many are gone."""
-    dead = state.relaxation.weakest(weights, state.config.shrink.baseline)
+def _delete(state: SearchState, look: StepFacts) -> tuple[int, int]:
+    """Delete what may go, for good; returns how many candidates are gone, and how many wait for their turn."""
+    ready, dead = to_delete(state, look)
     if not dead:
-        return 0
+        return 0, len(ready)
     state.learner.delete(dead)
     state.sparsity = float(sparsity(state.relaxation.weights().detach()))
-    return len(weights) - len(state.supernet.candidates)
+    return len(look.weights) - len(state.supernet.candidates), len(ready) - len(dead)
 
 
-def _observe(state: SearchState, deleted: int, num_steps: int) -> bool:
+def _observe(state: SearchState, deleted: int, waiting: int, num_steps: int) -> bool:
     """Tell the controller about steps of which the last one deleted; returns whether a Pareto snapshot is due."""
-    observed = [state.controller.observe(count) for count in (*[0] * (num_steps - 1), deleted)]
+    counts = (*[(0, 0)] * (num_steps - 1), (deleted, waiting))
+    observed = [state.controller.observe(*count) for count in counts]
     return any(observed)
 
 
@@ -177,8 +189,12 @@ def _is_warming_up(state: SearchState, step: int | None = None) -> bool:
 
 
 def _cannot_go_on(state: SearchState) -> bool:
-    # With no more than what every node keeps nothing is left to delete, and gamma would grow until it drowns the task.
-    return not _is_warming_up(state) and len(state.supernet.candidates) <= state.relaxation.num_kept
+    # With no more than what every node, or edge, keeps nothing is left to delete, and gamma would grow until it drowns
+    # the task.
+    relaxation = state.relaxation
+    if _is_warming_up(state) or len(state.supernet.candidates) > relaxation.most_kept:
+        return False
+    return len(relaxation.kept(state.worth())) == len(state.supernet.candidates)
 
 
 def _is_at_floor(state: SearchState, deleted: int) -> bool:

@@ -1,16 +1,25 @@
-"""The loss of search by deleting: task and imitation, multiplied by the sparsity of the architecture weights."""
+"""The loss of search by deleting: task and imitation, and the sparsity of the architecture weights.
+
+Two forms of the pressure (``shrink.pressure``). The paper's multiplies the task loss by ``1 + gamma S``: with it the
+task's gradient on the architecture parameters, of which most is noise, grows by that factor too, and what is noisiest
+falls below the baseline first. The added form leaves the task's gradient as it is.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from torch import Tensor
 
 from search_spaces.space import SearchSpace
 
-__all__ = ["SPARSITY_SLOPE", "dense_sparsity", "shrinking_loss", "sparsity"]
+__all__ = ["RELEASE_SPARSITY", "SPARSITY_SLOPE", "added_loss", "dense_sparsity", "shrinking_loss", "sparsity"]
 
 SPARSITY_SLOPE = 50.0
+
+RELEASE_SPARSITY = 576.2
+"""Sparsity sum S of the release's dense supernet (8 cells of 4 nodes, 3 operations): where its gamma and mu belong."""
 
 
 def sparsity(weights: Tensor) -> Tensor:
@@ -30,7 +39,10 @@ def sparsity(weights: Tensor) -> Tensor:
 
 def dense_sparsity(space: SearchSpace) -> float:
     """Return the sparsity sum S of a dense supernet whose candidates all weigh the same."""
-    counts = [len(edges) for cell in space.dense().cells for edges in cell.nodes]
+    nodes = [edges for cell in space.dense().cells for edges in cell.nodes]
+    counts = [len(edges) for edges in nodes]
+    if space.derivation == "edges":  # they compete edge by edge
+        counts = [count for edges in nodes for count in Counter(edge.source for edge in edges).values()]
     return sum(count * math.log1p(SPARSITY_SLOPE / count) for count in counts)
 
 
@@ -48,3 +60,19 @@ def shrinking_loss(loss: Tensor, weights: Tensor, gamma: float | Tensor, mu: flo
     """
     total = sparsity(weights)
     return loss * (1 + gamma * total) + gamma * mu * total
+
+
+def added_loss(loss: Tensor, weights: Tensor, gamma: float | Tensor, mu: float | Tensor, scale: float) -> Tensor:
+    """Return ``L + gamma * (L + mu) * scale * S``, in whose second term ``L`` is a number without a gradient.
+
+    The pressure is in proportion to the loss, as in the paper's form, but the gradient of the loss is not multiplied.
+
+    Args:
+        loss: Task loss plus weighted imitation loss, a scalar.
+        weights: Architecture weights (num_alive,).
+        gamma: Sparsity weight.
+        mu: Offset factor.
+        scale: :data:`RELEASE_SPARSITY` over the sparsity of the dense supernet, so that ``gamma`` means the same in
+            every space.
+    """
+    return loss + gamma * (loss.detach() + mu) * scale * sparsity(weights)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.costs.trace import COUNTER
+from dnad_ray.data.batches import evaluation_batches
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
+from dnad_ray.runtime.devices import MEMORY_FORMAT
+from dnad_ray.search.ladder import rungs, score_images
 from dnad_ray.search.state import EpochSums, SearchState
-from dnad_ray.training.evaluate import accuracy_of, recalibrate
+from dnad_ray.training.evaluate import accuracy_of, frozen_statistics, recalibrate
 from dnad_ray.training.loop import counted
 from search_spaces.genotype import Genotype
+from search_spaces.ops import PARAMETER_FREE
 from search_spaces.shape import NetworkShape
+from search_spaces.supernet import subset
 
-__all__ = ["derived_shape", "report_epoch", "take_snapshot"]
+__all__ = ["derived_shape", "report_epoch", "take_ladder", "take_snapshot"]
 
 
 def derived_shape(state: SearchState) -> NetworkShape:
@@ -26,13 +33,50 @@ def derived_shape(state: SearchState) -> NetworkShape:
 
 def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
     """Score and count the network that is left, and return its record."""
-    config = state.config
-    scoring = config.evaluation
-    traced = scoring.trace == "all" or (scoring.trace == "final" and kind == "final")
     with counted(state):
         genotype, accuracy = _scored(state)
-        cost = costs_of(genotype, derived_shape(state), traced)
     state.deleted_since_snapshot = 0
+    return _record(state, kind, genotype, accuracy)
+
+
+def take_ladder(state: SearchState) -> list[Snapshot]:
+    """Return the records of the networks of several sizes that the weights imply, but those that are known already.
+
+    They are scored on few images, under the statistics of these; costs are sums over the table.
+    """
+    with counted(state):
+        scored = _scored_ladder(state)
+    return [_record(state, "ladder", genotype, accuracy, rung) for rung, genotype, accuracy in scored]
+
+
+def _scored_ladder(state: SearchState) -> list[tuple[int, Genotype, float]]:
+    """Return rung, network and proxy accuracy of each network of the ladder that no ladder recorded yet."""
+    alive, candidates = state.supernet.genotype, state.supernet.candidates
+    networks = [
+        (rung, subset(alive, [candidates[position] for position in chosen]).pruned(), chosen)
+        for rung, chosen in enumerate(rungs(state.space, candidates, state.worth()), 1)
+    ]
+    state.ladder = {genotype.digest: genotype for _, genotype, _ in networks}
+    new = [entry for entry in networks if entry[1].digest not in state.ladder_digests and entry[1].num_operations]
+    state.ladder_digests += [genotype.digest for _, genotype, _ in new]
+    count = score_images(len(state.data.train), len(networks), state.config.evaluation.interval_epochs)
+    sample = state.data.validation.select(np.random.RandomState(0).permutation(len(state.data.validation))[:count])
+    images, labels = next(evaluation_batches(sample, state.data, count, state.device, MEMORY_FORMAT))
+    scored = []
+    for rung, genotype, chosen in new:
+        with torch.no_grad(), frozen_statistics(state.supernet):
+            logits = state.supernet(images, state.relaxation.weights_of(chosen)).logits
+        scored.append((rung, genotype, float((logits.argmax(1) == labels).double().mean())))
+    return scored
+
+
+def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy: float, rung: int = 0) -> Snapshot:
+    """Return the record of a network, its costs counted."""
+    config = state.config
+    scoring = config.evaluation
+    traced = kind != "ladder" and (scoring.trace == "all" or (scoring.trace == "final" and kind == "final"))
+    with counted(state):
+        cost = costs_of(genotype, derived_shape(state), traced)
     return Snapshot(
         run=state.run,
         trial=state.trial,
@@ -64,6 +108,7 @@ def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
         counter=COUNTER,
         costs_traced=traced,
         in_channels=state.data.in_channels,
+        rung=rung,
     )
 
 
@@ -81,6 +126,7 @@ def report_epoch(state: SearchState) -> EpochReport:
         sparsity=state.sparsity,
         device_seconds=state.device_seconds,
         operation_weights=_operation_weights(state),
+        free_share=_free_share(state.derived_network()[0]),
     )
     state.history.append(report.to_dict())
     state.sums = EpochSums()
@@ -101,6 +147,11 @@ def _scored(state: SearchState) -> tuple[Genotype, float]:
     recalibrate(state.supernet, logits, data, scoring.recalibration_images, state.config.train.batch_size)
     accuracy = accuracy_of(state.supernet, logits, data.validation, data, scoring.batch_size, ranks=state.ranks)
     return genotype, accuracy
+
+
+def _free_share(genotype: Genotype) -> float:
+    operations = [edge.operation for cell in genotype.cells for node in cell.nodes for edge in node]
+    return sum(name in PARAMETER_FREE for name in operations) / max(1, len(operations))
 
 
 def _operation_weights(state: SearchState) -> dict[str, list[float]]:

@@ -1,8 +1,8 @@
-"""Architecture parameters and the weights they become, normalised by ReLU per node."""
+"""Architecture parameters and the weights they become, normalised by ReLU per node or per edge."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ INITIAL_VALUE = 2.0
 
 
 class Relaxation(nn.Module):
-    """One parameter ``a`` per alive candidate; its weight is its share of the node's rectified parameters.
+    """One parameter ``a`` per alive candidate; its weight is its share of the rectified parameters of its unit.
 
-    ``w = relu(a) / sum of relu(a) over the node`` (paper, section 3.2). Unlike a softmax it can reach exactly zero.
+    ``w = relu(a) / sum of relu(a) over the node`` (paper, section 3.2). Unlike a softmax it can reach exactly zero. In
+    a space that keeps one operation on each edge the candidates of an edge are the unit.
 
     Where cells share a topology, a parameter stands for the candidates of all of them.
 
@@ -28,10 +29,16 @@ class Relaxation(nn.Module):
         groups: What names each candidate among those that share a parameter, see
             :attr:`search_spaces.supernet.Supernet.groups`; None if each has its own.
         inputs_kept: States that a node goes on reading, whatever its weights.
+        per_edge: Whether candidates compete on each edge by itself, and each edge keeps one.
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], groups: Sequence[Hashable] | None = None, inputs_kept: int = 1
+        self,
+        candidates: Sequence[Candidate],
+        groups: Sequence[Hashable] | None = None,
+        inputs_kept: int = 1,
+        *,
+        per_edge: bool = False,
     ) -> None:
         super().__init__()
         numbers: dict[Hashable, int] = {}
@@ -39,36 +46,42 @@ class Relaxation(nn.Module):
         self.is_shared = len(numbers) < len(candidates)
         self.inputs_kept = inputs_kept
         self.parameter = nn.Parameter(torch.full((len(numbers),), INITIAL_VALUE))
-        self.register_buffer("node", _node_of(candidates), persistent=False)
+        self.per_edge = per_edge
+        nodes = _numbered((item.cell, item.node) for item in candidates)
+        edges = _numbered((item.cell, item.node, item.edge.source) for item in candidates)
+        self.register_buffer("node", nodes, persistent=False)
+        self.register_buffer("unit", edges if per_edge else nodes, persistent=False)
         self.register_buffer("group", torch.tensor(members), persistent=False)
         self.node: Tensor
+        self.unit: Tensor
         self.group: Tensor
-        self.num_nodes = int(self.node.max()) + 1
+        self.num_nodes, self.num_units = int(self.node.max()) + 1, int(self.unit.max()) + 1
         self.computes = [item.edge.operation != NONE for item in candidates]
         self.sources = [item.edge.source for item in candidates]
 
     @property
-    def num_kept(self) -> int:
-        """Candidates that are left when nothing more can be deleted."""
-        return self.num_nodes * self.inputs_kept
+    def most_kept(self) -> int:
+        """Candidates that may be left at most when nothing more can be deleted."""
+        return self.num_nodes * self.inputs_kept + self.num_units * self.per_edge
 
     def weights(self) -> Tensor:
-        """Return the weights (num_alive,), each in [0, 1]; those of a node sum to 1."""
+        """Return the weights (num_alive,), each in [0, 1]; those of a node, or an edge, sum to 1."""
         positive = self.parameter.relu()
         if self.is_shared:
             # The cells of a group are alike: each sees the same parameters, and the gradient is the sum over them.
             positive = positive[self.group]
-        total = positive.new_zeros(self.num_nodes).index_add(0, self.node, positive)
-        return positive / total[self.node].clamp_min(torch.finfo(positive.dtype).tiny)
+        return self._normalised(positive)
 
     def weights_of(self, positions: Sequence[int]) -> Tensor:
         """Return the weights (num_alive,) of the network that only some candidates make: those of others are zero."""
         weights = self.weights()
         kept = torch.zeros_like(weights)
         kept[torch.tensor(positions, device=weights.device)] = 1
-        weights = weights * kept
-        total = weights.new_zeros(self.num_nodes).index_add(0, self.node, weights)
-        return weights / total[self.node].clamp_min(torch.finfo(weights.dtype).tiny)
+        return self._normalised(weights * kept)
+
+    def _normalised(self, values: Tensor) -> Tensor:
+        total = values.new_zeros(self.num_units).index_add(0, self.unit, values)
+        return values / total[self.unit].clamp_min(torch.finfo(values.dtype).tiny)
 
     def keep(self, positions: Sequence[int]) -> Sliced:
         """Cut the parameter down to the candidates that are alive still; gradients start anew.
@@ -83,36 +96,46 @@ class Relaxation(nn.Module):
         rows, self.group = self.group[index].unique(return_inverse=True)
         self.parameter.data, self.parameter.grad = self.parameter.data[rows], None
         self.node = self.node[index].unique(return_inverse=True)[1]
-        self.num_nodes = int(self.node.max()) + 1
+        self.unit = self.unit[index].unique(return_inverse=True)[1]
+        self.num_nodes, self.num_units = int(self.node.max()) + 1, int(self.unit.max()) + 1
         self.computes = [self.computes[position] for position in positions]
         self.sources = [self.sources[position] for position in positions]
         return Sliced(self.parameter, rows)
 
     def weakest(self, weights: Sequence[float], baseline: float) -> list[int]:
-        """Return the positions of the candidates to delete: weight below ``baseline``.
-
-        A node keeps its strongest candidate besides ``none`` whatever its weight, and where it is to keep several
-        inputs, the strongest on each of its strongest inputs: without it the node would be dead, not smaller.
+        """Return the positions of the candidates to delete: weight below ``baseline``, and not :meth:`kept`.
 
         Args:
             weights: What :meth:`weights` returned, on the host.
-            baseline: Share of the node below which a candidate is deleted.
+            baseline: Share of the unit below which a candidate is deleted.
         """
         if min(weights) >= baseline:
             return []
-        strongest: dict[int, dict[int, int]] = {}
-        nodes = self.node.tolist()
-        for position in sorted(range(len(nodes)), key=lambda position: -weights[position]):
-            kept = strongest.setdefault(nodes[position], {})
-            if self.computes[position] and len(kept) < self.inputs_kept:
-                kept.setdefault(self.sources[position], position)
-        return [
-            position
-            for position, (node, weight) in enumerate(zip(nodes, weights, strict=True))
-            if weight < baseline and position not in strongest[node].values()
-        ]
+        kept = self.kept(weights)
+        return [position for position, weight in enumerate(weights) if weight < baseline and position not in kept]
+
+    def kept(self, worth: Sequence[float]) -> set[int]:
+        """Return the positions of the candidates that no deletion may take now; of equal worth the first one is kept.
+
+        A node keeps its strongest candidate besides ``none``, and where it is to keep several inputs, the strongest on
+        each of its strongest inputs: without it the node would be dead, not smaller. Where edges are the unit, each
+        keeps its strongest candidate too, which may be ``none``.
+
+        Args:
+            worth: What each candidate is worth (num_alive,), on the host: its weight, or a measurement.
+        """
+        nodes, units = self.node.tolist(), self.unit.tolist()
+        inputs: dict[int, dict[int, int]] = {}
+        edges: dict[int, int] = {}
+        for position in sorted(range(len(nodes)), key=lambda position: -worth[position]):
+            of_node = inputs.setdefault(nodes[position], {})
+            if self.computes[position] and len(of_node) < self.inputs_kept:
+                of_node.setdefault(self.sources[position], position)
+            if self.per_edge:
+                edges.setdefault(units[position], position)
+        return {position for of_node in inputs.values() for position in of_node.values()} | set(edges.values())
 
 
-def _node_of(candidates: Sequence[Candidate]) -> Tensor:
-    numbers: dict[tuple[int, int], int] = {}
-    return torch.tensor([numbers.setdefault((item.cell, item.node), len(numbers)) for item in candidates])
+def _numbered(names: Iterable[Hashable]) -> Tensor:
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])

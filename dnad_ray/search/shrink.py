@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ class ShrinkSchedule:
     Attributes:
         target: Deletions per step that are wanted, n_target.
         growth: Factor on gamma after a step with too few deletions; its inverse after the others.
-        gamma_max: Level of gamma at and above which such steps are stalls.
+        gamma_max: Level of gamma at and above which such steps are stalls; its cap if ``is_capped``.
         smoothing: Decay tau of the running mean of deletions.
         stall_max: Stalls in a row that make a Pareto snapshot.
         mu_growth: Factor on mu after a Pareto snapshot.
         rate_factor: Factor xi on the target after a Pareto snapshot.
+        is_capped: Whether gamma has a cap, and deletions come at the target rate at most.
+        most_allowed: Deletions that may be made up for at once, where they are capped.
     """
 
     target: float
@@ -31,6 +34,8 @@ class ShrinkSchedule:
     stall_max: int
     mu_growth: float
     rate_factor: float
+    is_capped: bool = False
+    most_allowed: float = math.inf
 
 
 def schedule_for(config: ShrinkConfig, num_candidates: int, steps_per_epoch: int) -> ShrinkSchedule:
@@ -53,12 +58,18 @@ def schedule_for(config: ShrinkConfig, num_candidates: int, steps_per_epoch: int
         stall_max=max(1, round(config.stall_epochs * steps_per_epoch)),
         mu_growth=config.mu_growth,
         rate_factor=config.rate_factor,
+        is_capped=config.pressure == "added",
+        most_allowed=config.rate * num_candidates,
     )
 
 
 @dataclass(kw_only=True)
 class ShrinkController:
     """Adapts gamma so that deletions happen at the target rate (paper, algorithm 1).
+
+    The paper's rule knows the mean of deletions only, and deletes whatever is below the baseline. Capped, it keeps
+    account of the deletions that the rate has asked for so far: no more than these are allowed, gamma grows only while
+    they lag behind, and falls while candidates wait for their turn below the baseline.
 
     Attributes:
         schedule: Constants per step.
@@ -67,6 +78,7 @@ class ShrinkController:
         target: Deletions per step that are wanted now.
         mean_deletions: Running mean of deletions per step.
         stalls: Steps in a row with too few deletions at or above ``gamma_max``.
+        allowance: Deletions asked for so far, less those made; below zero where a group was larger than what was left.
     """
 
     schedule: ShrinkSchedule
@@ -75,30 +87,40 @@ class ShrinkController:
     target: float
     mean_deletions: float = 0.0
     stalls: int = 0
+    allowance: float = 0.0
 
     @classmethod
     def start(cls, config: ShrinkConfig, schedule: ShrinkSchedule) -> ShrinkController:
         """Return a controller before its first step."""
         return cls(schedule=schedule, gamma=config.gamma_init, mu=config.mu, target=schedule.target)
 
-    def observe(self, deleted: int) -> bool:
+    def allowed(self, num_steps: int = 1) -> float:
+        """Return how many deletions are asked for after some more steps; infinite where they are not capped."""
+        return self.allowance + num_steps * self.target if self.schedule.is_capped else math.inf
+
+    def observe(self, deleted: int, waiting: int = 0) -> bool:
         """Take note of one step.
 
         Args:
             deleted: Candidates deleted in it.
+            waiting: Candidates below the baseline that were not allowed to go yet.
 
         Returns:
             True if the network cannot shrink further under today's pressure at no loss: a Pareto snapshot is due.
         """
         rules = self.schedule
         self.mean_deletions = rules.smoothing * self.mean_deletions + (1 - rules.smoothing) * deleted
-        if self.mean_deletions >= self.target:
+        if rules.is_capped:
+            self.allowance = min(self.allowance + self.target, rules.most_allowed) - deleted
+        if self.mean_deletions >= self.target or waiting:
             self.gamma /= rules.growth
             self.stalls = 0
             return False
+        if rules.is_capped and self.allowance <= 0:
+            return False
         if self.gamma >= rules.gamma_max:
             self.stalls += 1
-        self.gamma *= rules.growth
+        self.gamma = min(self.gamma * rules.growth, rules.gamma_max if rules.is_capped else math.inf)
         if self.stalls < rules.stall_max:
             return False
         self.mu *= rules.mu_growth
@@ -114,5 +136,5 @@ class ShrinkController:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned."""
-        for name in ("gamma", "mu", "target", "mean_deletions", "stalls"):
+        for name in ("gamma", "mu", "target", "mean_deletions", "stalls", "allowance"):
             setattr(self, name, state[name])

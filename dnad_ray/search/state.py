@@ -16,9 +16,11 @@ from dnad_ray.distill.teacher import Teacher, check_teacher
 from dnad_ray.distill.teacher_cache import TeacherCache
 from dnad_ray.errors import RunFolderError, one_line
 from dnad_ray.networks.search_space import space_of
+from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.runtime.processes import ALONE, Ranks
 from dnad_ray.runtime.random_states import random_states, restore_random_states
+from dnad_ray.search.criteria import group_worth
 from dnad_ray.search.learner import Learner, StepFacts
 from dnad_ray.search.losses import sparsity
 from dnad_ray.search.shrink import ShrinkController, schedule_for
@@ -92,6 +94,9 @@ class SearchState:
         self.macs_spent = 0  # counted where there is a limit to it
         self.device_seconds = 0.0
         self.history: list[dict[str, Any]] = []
+        self.ladder_digests: list[str] = []  # of all networks that a ladder recorded
+        self.ladder: dict[str, Genotype] = {}  # the newest ladder's, by digest
+        self.pending: list[Snapshot] = []  # what was recorded at this step, and nobody was told of yet
         self.sums = EpochSums()
         self.sparsity = float(sparsity(self.relaxation.weights().detach()))
 
@@ -144,6 +149,10 @@ class SearchState:
             check_optimizer(getattr(self, name))
         self.controller.load_state_dict(saved["controller"])
         self.sums.load_state_dict(saved["sums"])
+        if self.learner.worth is not None:
+            self.learner.worth.load_state_dict(saved["worth"])
+        self.pending = [Snapshot.from_dict(record) for record in saved["pending"]]
+        self.ladder = {name: Genotype.from_dict(data, "checkpoint") for name, data in saved["ladder"].items()}
         for name in _PLAIN:
             if type(saved[name]) is not type(getattr(self, name)):
                 raise TypeError(f"{name} is a {type(saved[name]).__name__}")
@@ -164,13 +173,16 @@ class SearchState:
             "arch_optimizer": self.arch_optimizer.state_dict(),
             "controller": self.controller.state_dict(),
             "sums": self.sums.state_dict(),
+            "worth": {} if self.learner.worth is None else self.learner.worth.state_dict(),
+            "pending": [record.to_dict() for record in self.pending],
+            "ladder": {record.digest: self.ladder[record.digest].to_dict() for record in self.pending if record.rung},
             "random": random_states(),
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
     def shared_bits(self) -> dict[str, Any]:
         """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
-        own = {"random", "history", "device_seconds"}
+        own = {"random", "history", "device_seconds", "pending"}
         return {name: value for name, value in self.state_dict().items() if name not in own}
 
     def derived_network(self) -> tuple[Genotype, list[int]]:
@@ -180,7 +192,18 @@ class SearchState:
             The genotype, and the positions of the candidates that make it.
         """
         # The same in all processes, bit for bit: see shared_bits.
-        return derived_network(self.space, self.supernet.genotype, self.relaxation.weights().detach().tolist())
+        return derived_network(self.space, self.supernet.genotype, self.worth())
+
+    def worth(self) -> list[float]:
+        """Return what each alive candidate is worth by the criterion of deletion: its weight, or the running mean."""
+        mean = self.learner.worth
+        if mean is None or not self.step:
+            return self.relaxation.weights().detach().tolist()
+        return group_worth(self.relaxation, mean.values.tolist())
+
+    def genotype_of(self, snapshot: Snapshot) -> Genotype:
+        """Return the network of a snapshot that was recorded at this very step."""
+        return self.ladder[snapshot.digest] if snapshot.kind == "ladder" else self.derived_network()[0]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -221,6 +244,7 @@ _PLAIN = (
     "sparsity",
     "limit",
     "macs_spent",
+    "ladder_digests",
 )
 
 

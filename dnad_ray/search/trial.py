@@ -97,7 +97,9 @@ def run_trial(
     try:
         for event in search(state, stop):
             if isinstance(event, Snapshot):
-                write_snapshot(folder, event, state.derived_network()[0], write)
+                write_snapshot(folder, event, state.genotype_of(event), write)
+                if event.kind == "ladder":  # no news of the search itself
+                    continue
                 if spec.config.evaluation.keep_weights:
                     keep_weights(folder, state, event.step, write)
             history.write(HISTORY_SECONDS)

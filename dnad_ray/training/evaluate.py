@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from dnad_ray.data.loading import ImageData, ImageSource
 from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.runtime.processes import ALONE, Ranks
 
-__all__ = ["accuracy_of", "recalibrate"]
+__all__ = ["accuracy_of", "frozen_statistics", "recalibrate"]
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def recalibrate(
         # A last batch of few images would count as much as the others, and one image may be too few to normalise.
         order = order[: len(order) // batch_size * batch_size]
     some = data.train.select(order)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = _norms(network)
     usual = [norm.momentum for norm in norms]
     device = next(network.parameters()).device
     for index, (images, _) in enumerate(evaluation_batches(some, data, batch_size, device, MEMORY_FORMAT)):
@@ -78,3 +79,21 @@ def recalibrate(
         logits(images)
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
+
+
+@contextlib.contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Leave running batch statistics as they are while a network in training mode, under those of a batch, is asked."""
+    norms = _norms(network)
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

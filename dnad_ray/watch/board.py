@@ -9,6 +9,7 @@ from typing import Any, final
 
 from dnad_ray.errors import one_line
 from dnad_ray.run_folder.reading import RunContents
+from dnad_ray.run_folder.records import EpochReport
 from dnad_ray.storage.places import Place
 from dnad_ray.text import printable
 from dnad_ray.trials.spec import TrialSpec
@@ -16,6 +17,10 @@ from dnad_ray.watch.moments import Activity, Display, Moment, Reported, RunBegan
 from dnad_ray.watch.standing import Record, Standing
 
 __all__ = ["Board"]
+
+COLLAPSED_SHARE = 0.8
+"""Share of skips and pools among a network's operations from which on a search is taken to have collapsed."""
+
 _MAX_ERRORS = 3
 
 
@@ -32,6 +37,7 @@ class Board:
     def __init__(self, displays: Sequence[Display]) -> None:
         self._errors = dict.fromkeys(displays, 0)
         self._run: Standing | None = None
+        self._collapsed: set[str] = set()  # trials that were warned of
         self._lock = threading.RLock()
 
     def update(self, name: str, done: float, total: float, text: str = "") -> None:
@@ -66,6 +72,16 @@ class Board:
         with self._lock:
             if self._run is not None and self._run.report(name, record):
                 self._show(Reported(self._run, self._run.trials[name], record))
+                self._warn_of_collapse(name, record)
+
+    def _warn_of_collapse(self, name: str, record: Record) -> None:
+        share = record.free_share if isinstance(record, EpochReport) else None
+        if share is not None and share >= COLLAPSED_SHARE and name not in self._collapsed:
+            self._collapsed.add(name)
+            self.say(
+                f"warning: {name}: {share:.0%} of its operations are skips or pools, which learn nothing; "
+                "what helps: a longer train.warmup_epochs, a lower shrink.rate, or shrink.criterion taylor"
+            )
 
     def trial_ended(self, name: str, state: str, reason: str | None = None) -> None:
         """Show how a trial ended."""

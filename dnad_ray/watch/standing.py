@@ -199,6 +199,8 @@ def stored_records(contents: RunContents) -> dict[str, list[Record]]:
     """Return what a run folder holds of each trial, in the order in which the trial reported it."""
     records: dict[str, list[Record]] = {}
     for row in contents.snapshots:
+        if row["kind"] == "ladder":  # they are in the run folder; nobody who watches is told of them
+            continue
         records.setdefault(row["trial"], []).append(Snapshot.from_dict(row))
     for name, history in contents.history.items():
         for entry in history:

@@ -84,6 +84,8 @@ def tiny() -> TinyConfig:
             device="cpu",
         ),
         shrink=ShrinkConfig(
+            pressure="paper",  # whose stalls come early; the other form has tests of its own
+            criterion="weight",
             rate=0.3,
             gamma_init=0.3,
             gamma_max=0.5,
@@ -93,7 +95,7 @@ def tiny() -> TinyConfig:
             floor=FloorConfig(operations=8),
         ),
         distill=DistillConfig(kind="none", teacher=TeacherConfig(init_channels=4, epochs=2)),
-        evaluation=EvaluationConfig(init_channels=4, recalibration_images=64),
+        evaluation=EvaluationConfig(init_channels=4, recalibration_images=64, ladder=False),
     )
 
     def config(overrides: Mapping[str, Any] | None = None) -> RunConfig:

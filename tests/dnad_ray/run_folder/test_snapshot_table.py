@@ -33,7 +33,7 @@ def a_snapshot():
         "train_loss": 0.5, "train_accuracy": 0.8, "shrink_rate": 0.05, "kd_kind": "none", "kd_temperature": None,
         "kd_weight": 1.0, "gamma": 0.1, "mu": 0.1, "sparsity": 20.0, "device_seconds": 3.0, "device": "cpu",
         "dataset": "digits", "image_size": 8, "num_classes": 10, "init_channels": 8, "counter": "c",
-        "costs_traced": False, "in_channels": 1,
+        "costs_traced": False, "in_channels": 1, "rung": 0,
     }  # fmt: skip
 
 
@@ -51,9 +51,10 @@ def test_parse_snapshots_agrees_with_the_check_of_each_row(rows):
 
 
 def test_parse_snapshots_fills_in_what_older_versions_did_not_say(rows):
-    older = table_of(rows).drop_columns(["costs_traced", "in_channels"])
+    older = table_of(rows).drop_columns(["costs_traced", "in_channels", "rung"])
     assert parse_snapshots(parquet_of(older), "s").column("costs_traced").to_pylist() == [False] * 4
     assert parse_snapshots(parquet_of(older), "s").column("in_channels").to_pylist() == [0] * 4
+    assert parse_snapshots(parquet_of(older), "s").column("rung").to_pylist() == [0] * 4
     with pytest.raises(KeyError, match="macs"):
         parse_snapshots(parquet_of(older.drop_columns(["macs"])), "s")
 
@@ -92,6 +93,8 @@ def test_merge_orders_by_trial_and_step_and_keeps_the_last_of_a_pair(rows):
     assert [(row["trial"], row["step"], row["macs"]) for row in merged.to_pylist()] == [
         *(("t00", 8, 7), ("t01", 8, 1000), ("t01", 16, 1000)),
     ]
+    ladder = [rows[0] | {"kind": "ladder", "rung": rung} for rung in (2, 1)]
+    assert merge(table_of(ladder[:1]), [ladder[1], rows[0]]).column("rung").to_pylist() == [0, 1, 2]
     assert merge(ARROW_SCHEMA.empty_table(), []).num_rows == 0
     assert merge(table_of(rows), []).equals(table_of(rows))
 

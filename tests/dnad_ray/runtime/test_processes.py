@@ -19,6 +19,8 @@ from dnad_ray.search.loop import SearchState
 KD = {"distill.kind": "logits+features", "distill.weight": 0.5, "distill.temperature": 3.0}
 UNEVEN = {"train.batch_size": 63, "train.epochs": 6}
 
+EVIDENCE = {"shrink.pressure": "added", "shrink.criterion": "taylor", "evaluation.ladder": True}
+
 
 @pytest.fixture(scope="module")
 def found(tiny, small_teacher, pictures, tmp_path_factory):
@@ -27,6 +29,7 @@ def found(tiny, small_teacher, pictures, tmp_path_factory):
     files = {"data.name": "imagefolder", "data.root": str(pictures), "train.batch_size": 25, "train.epochs": 3}
     settings = {
         "plain": ("whole", UNEVEN),
+        "by evidence": ("whole", {**UNEVEN, **EVIDENCE}),
         "resumed": ("resumed", UNEVEN),
         "imitating": ("whole", {**KD, "train.epochs": 3, "evaluation.recalibration_images": 0}),
         "in memory": ("whole", {**files, "data.storage": "memory"}),
@@ -65,7 +68,7 @@ def found(tiny, small_teacher, pictures, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", ["plain", "imitating", "in memory", "from disk"])
+@pytest.mark.parametrize("job", ["plain", "by evidence", "imitating", "in memory", "from disk"])
 def test_processes_hold_the_same_bits_after_every_step(job, found):
     first, second = ({**part, "compute": None} for part in found[job])
     assert first == second  # digests of weights, statistics, optimizers, controller, candidates; records and losses

@@ -320,9 +320,10 @@ def _observed(state):
         looked.append(state.step)
         return look()
 
-    def spy_observe(count):
+    def spy_observe(count, waiting):
+        assert waiting == 0
         counts.append(count)
-        return observe(count)
+        return observe(count, waiting)
 
     state.learner.delete, state.learner.look, state.controller.observe = spy_delete, spy_look, spy_observe
     return list(search(state)), deleted, looked, counts

@@ -209,15 +209,15 @@ def test_search_deletes_what_weighs_less_than_the_baseline_and_keeps_the_momentu
 ):
     delete, deleted = search_module._delete, []
 
-    def spy(state, weights):
-        before = state.supernet.candidates
+    def spy(state, look):
+        weights, before = look.weights, state.supernet.candidates
         momentum = state.arch_optimizer.state[state.relaxation.parameter]["momentum_buffer"]
         values = state.relaxation.parameter.tolist()
-        count = delete(state, weights)
+        count, waiting = delete(state, look)
         after = set(state.supernet.candidates)
         kept = [position for position, candidate in enumerate(before) if candidate in after]
         gone = [position for position, candidate in enumerate(before) if candidate not in after]
-        assert len(gone) == count
+        assert (len(gone), waiting) == (count, 0)
         deleted.extend(weights[position] for position in gone)
         # A node is never emptied, so the only other way to go is with a cell that nothing reads any more.
         live = state.supernet.genotype.live_cells()
@@ -225,7 +225,7 @@ def test_search_deletes_what_weighs_less_than_the_baseline_and_keeps_the_momentu
         assert state.relaxation.parameter.tolist() == [values[position] for position in kept]
         now = state.arch_optimizer.state[state.relaxation.parameter]["momentum_buffer"]
         assert torch.equal(now, momentum[kept])
-        return count
+        return count, waiting
 
     monkeypatch.setattr(search_module, "_delete", spy)
     state = start(tiny(), digits)

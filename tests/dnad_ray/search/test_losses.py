@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dnad_ray.search.losses import dense_sparsity, shrinking_loss, sparsity
+from dnad_ray.search.losses import RELEASE_SPARSITY, added_loss, dense_sparsity, shrinking_loss, sparsity
 from search_spaces.space import SearchSpace
 
 
@@ -72,3 +72,28 @@ def test_dense_sparsity_by_hand():
     space = SearchSpace(operations=("sep_conv_3x3", "skip_connect"), num_cells=3, num_nodes=2)
     expected = 3 * (4 * math.log(1 + 50 / 4) + 6 * math.log(1 + 50 / 6))
     assert dense_sparsity(space) == pytest.approx(expected, rel=1e-12)
+
+
+def test_dense_sparsity_per_edge_by_hand():
+    # 3 cells of 2 nodes: 2 + 3 edges, each with 2 candidates at 1/2.
+    space = SearchSpace(operations=("sep_conv_3x3", "skip_connect"), num_cells=3, num_nodes=2, derivation="edges")
+    assert dense_sparsity(space) == pytest.approx(3 * 5 * 2 * math.log(1 + 50 / 2), rel=1e-12)
+
+
+def test_release_sparsity_is_that_of_its_dense_supernet():
+    space = SearchSpace(operations=("sep_conv_3x3", "skip_connect", "dil_conv_5x5"), num_cells=8, num_nodes=4)
+    assert dense_sparsity(space) == pytest.approx(RELEASE_SPARSITY, abs=0.05)
+
+
+def test_added_loss_by_hand():
+    # S = log 51; 2 + 0.1 (2 + 0.5) 3 S
+    loss, weights = _tensor(2.0)[0], _tensor(1.0, 0.0)
+    assert added_loss(loss, weights, 0.1, 0.5, 3.0).item() == pytest.approx(2 + 0.75 * math.log(51))
+
+
+def test_added_loss_leaves_the_gradient_of_the_task_alone():
+    loss, weights = _tensor(2.0)[0], _tensor(0.02, 1.0)
+    by_loss, by_weights = torch.autograd.grad(added_loss(loss, weights, 0.1, 0.5, 3.0), (loss, weights))
+    assert by_loss.item() == 1
+    # gamma (L + mu) scale * 50 / (1 + 50 w), as strong as in the paper's form but for the scale
+    assert by_weights.tolist() == pytest.approx([0.1 * 2.5 * 3 * 25, 0.1 * 2.5 * 3 * 50 / 51])

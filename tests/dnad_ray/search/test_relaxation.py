@@ -157,3 +157,39 @@ def test_weakest_keeps_the_best_candidate_that_computes_even_where_none_wins():
     # Once something has gone, positions move and `none` is still known for what it is.
     relaxation.keep([1, 2])
     assert relaxation.weakest([0.004, 0.996], 0.01) == [0]
+
+
+def _edges(values):
+    """Two edges into one node: `none`, a skip and a convolution on the first, `none` and a skip on the second."""
+    names = (("none", 0), ("skip_connect", 0), ("nor_conv_3x3", 0), ("none", 1), ("skip_connect", 1))
+    relaxation = Relaxation([Candidate(0, 1, Edge(*name)) for name in names], per_edge=True)
+    with torch.no_grad():
+        relaxation.parameter.copy_(torch.tensor(values))
+    return relaxation
+
+
+def test_weights_per_edge_sum_to_one_on_each():
+    relaxation = _edges([1.0, 1.0, 2.0, 3.0, 1.0])
+    assert relaxation.weights().tolist() == [0.25, 0.25, 0.5, 0.75, 0.25]
+    assert (relaxation.num_nodes, relaxation.num_units) == (1, 2)
+    assert relaxation.weights_of([2, 4]).tolist() == [0.0, 0.0, 1.0, 0.0, 1.0]
+    assert relaxation.weights_of([2]).tolist() == [0.0, 0.0, 1.0, 0.0, 0.0]
+
+
+def test_weakest_per_edge_leaves_each_edge_one():
+    relaxation = _edges([1.0, 1.0, 2.0, 3.0, 1.0])
+    assert relaxation.weakest(relaxation.weights().tolist(), 0.9) == [0, 1, 4]
+    relaxation.keep([2, 3])
+    assert relaxation.weights().tolist() == [1.0, 1.0]
+    assert relaxation.kept([1.0, 1.0]) == {0, 1}, "nothing more can go"
+
+
+def test_weakest_per_edge_keeps_what_computes_where_none_wins_on_all_edges():
+    relaxation = _edges([3.0, 1.0, 0.5, 3.0, 0.9])
+    # `none` on both edges, and of what computes the strongest: 0.9 of 3.9 is more than 1 of 4.5.
+    assert relaxation.kept(relaxation.weights().tolist()) == {0, 3, 4}
+
+
+def test_kept_by_another_worth_than_the_weight():
+    relaxation = _edges([3.0, 1.0, 0.5, 3.0, 0.9])
+    assert relaxation.kept([0.0, 1.0, 2.0, 0.0, 3.0]) == {2, 4}

@@ -48,6 +48,58 @@ def test_observe_follows_the_table():
     assert controller.schedule == SCHEDULE
 
 
+# Capped: deleted, waiting -> mean, gamma, stalls, allowance; worked out by hand.
+CAPPED = dataclasses.replace(SCHEDULE, is_capped=True, most_allowed=1.0)
+CAPPED_TABLE = [
+    (0, 0, 0.0, 2.0, 0, 0.4),  # behind the rate: gamma grows
+    (1, 0, 0.5, 1.0, 0, -0.2),  # 0.8 were asked for by now, one went
+    (0, 0, 0.25, 2.0, 0, 0.2),
+    (0, 2, 0.125, 1.0, 0, 0.6),  # something waits: there is pressure enough
+    (0, 0, 0.0625, 2.0, 0, 1.0),
+    (0, 0, 0.03125, 4.0, 0, 1.0),  # no more than 1 may be made up for at once
+    (0, 0, 0.015625, 4.0, 1, 1.0),  # a stall, and the cap
+    (3, 0, 1.5078125, 2.0, 0, -2.0),  # a group larger than what was allowed
+    (0, 0, 0.75390625, 1.0, 0, -1.6),
+    (0, 0, 0.376953125, 1.0, 0, -1.2),  # the mean is below the target, but the rate is ahead: gamma rests
+    (0, 0, 0.1884765625, 1.0, 0, -0.8),
+]
+
+
+def test_observe_capped_follows_the_table():
+    controller = ShrinkController(schedule=CAPPED, gamma=1.0, mu=0.1, target=0.4)
+    for number, (deleted, waiting, mean, gamma, stalls, allowance) in enumerate(CAPPED_TABLE):
+        assert controller.observe(deleted, waiting) is False, number
+        assert (controller.mean_deletions, controller.gamma, controller.stalls) == (mean, gamma, stalls), number
+        assert controller.allowance == pytest.approx(allowance), number
+
+
+def test_observe_capped_stalls_make_a_snapshot():
+    controller = ShrinkController(schedule=CAPPED, gamma=4.0, mu=0.1, target=0.4)
+    assert [controller.observe(0) for _ in range(4)] == [False, True, False, True]
+    assert (controller.gamma, controller.mu, controller.target) == (4.0, pytest.approx(0.9), 0.1)
+
+
+def test_allowed_is_what_the_rate_asks_for():
+    controller = ShrinkController(schedule=CAPPED, gamma=1.0, mu=0.1, target=0.4)
+    assert (controller.allowed(), controller.allowed(8)) == (0.4, 3.2)
+    controller.observe(2)
+    assert controller.allowed(3) == pytest.approx(-0.4)  # -1.6 and three times 0.4
+    assert _controller().allowed() == math.inf
+
+
+@pytest.mark.parametrize("group", [1, 6, 36])
+def test_allowed_deletions_come_at_the_rate_whatever_goes_together(group):
+    """0.06 of 180 candidates an epoch of 93 steps are 10.8; ten epochs are 108, give or take a group."""
+    schedule = schedule_for(ShrinkConfig(rate=0.06), 180, 93)
+    controller = ShrinkController.start(ShrinkConfig(rate=0.06), schedule)
+    total = 0
+    for _ in range(930):
+        deleted = group if controller.allowed() > 0 else 0
+        total += deleted
+        controller.observe(deleted, waiting=0 if deleted else group)
+    assert 108 <= total <= 108 + group
+
+
 def test_observe_at_target_is_enough():
     controller = ShrinkController(schedule=dataclasses.replace(SCHEDULE, smoothing=0.0), gamma=1.0, mu=0.1, target=1.0)
     controller.observe(1)
@@ -56,7 +108,7 @@ def test_observe_at_target_is_enough():
 
 def test_observe_long_pressure_then_balance():
     """From gamma_0 to gamma_max the release needs ln(1000) / ln(1.01) steps."""
-    config = ShrinkConfig()
+    config = ShrinkConfig(pressure="paper")
     controller = ShrinkController.start(config, schedule_for(config, 336, 391))
     steps = 0
     while controller.gamma < config.gamma_max:
@@ -103,7 +155,14 @@ def test_state_dict_round_trip():
     for deleted, *_ in TABLE[:9]:
         controller.observe(deleted)
     state = json.loads(json.dumps(controller.state_dict()))
-    assert state == {"gamma": 8.0, "mu": 0.1, "target": 0.4, "mean_deletions": 0.12890625, "stalls": 1}
+    assert state == {
+        "gamma": 8.0,
+        "mu": 0.1,
+        "target": 0.4,
+        "mean_deletions": 0.12890625,
+        "stalls": 1,
+        "allowance": 0.0,
+    }
     again = _controller()
     again.load_state_dict(state)
     assert again == controller

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import threading
 import time
@@ -10,6 +11,7 @@ import warnings
 import pytest
 from rich.console import Console
 
+from dnad_ray.run_folder.records import EpochReport
 from dnad_ray.text import duration_in_words
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch import plain_lines
@@ -173,3 +175,18 @@ def test_board_shows_one_moment_at_a_time_whichever_threads_write():
     for writer in writers:
         writer.join()
     assert shown == ["text"] * 80
+
+
+def test_board_warns_once_of_a_trial_that_collapses(specs, console, tmp_path):
+    board = Board([PlainLines(console)])
+    board.begin(specs, tmp_path / "demo")
+    report = EpochReport(
+        step=3, epoch=1, num_operations=10, train_loss=1.0, train_accuracy=0.5, kd_loss=None, gamma=0.1, mu=0.1,
+        sparsity=9.0, device_seconds=1.0,
+    )  # fmt: skip
+    for epoch, share in enumerate((None, 0.79, 0.8, 0.9), 1):
+        board.report("t01", dataclasses.replace(report, step=3 * epoch, epoch=epoch, free_share=share))
+    warned = [line for line in lines_of(console) if "warning" in line]
+    assert len(warned) == 1
+    assert warned[0].startswith("warning: t01: 80% of its operations are skips or pools")
+    assert "train.warmup_epochs" in warned[0]
