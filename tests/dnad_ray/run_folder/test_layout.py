@@ -8,7 +8,6 @@ import pytest
 
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder import layout
-from dnad_ray.run_folder.reading import list_trials
 
 RUN = Path("/runs/demo")
 UNSAFE = ("", ".", "..", "../t00", "a/b", "a..b", ".hidden", "a b", "t" * 101)
@@ -48,10 +47,3 @@ def test_layout_is_that_of_every_run_so_far():
     assert layout.measured_file(RUN, "0f3a-7") == RUN / "measured/0f3a-7.json"
     assert layout.baseline_file(RUN, "darts-1") == RUN / "baselines/darts-1.json"
     assert layout.teacher_folder(RUN) == RUN / "teacher"
-
-
-def test_list_trials_passes_over_what_names_no_trial(tmp_path):
-    for name in ("t00", "t01", ".cache", "a b"):
-        (tmp_path / "trials" / name).mkdir(parents=True)
-    (tmp_path / "trials" / "t02").write_text("")
-    assert list_trials(tmp_path) == ["t00", "t01"]
