@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from dnad_ray.commands.folder import conclude
 from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.data.images import Augmentation
 from dnad_ray.distill.teacher_cache import TeacherCache, clear_cache, open_cache
+from dnad_ray.run_folder.reading import read_run
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.run_folder.writing import create_run
 from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.runtime.processes import Ranks
-from dnad_ray.search import prepare as run_module
 from dnad_ray.search.loop import SearchState, search
 from dnad_ray.search.trial import run_trial
 from dnad_ray.trials.spec import TrialSpec
@@ -216,7 +217,7 @@ def test_trial_keeps_it_in_the_run_folder_until_the_run_ends(tiny, plain, small_
     events = [event for event, _ in run_trial(spec, plain, small_teacher, folder, None)]
     assert isinstance(events[-2], Snapshot)
     assert list(folder.rglob("*.all"))
-    run_module.conclude([spec], folder, quiet_board)
+    conclude([spec], read_run(folder), quiet_board)
     assert not (folder / ".teacher-cache").exists()
 
 

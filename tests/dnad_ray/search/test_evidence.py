@@ -116,7 +116,7 @@ def test_removal_losses_are_those_of_the_supernet_without_them(tiny, digits):
 
 @pytest.mark.parametrize("criterion", ["weight", "taylor", "removal"])
 def test_search_by_evidence_resumes_bit_for_bit_from_every_snapshot(criterion, tiny, digits, timeless, tmp_path):
-    config = tiny({**ADDED, "shrink.criterion": criterion, "evaluation.ladder": True, "train.epochs": 4})
+    config = tiny({**ADDED, "shrink.criterion": criterion, "evaluation.ladder": True, "train.epochs": 3})
     state, events = start(config, digits), []
     for event in search(state):
         events.append(event)

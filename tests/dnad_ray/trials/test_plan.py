@@ -112,7 +112,7 @@ def test_unfinished_survives_what_a_status_file_may_say(state, tiny, folder):
     specs = [TrialSpec(name, {"seed": 0}, tiny()) for name in ("t00", "t01")]
     for spec in specs:
         write_status(folder, spec.name, "finished")
-    assert is_complete(specs, folder)
+    assert is_complete(specs, read_run(folder))
     (folder / "trials" / "t00" / "status.json").write_text(json.dumps({"state": state, "attempt": 3}))
-    assert unfinished(specs, folder) == specs[:1]
+    assert unfinished(specs, read_run(folder)) == specs[:1]
     assert read_status(folder, "t00") == {"state": "unknown", "attempt": 3}
