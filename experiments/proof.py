@@ -324,7 +324,7 @@ def retrained(
     request = Request(config=protocol, recipe=setting.retrain_recipe)
     index: list[dict[str, Any]] = []
 
-    def plan(images: RetrainImages, _: Any) -> list[Job]:
+    def plan(images: RetrainImages, *_: Any) -> list[Job]:
         jobs = {}
         for pick in sorted(picks, key=lambda pick: (pick["seed"], pick["target"])):
             if pick["seed"] not in seeds_of(options):
