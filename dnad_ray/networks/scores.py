@@ -75,7 +75,8 @@ def swap(network: nn.Module, batch: Batch) -> float:
     """Count the different patterns in which the images of a batch switch a ReLU (SWAP, Peng et al., arXiv 2403.04161).
 
     Every output of a ReLU has one pattern: for each image whether it is positive. It is the number of patterns that
-    occur, without the paper's regularisation, which needs a target size.
+    occur, without the paper's regularisation, which needs a target size. A few images (16) tell more than many, under
+    which nearly every output has a pattern of its own.
     """
     patterns = torch.cat([pattern.T for pattern in _relu_patterns(network, batch.images)])
     powers = 2 ** torch.arange(_BITS, device=patterns.device)

@@ -1,15 +1,17 @@
 """How well each score ranks the networks of the truth: all of them, and those of equal cost.
 
-    python experiments/truth/ranking.py
+    python experiments/truth/ranking.py            # looks at the choosing half alone
+    python experiments/truth/ranking.py --judge    # the judging half too: once, when all is fixed
 
-reads the tables of `sample.py`, `train.py` and `scores.py`. Scores and a few fixed combinations (the mean of ranks) are
-compared on the choosing half; the one with the best mean of Kendall's tau, over both spaces and both over all and
+It reads the tables of `sample.py`, `train.py` and `scores.py`. Scores and a few fixed combinations (the mean of ranks)
+are compared on the choosing half; the one with the best mean of Kendall's tau, over both spaces and both over all and
 within equal cost, is chosen there and judged on the other half. Beside it stand the ceilings: how well one seed's
 training ranks the other seed's, and how well the scores could rank at best.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +38,7 @@ COMBINATIONS = (
 )
 """Fixed before any of them was computed."""
 _RESAMPLES = 1000
+_FEWEST = 10  # networks under two seeds for a ceiling
 
 
 def kendall(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None) -> float:
@@ -63,17 +66,21 @@ def resampled(
     return float(low), float(high)
 
 
-def perfect(of_seeds: float) -> float:
-    """Return what tau a perfect score would have with the mean of two seeds, if two seeds have a tau with each other.
+def perfect(of_seeds: float, num_seeds: float = 2) -> float:
+    """Return what tau a perfect score would have with the mean of seeds, if two seeds have a tau with each other.
 
-    For normally distributed truth and noise, where tau is ``2 / pi asin(r)`` and the mean of two measurements that
-    correlate with r correlates with what they measure with ``sqrt(2 r / (1 + r))``.
+    For normally distributed truth and noise, where tau is ``2 / pi asin(r)``, and the mean of k measurements that
+    correlate with r correlates with what they measure with ``sqrt(k r / (1 + (k - 1) r))`` (Spearman-Brown).
 
-    >>> round(perfect(1 / 3), 3)  # r = 0.5
-    0.608
+    Args:
+        of_seeds: Tau of two seeds.
+        num_seeds: How many seeds the mean is taken of, on average.
+
+    >>> round(perfect(1 / 3), 3), round(perfect(1 / 3, 1), 3)  # r = 0.5
+    (0.608, 0.5)
     """
     r = max(0.0, float(np.sin(np.pi / 2 * of_seeds)))
-    return float(2 / np.pi * np.arcsin(np.sqrt(2 * r / (1 + r))))
+    return float(2 / np.pi * np.arcsin(np.sqrt(num_seeds * r / (1 + (num_seeds - 1) * r))))
 
 
 def columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -84,16 +91,17 @@ def columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def read(folder: Path = FOLDER) -> pd.DataFrame:
-    """Return a row for each network trained under two seeds: both results, their mean, and the mean of each score."""
+    """Return a row for each network that was trained: its results by seed, their mean, and the mean of each score."""
     networks = pd.read_csv(folder / "networks.csv")
     trained = pd.read_csv(folder / "accuracies.csv").pivot(index="network", columns="seed")
     for truth in TRUTHS:
         for seed in (0, 1):
-            networks[f"{truth}_{seed}"] = networks["network"].map(trained[truth, seed])
-        networks[truth] = (networks[f"{truth}_0"] + networks[f"{truth}_1"]) / 2
+            of_seed = trained[truth].get(seed, pd.Series(dtype=float))
+            networks[f"{truth}_{seed}"] = networks["network"].map(of_seed)
+        networks[truth] = networks[[f"{truth}_0", f"{truth}_1"]].mean(axis=1)
+    networks["num_seeds"] = networks[["accuracy_0", "accuracy_1"]].notna().sum(axis=1)
     scored = pd.read_csv(folder / "scores.csv").groupby("network").mean()
-    networks = networks.merge(scored, left_on="network", right_index=True)
-    return networks.dropna(subset=["accuracy"])
+    return networks.merge(scored, left_on="network", right_index=True).dropna(subset=["accuracy"])
 
 
 def _signs(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -129,13 +137,17 @@ def _line(name: str, found: Mapping[str, object]) -> str:
 
 
 def _print_ceiling(table: pd.DataFrame, truth: str) -> None:
-    found = _compare(table, table[f"{truth}_0"].to_numpy(), table[f"{truth}_1"].to_numpy())
-    print(_line("seed 0 against seed 1", found))
-    best = [perfect(float(found[key])) for key in ("all", "within")]  # type: ignore[arg-type]
+    both = table.dropna(subset=[f"{truth}_0", f"{truth}_1"])
+    if len(both) < _FEWEST:
+        print(f"{len(both)} networks have two seeds: too few for a ceiling")
+        return
+    found = _compare(both, both[f"{truth}_0"].to_numpy(), both[f"{truth}_1"].to_numpy())
+    print(_line(f"seed against seed ({len(both)})", found))
+    best = [perfect(float(found[key]), table["num_seeds"].mean()) for key in ("all", "within")]  # type: ignore[arg-type]
     print(f"{'perfect score (estimate)':28}  {best[0]:6.2f} {'':17} {best[1]:6.2f}")
 
 
-def _report(truth: str, sign: int, sampled: pd.DataFrame) -> None:
+def _report(truth: str, sign: int, sampled: pd.DataFrame, is_judged: bool) -> None:
     merit: dict[str, list[float]] = {}
     for space, of_space in sampled.groupby("space"):
         table = of_space[of_space["half"] == "choosing"]
@@ -147,6 +159,8 @@ def _report(truth: str, sign: int, sampled: pd.DataFrame) -> None:
         _print_ceiling(table, truth)
     chosen = max(merit, key=lambda name: float(np.nan_to_num(merit[name]).mean()))
     print(f"\nchosen by {truth}: {chosen}")
+    if not is_judged:
+        return
     for space, of_space in sampled.groupby("space"):
         table = of_space[of_space["half"] == "judging"]
         print(f"{space}, judging half, {len(table)} networks")
@@ -156,8 +170,11 @@ def _report(truth: str, sign: int, sampled: pd.DataFrame) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--judge", action="store_true", help="look at the judging half too")
+    arguments = parser.parse_args()
     table = read()
-    print(f"{len(table)} networks under two seeds")
+    print(f"{len(table)} networks, {int((table['num_seeds'] == 2).sum())} of them under two seeds")
     anchors = table[table["half"] == "anchor"].sort_values("published", ascending=False)
     shown = ["topology", "published", "accuracy_0", "accuracy_1", "test_loss_0", "test_loss_1", "macs"]
     print(anchors[shown].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
@@ -169,7 +186,7 @@ def main() -> None:
             noise = (of_space[f"{truth}_0"] - of_space[f"{truth}_1"]).std() / 2**0.5
             print(f"{truth}: deviation of networks {of_space[truth].std():.4f}, of seeds {noise:.4f}")
     for truth, sign in TRUTHS.items():
-        _report(truth, sign, sampled)
+        _report(truth, sign, sampled, arguments.judge)
 
 
 if __name__ == "__main__":

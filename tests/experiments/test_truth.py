@@ -119,6 +119,7 @@ def test_resampled_holds_tau_and_repeats():
 
 def test_perfect_at_its_ends():
     assert perfect(1.0) == pytest.approx(1.0)
+    assert perfect(0.5, 1) < perfect(0.5, 2) < perfect(0.5, 3)
     assert perfect(-0.2) == 0.0
 
 
