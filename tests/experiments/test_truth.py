@@ -115,6 +115,7 @@ def test_resampled_holds_tau_and_repeats():
     assert low < kendall(first, second) < high
     assert resampled(first, second) == (low, high)
     assert resampled(first, first) == (1.0, 1.0)
+    assert all(map(math.isnan, resampled(first, second, np.arange(60))))  # no two of one group
 
 
 def test_perfect_at_its_ends():
