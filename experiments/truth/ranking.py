@@ -142,8 +142,9 @@ def _line(name: str, found: Mapping[str, object]) -> str:
     return "  ".join(parts)
 
 
-def _print_ceiling(table: pd.DataFrame, truth: str) -> None:
-    both = table.dropna(subset=[f"{truth}_0", f"{truth}_1"])
+def _print_ceiling(of_space: pd.DataFrame, table: pd.DataFrame, truth: str) -> None:
+    """Print how well a seed ranks the other one, over both halves, and what that lets a score reach in a table."""
+    both = of_space.dropna(subset=[f"{truth}_0", f"{truth}_1"])
     if len(both) < _FEWEST:
         print(f"{len(both)} networks have two seeds: too few for a ceiling")
         return
@@ -162,7 +163,7 @@ def _report(truth: str, sign: int, sampled: pd.DataFrame, is_judged: bool) -> No
             found = _compare(table, values, sign * table[truth].to_numpy())
             merit.setdefault(name, []).extend((float(found["all"]), float(found["within"])))  # type: ignore[arg-type]
             print(_line(name, found))
-        _print_ceiling(table, truth)
+        _print_ceiling(of_space, table, truth)
     chosen = max(merit, key=lambda name: float(np.nan_to_num(merit[name]).mean()))
     print(f"\nchosen by {truth}: {chosen}")
     if not is_judged:
@@ -172,7 +173,14 @@ def _report(truth: str, sign: int, sampled: pd.DataFrame, is_judged: bool) -> No
         print(f"{space}, judging half, {len(table)} networks")
         for name in dict.fromkeys((chosen, "macs")):
             print(_line(name, _compare(table, columns(table)[name], sign * table[truth].to_numpy())))
-        _print_ceiling(table, truth)
+        _print_ceiling(of_space, table, truth)
+
+
+def _print_seconds() -> None:
+    seconds = pd.read_csv(FOLDER / "accuracies.csv")["cpu_seconds"]
+    print(f"\ntrainings: {len(seconds)}, {seconds.mean():.1f} CPU seconds each, {seconds.sum() / 3600:.2f} hours")
+    of_scores = pd.read_csv(FOLDER / "scores.csv").filter(regex="_seconds$").mean()
+    print("CPU seconds of a score: " + ", ".join(f"{name[:-8]} {value:.3f}" for name, value in of_scores.items()))
 
 
 def main() -> None:
@@ -184,13 +192,17 @@ def main() -> None:
     anchors = table[table["half"] == "anchor"].sort_values("published", ascending=False)
     shown = ["topology", "published", "accuracy_0", "accuracy_1", "test_loss_0", "test_loss_1", "macs"]
     print(anchors[shown].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    for truth, sign in TRUTHS.items():
+        ours, published = sign * anchors[truth].to_numpy(), anchors["published"].to_numpy()
+        print(f"{truth} against what is published: tau {kendall(ours, published):.2f}")
     sampled = table[table["half"] != "anchor"]
     for space, of_space in sampled.groupby("space"):
         by_bin = of_space.groupby("cost_bin")["accuracy"].agg(["count", "min", "mean", "max", "std"])
         print(f"\n{space}: accuracy by cost\n{by_bin[by_bin['count'] > 2].round(4).to_string()}")
         for truth in TRUTHS:
             noise = (of_space[f"{truth}_0"] - of_space[f"{truth}_1"]).std() / 2**0.5
-            print(f"{truth}: deviation of networks {of_space[truth].std():.4f}, of seeds {noise:.4f}")
+            print(f"{truth}: deviation of networks {of_space[truth].std():.4f}, of one seed {noise:.4f}")
+    _print_seconds()
     for truth, sign in TRUTHS.items():
         _report(truth, sign, sampled, arguments.judge)
 
