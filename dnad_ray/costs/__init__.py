@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds and parameters, as fvcore counts them."""
+"""Costs of a network: multiply-adds and parameters, as fvcore counts them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Elements(NamedTuple):
         linear: Multiply-adds of linear layers.
         linear_bias: Biases that linear layers add.
         norm: Elements that batch norms scale and shift.
-        relu: Elements that ReLUs see, where each operation has its own, as in the codes of the field.
+        relu: Input elements of ReLUs, if each operation has its own ReLU, as in published code.
         average_pool: Outputs of average pools 3x3, one pool for each edge.
         global_pool: Inputs of the adaptive global pool.
         global_pool_outputs: Outputs of it.
@@ -112,7 +112,7 @@ CONVENTIONS: dict[str, tuple[str, dict[str, int]]] = {
         {"conv": 1, "linear": 1, "linear_bias": 1},
     ),
 }
-"""Name -> (what it counts, weight of each of :class:`Elements`)."""
+"""Name -> (description, weight of each of :class:`Elements`)."""
 
 
 def elements_of(genotype: Genotype, shape: NetworkShape) -> Elements:
@@ -165,7 +165,7 @@ def count_published(genotype: Genotype, shape: NetworkShape) -> tuple[Complexity
     except UserError:
         if genotype.skeleton != "nas_bench_201":
             raise
-        alive = Complexity(0, 0, 0)  # the benchmark has such networks, and says what they cost
+        alive = Complexity(0, 0, 0)  # the benchmark has such networks, and publishes their costs
     return written, alive
 
 

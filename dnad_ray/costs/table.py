@@ -60,15 +60,15 @@ class CostTable:
         canonical = genotype.pruned()
         is_residual = canonical.skeleton == "nas_bench_201"
         if not canonical.num_operations or (is_residual and self.shape.stem != "cifar"):
-            return complexity_of(genotype, self.shape)  # which refuses it, in words
+            return complexity_of(genotype, self.shape)  # which raises the error
         costs = self._residual(canonical) if is_residual else self._of_cells(canonical)
         return Complexity(*map(sum, zip(*costs, strict=True)))
 
     def as_written(self, genotype: Genotype) -> Complexity:
         """Return the cost of a network that builds and runs everything its genotype names, dead or alive.
 
-        The code of papers does so: they preprocess inputs that no operation reads, and NAS-Bench-201's tables count
-        operations that lead nowhere.
+        The code of papers does so: it preprocesses inputs that no operation reads, and NAS-Bench-201's tables count
+        dead operations.
 
         Raises:
             SpaceError: If an operation is unknown, or the stem does not fit the skeleton.
@@ -82,7 +82,7 @@ class CostTable:
         return Complexity(*map(sum, zip(*costs, strict=True)))
 
     def _of_cells(self, canonical: Genotype, as_written: bool = False) -> list[Complexity]:
-        """Return what the parts of a :class:`search_spaces.network.CellNetwork` cost."""
+        """Return the costs of the parts of a :class:`search_spaces.network.CellNetwork`."""
         first, second = canonical.cells[0], canonical.cells[1:2]
         read_of_stem = first.reads(0), first.reads(1) or any(cell.reads(0) for cell in second)
         if as_written:
@@ -111,7 +111,7 @@ class CostTable:
         return costs
 
     def _residual(self, canonical: Genotype) -> list[Complexity]:
-        """Return what the parts of a :class:`search_spaces.residual.ResidualNetwork` cost."""
+        """Return the costs of the parts of a :class:`search_spaces.residual.ResidualNetwork`."""
         state = _State(self.shape.init_channels, self.shape.images.image_size)
         costs = [self._other(ResidualStem, (self.shape.images.in_channels, state.channels), self._image)]
         for cell in canonical.cells:
@@ -127,7 +127,7 @@ class CostTable:
     def _add_edges(
         costs: list[Complexity], cell: CellGenotype, of_inputs: _Operations, of_nodes: _Operations, num_inputs: int
     ) -> set[int]:
-        """Add what the edges of a cell cost; returns the states that they read."""
+        """Add the costs of the edges of a cell; returns the states that they read."""
         seen: set[Edge] = set()
         for edge in chain.from_iterable(cell.nodes):
             if edge.operation == NONE:
@@ -163,7 +163,7 @@ def _state_like(x: Tensor) -> _State:
 
 
 class _Stem(nn.Module):
-    """A stem without unused outputs: the tracer drops what leads to nothing."""
+    """A stem without unused outputs, because the tracer drops unused operations."""
 
     def __init__(self, shape: NetworkShape, read: tuple[bool, bool]) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class _Stem(nn.Module):
 
 
 class _Operations(dict[str, tuple[Complexity, bool]]):
-    """Name of an operation -> what it costs, and whether a cell shares it, at one width, stride and input side."""
+    """Name of an operation -> its cost, and whether a cell shares it, at one width, stride and input side."""
 
     def __init__(self, channels: int, stride: int, side: int) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class _Operations(dict[str, tuple[Complexity, bool]]):
 
 @lru_cache(maxsize=64)
 def cost_table_for(shape: NetworkShape) -> CostTable:
-    """Return the table of a shape. There is one per process, so that nothing is counted twice."""
+    """Return the table of a shape. There is one per process, so that each entry is counted only once."""
     return CostTable(shape)
 
 
@@ -202,7 +202,7 @@ def costs_of(genotype: Genotype, shape: NetworkShape, traced: bool = False) -> C
     Args:
         genotype: The architecture, canonical or not.
         shape: Width, classes and images.
-        traced: Whether a trace of the whole network must confirm it, which takes a thousand times as long.
+        traced: Whether to confirm the costs by a trace of the whole network, which takes a thousand times as long.
 
     Raises:
         GenotypeError: If no operation connects the image with the classifier.
@@ -212,4 +212,4 @@ def costs_of(genotype: Genotype, shape: NetworkShape, traced: bool = False) -> C
         return cost
     by_trace = complexity_of(genotype, shape)
     assert by_trace == cost, f"{genotype.digest} costs {cost} by the table and {by_trace} by a trace"
-    return by_trace  # the trace's word, also where assertions are switched off
+    return by_trace  # the result of the trace, also if assertions are disabled

@@ -20,7 +20,7 @@ from search_spaces.network import NetworkOutput, network_from
 from search_spaces.shape import NetworkShape
 
 with warnings.catch_warnings():
-    # fvcore scripts a loss on import and traces by torch.jit; both work, and torch calls both deprecated.
+    # fvcore uses torch.jit for a script on import and for tracing; both work, but torch warns that they are deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     from fvcore.nn import FlopCountAnalysis
 
@@ -28,8 +28,8 @@ __all__ = ["COUNTER", "Complexity", "Counted", "complexity_of", "count", "image_
 
 COUNTER = f"fvcore-{version('fvcore')} total, eval mode, one image"
 
-# Nobody agrees on a cost for these, fvcore has none, and next to convolutions they weigh little: they count 0, on
-# purpose. A test holds that nothing else is ever skipped. (The multiplication is that of `noise`, by zero.)
+# These count 0 on purpose: there is no common convention, fvcore does not count them, and they cost little compared
+# with convolutions. A test checks that nothing else is skipped. (The multiplication is that of `noise`, by zero.)
 IGNORED_OPERATORS = frozenset(
     {"aten::add", "aten::add_", "aten::mul", "aten::max_pool2d", "aten::avg_pool2d", "aten::pad"}
 )
@@ -55,7 +55,7 @@ class Counted(NamedTuple):
 
     Attributes:
         module: The module that was built, in eval mode.
-        cost: What it costs.
+        cost: Its cost.
         skipped: Operators that fvcore met and does not count.
     """
 
@@ -83,18 +83,18 @@ def count(build: Callable[[], nn.Module], size: tuple[int, int, int]) -> Counted
     """Build a module and count its cost for one image by fvcore. Random generators are left as they were.
 
     Args:
-        build: Makes the module, with the initial weights it likes.
+        build: Builds the module; its weights do not matter.
         size: (C, H, W) of the one input.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         module = build().eval()
         analysis = FlopCountAnalysis(_TensorsOnly(module), torch.zeros(1, *size))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        # Without this the tracer repeats for every network what the analysis has been told not to say.
+        # Without this the tracer repeats, for every network, warnings that the analysis already suppresses.
         logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            # Shapes become constants of the trace: right for the one size that is counted.
+            # Shapes become constants of the trace, which is correct for the one size that is counted.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             by_operator = analysis.by_operator()
         cost = Complexity(

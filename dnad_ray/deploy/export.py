@@ -27,7 +27,7 @@ _BATCHES = (1, 3)
 
 
 class ExportError(DnadRayError):
-    """What was written does not compute what the network computes; nothing is left of it."""
+    """The exported file gives other outputs than the network; it was deleted."""
 
 
 class Exported(NamedTuple):
@@ -80,7 +80,7 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
             files = [*files, card]
             moved = []
             try:
-                for file in reversed(files):  # the model itself comes last: where it is, all is
+                for file in reversed(files):  # the model is written last: if it exists, all files do
                     target = out.parent / file.name
                     shutil.move(file, target)
                     moved.append(target)

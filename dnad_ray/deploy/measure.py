@@ -1,4 +1,4 @@
-"""How long a network takes and how much memory, on the device at hand: what a count of multiply-adds only promises."""
+"""Measured latency and peak memory of a network on the present device."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _held(network: nn.Module, batch: Tensor) -> list[Tensor]:
 
 @final
 class _LiveBytes(TorchDispatchMode):
-    """Follows the storages that operators make until nobody holds them.
+    """Tracks the storages that operators allocate until they are freed.
 
     Args:
         known: Storages that were there before.

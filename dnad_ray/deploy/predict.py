@@ -63,7 +63,7 @@ class Model(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a network says about an image.
+    """Prediction of a network for an image.
 
     Attributes:
         file: The image.
@@ -106,7 +106,7 @@ def predict(model: Model, files: Sequence[Path], top: int = 3, progress: Progres
         model: The network.
         files: The images, brought to its size and channels as in training.
         top: How many classes to name.
-        progress: Told how many images are read.
+        progress: Called with the number of images read so far.
 
     Raises:
         DataError: If a file is no image.

@@ -1,4 +1,4 @@
-"""How far a network's probabilities can be believed, and the temperature at which they could best."""
+"""Calibration of a network's probabilities: its error, and the temperature that fits them best."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _HALVINGS = 40
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a teacher's outputs are worth, measured on validation images.
+    """Calibration of a teacher's probabilities, measured on validation images.
 
     Attributes:
         error: Expected calibration error, 0 to 1.
-        temperature: Temperature at which the labels are likeliest; above 1 the network is too sure of itself.
+        temperature: Temperature at which the labels are likeliest; above 1 the network is overconfident.
         nll: Negative log likelihood of the labels at temperature 1, in nats per image.
         nll_fitted: The same at that temperature.
-        num_images: Images that it was measured on.
+        num_images: Number of images of the measurement.
     """
 
     error: float
@@ -52,8 +52,8 @@ def calibration_of(logits: Tensor, labels: Tensor) -> Calibration:
 def calibration_error(logits: Tensor, labels: Tensor, num_bins: int = _BINS) -> float:
     """Return the expected calibration error: by how much confidence and accuracy differ, averaged over images.
 
-    Images are put into bins of equal width by the probability of the class that is chosen (Guo et al., arXiv
-    1706.04599, equation 3).
+    Images are put into bins of equal width by the probability of the predicted class (Guo et al., arXiv 1706.04599,
+    equation 3).
 
     Args:
         logits: (N, num_classes).
@@ -61,7 +61,7 @@ def calibration_error(logits: Tensor, labels: Tensor, num_bins: int = _BINS) -> 
         num_bins: Bins between 0 and 1.
     """
     confidence, chosen = logits.softmax(1).max(1)
-    # A bin holds its upper end, not its lower one.
+    # A bin includes its upper end, not its lower one.
     bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
     gaps = (chosen == labels).to(confidence.dtype) - confidence
     return float(torch.zeros(num_bins, dtype=gaps.dtype).index_add_(0, bins, gaps).abs().sum()) / len(labels)
@@ -70,7 +70,7 @@ def calibration_error(logits: Tensor, labels: Tensor, num_bins: int = _BINS) -> 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature between 1/64 and 64 at which the labels are likeliest (Guo et al., section 4.2).
 
-    The loss is convex in one over the temperature, so that halving finds its one minimum.
+    The loss is convex in the inverse of the temperature, so bisection finds its only minimum.
 
     Args:
         logits: (N, num_classes).

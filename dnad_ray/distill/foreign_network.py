@@ -1,4 +1,4 @@
-"""Networks that are not ours as teachers: what they want to see, and where in them the stages end."""
+"""Foreign networks as teachers: conversion of their input images, and the modules at which their stages end."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _LARGEST_LEVELS = 16
 
 
 class ForeignNetwork(nn.Module):
-    """A model of any kind, as a teacher: takes the images of the run, gives logits and taps.
+    """Any model as a teacher: maps the images of the run to logits and taps.
 
-    Build it by :func:`build_foreign`.
+    Build it with :func:`build_foreign`.
 
     Attributes:
-        tap_channels: Channels of the taps; 0 where there is none of that stage.
-        tap_sides: Sides of the taps in pixels, likewise.
+        tap_channels: Channels of the taps; 0 for a stage without a tap.
+        tap_sides: Sides of the taps in pixels; 0 for a stage without a tap.
 
     Args:
         model: Maps images to logits.
-        outline: What it is given.
-        channels: Channels that it wants.
+        outline: Its description.
+        channels: Number of input channels of the model.
     """
 
     def __init__(self, model: nn.Module, outline: ForeignSpec, channels: int) -> None:
@@ -50,7 +50,7 @@ class ForeignNetwork(nn.Module):
         self._kept: dict[int, Tensor] = {}
 
     def forward(self, images: Tensor) -> NetworkOutput:
-        """Map images (N, in_channels, H, W), normalised as those of the run, to logits and taps."""
+        """Map images (N, in_channels, H, W), with the normalisation of the run, to logits and taps."""
         if images.shape[1] < self._channels:
             images = images.expand(-1, self._channels, -1, -1)
         if not self._is_plain:
@@ -65,7 +65,7 @@ class ForeignNetwork(nn.Module):
         return NetworkOutput(logits, taps)
 
     def watch(self, names: Sequence[str | None]) -> None:
-        """Keep what the named modules put out from now on, one per stage; None for a stage without a tap."""
+        """Keep the outputs of the named modules from now on, one per stage; None for a stage without a tap."""
         for stage, name in enumerate(names):
             if name is not None:
                 self.model.get_submodule(name).register_forward_hook(self._keeper(stage))
@@ -78,11 +78,11 @@ class ForeignNetwork(nn.Module):
 
 
 def build_foreign(outline: ForeignSpec) -> ForeignNetwork:
-    """Build a foreign teacher with weights of no meaning, on the CPU; draws from no global stream.
+    """Build a foreign teacher with arbitrary weights, on the CPU; leaves the global random stream unchanged.
 
     Raises:
-        ConfigError: If there is no such model, or it does not take the images of the run or does not give logits for
-            their classes, or a tap does not exist or is none.
+        ConfigError: If the model does not exist, cannot process the images of the run, or has another number of
+            classes; or if a tap does not exist or gives no features.
     """
     with torch.random.fork_rng():
         model = _torchvision(outline) if outline.source == "torchvision" else _from_module(outline)
@@ -122,7 +122,7 @@ def _from_module(outline: ForeignSpec) -> nn.Module:
         made = getattr(importlib.import_module(module), factory)(num_classes=outline.images.num_classes)
     except UserError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # any error of the user's own code
         allowed = "module:factory that can be imported (PYTHONPATH) and called with num_classes=N"
         raise ConfigError("distill.teacher.model", f"{outline.model} ({one_line(error)[:200]})", allowed) from error
     if not isinstance(made, nn.Module):
@@ -132,10 +132,10 @@ def _from_module(outline: ForeignSpec) -> nn.Module:
 
 
 def _keep_resolution(network: ForeignNetwork, outline: ForeignSpec) -> None:
-    """Take strides out of a model for large images, first ones first, until its last stage is as large as ours.
+    """Remove strides from a model for large images, the first ones first, until its last stage is as large as ours.
 
-    At each step all strided layers that see the largest maps lose their stride (both branches of a residual block,
-    too): convolutions go on one pixel at a time, pools do nothing. No weight changes its shape.
+    At each step all strided layers with the largest input maps lose their stride, in both branches of a residual
+    block. Convolutions then have stride 1, and pools do nothing. No weight changes its shape.
     """
     for _ in range(_LARGEST_LEVELS):
         halving = [(ours, after) for ours, before, after in _halving_layers(network, outline) if before > after]
@@ -150,7 +150,7 @@ def _keep_resolution(network: ForeignNetwork, outline: ForeignSpec) -> None:
 
 
 def _halving_layers(network: ForeignNetwork, outline: ForeignSpec) -> Iterator[tuple[Any, int, int]]:
-    """Yield each strided layer with the sides of what it is given and gives."""
+    """Yield each strided layer with the sides of its input and output."""
     found: list[tuple[nn.Module, int, int]] = []
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -162,7 +162,7 @@ def _halving_layers(network: ForeignNetwork, outline: ForeignSpec) -> Iterator[t
 
 
 def _taps_of(network: ForeignNetwork, outline: ForeignSpec) -> tuple[list[str | None], list[Tensor | None]]:
-    """Return for each stage which module is tapped, and what it gave for one image; None where there is none."""
+    """Return for each stage the name of the tapped module and its output for one image; None without a tap."""
     modules = dict(network.model.named_modules())
     declared = outline.taps or getattr(network.model, "tap_names", None)
     for name in declared or ():
@@ -175,7 +175,7 @@ def _taps_of(network: ForeignNetwork, outline: ForeignSpec) -> tuple[list[str | 
 
     def note(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            given.pop(name, None)  # in the order in which they ended last
+            given.pop(name, None)  # ordered by the last call of each module
             if isinstance(output, Tensor):
                 given[name] = output
 
@@ -201,13 +201,13 @@ def _taps_of(network: ForeignNetwork, outline: ForeignSpec) -> tuple[list[str | 
 
 
 def _stage_end(given: dict[str, Tensor], side: int) -> str | None:
-    """Return the last of the outermost modules whose maps have a side: a stage, rather than a layer inside a block."""
+    """Return the last outermost module whose output has the side: a stage, not a layer inside a block."""
     names = [name for name, maps in given.items() if maps.dim() == 4 and maps.shape[-1] == side]
     return min(reversed(names), key=lambda name: name.count("."), default=None)
 
 
 def _probed(network: ForeignNetwork, outline: ForeignSpec, hooks: Sequence[Any]) -> NetworkOutput:
-    """Show the network one image, with hooks that are removed afterwards."""
+    """Return the output of the network for one image; removes the hooks afterwards."""
     image = torch.zeros(1, outline.images.in_channels, outline.images.image_size, outline.images.image_size)
     try:
         with torch.inference_mode():
@@ -215,7 +215,7 @@ def _probed(network: ForeignNetwork, outline: ForeignSpec, hooks: Sequence[Any])
             if not isinstance(output.logits, Tensor):
                 raise TypeError(f"it gives a {type(output.logits).__name__}, not logits")
             return output
-    except Exception as error:  # whatever a model raises that was made for other images
+    except Exception as error:  # any error of a model that was made for other images
         size = outline.input_size or outline.images.image_size
         allowed = f"a model for images of {size}x{size} pixels; distill.teacher.input_size enlarges them"
         given = f"{outline.model} ({one_line(error)[:200]})"

@@ -1,4 +1,4 @@
-"""What describes a teacher that is no network of ours, besides its weights."""
+"""Description of a foreign teacher, without its weights."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from search_spaces.shape import ImageShape
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ForeignSpec", "stage_sides"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What torchvision's pretrained weights were trained with, by its documentation."""
+"""Normalisation of torchvision's pretrained weights, from its documentation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignSpec:
-    """What makes a foreign teacher besides its weights; plain data.
+    """Description of a foreign teacher, without its weights; plain data.
 
     Attributes:
         source: ``torchvision`` or ``module``.
         model: Name of the model, or ``module:factory``.
         images: The run's images.
-        input_size: Side to which images are brought for the model, None for their own.
+        input_size: Side to which images are resized for the model; None for no resizing.
         sides: Sides in pixels of the student's stage ends.
-        taps: Names of the modules whose outputs are imitated; None finds them by their sides.
+        taps: Names of the modules whose outputs are imitated; None to find them by their sides.
         scale: Factor for each channel from the run's normalisation to the model's, one or as many as channels.
-        shift: What is added after it.
+        shift: Summand after the factor.
     """
 
     source: str
@@ -42,10 +42,10 @@ class ForeignSpec:
 
     @classmethod
     def of(cls, settings: TeacherConfig, data: ImageData, stem: str) -> ForeignSpec:
-        """Return the outline that a configuration asks for.
+        """Return the outline that a configuration describes.
 
         Raises:
-            ConfigError: If the normalisation is for other channels than there can be.
+            ConfigError: If the normalisation has another number of channels.
         """
         mean, std = settings.mean, settings.std
         if mean is None and settings.source == "torchvision" and settings.weights is not None:
@@ -71,7 +71,7 @@ class ForeignSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ForeignSpec:
-        """Build an outline from :meth:`to_dict`; raises TypeError or KeyError where it is none."""
+        """Build an outline from :meth:`to_dict`; raises TypeError or KeyError for other data."""
         taps, size = data["taps"], data["input_size"]
         return cls(
             source=str(data["source"]),

@@ -1,4 +1,4 @@
-"""Search by imitating: the sum of imitation kinds of a configuration, with what trains and is saved along with it."""
+"""The imitation loss of a search: the sum of the configured kinds, with their trained and saved modules."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FeatureImitation(nn.Module):
         self.adapters = nn.ModuleList(nn.Conv2d(student, teacher, 1, bias=False) for student, teacher, _ in pairs)
 
     def forward(self, student: Taps, teacher: Taps) -> Tensor:
-        """Return the weighted mean squared error over taps (N, C, H, W); a tap that either side lost counts nothing."""
+        """Return the weighted mean squared error over taps (N, C, H, W); a tap that is missing on a side counts 0."""
         total = cast(Tensor, self.adapters[0].weight).new_zeros(())
         for adapter, ours, theirs, ratio in zip(self.adapters, student, teacher, self.ratios, strict=True):
             if ours is not None and theirs is not None:
@@ -61,10 +61,11 @@ class FeatureImitation(nn.Module):
 
 
 class FactorImitation(nn.Module):
-    """Factor transfer at the three stage ends: what the teacher's features are made of, told in the student's words.
+    """Factor transfer at the three stage ends: the student imitates factors of the teacher's features.
 
-    The translator of a stage, which trains, is a 1x1 convolution; the paraphraser, which does not, is fitted once to
-    the teacher's features, see :func:`dnad_ray.distill.losses.principal_factors`.
+    The translator of a stage is a 1x1 convolution on the student's features and is trained. The paraphraser is a 1x1
+    convolution on the teacher's features; it is fitted once, see
+    :func:`dnad_ray.distill.losses.principal_factors`.
 
     Args:
         student_channels: Channels of the student's taps.
@@ -86,14 +87,14 @@ class FactorImitation(nn.Module):
 
     @torch.no_grad()
     def fit(self, teacher: Taps) -> None:
-        """Make the paraphrasers those of a teacher, from its taps (N, C, H, W) for a sample of images."""
+        """Fit the paraphrasers to a teacher, from its taps (N, C, H, W) for a sample of images."""
         for paraphraser, theirs in zip(self.paraphrasers, teacher, strict=True):
             if theirs is not None:
                 weight = cast(Tensor, paraphraser.weight)
                 weight.copy_(principal_factors(theirs, len(weight)))
 
     def forward(self, student: Taps, teacher: Taps) -> Tensor:
-        """Return the weighted distance of factors over taps; a tap that either side lost counts nothing."""
+        """Return the weighted distance of factors over taps; a tap that is missing on a side counts 0."""
         total = cast(Tensor, self.translators[0].weight).new_zeros(())
         pairs = zip(self.translators, self.paraphrasers, student, teacher, self.ratios, strict=True)
         for translator, paraphraser, ours, theirs, ratio in pairs:
@@ -103,15 +104,15 @@ class FactorImitation(nn.Module):
 
 
 class Step(NamedTuple):
-    """What a loss may read.
+    """Inputs of an imitation kind.
 
     Attributes:
-        student: What the supernet says.
-        teacher: What the teacher says.
-        labels: Right classes (N,), or None.
-        temperature: KD temperature, or None where no kind reads it.
-        config: Settings of single kinds.
-        module: What trains along with the kind, or None.
+        student: Outputs of the supernet.
+        teacher: Outputs of the teacher.
+        labels: True classes (N,), or None.
+        temperature: KD temperature; None if no kind uses it.
+        config: Settings of the kinds.
+        module: Module of the kind, or None.
     """
 
     student: NetworkOutput
@@ -171,8 +172,8 @@ class Loss(NamedTuple):
     """How an imitation kind is computed.
 
     Attributes:
-        value: Gives the loss, a scalar.
-        module: Builds what trains along with it, from the channels of the student's and the teacher's taps; or None.
+        value: Computes the loss, a scalar.
+        module: Builds its module from the channels of the student's and the teacher's taps; None without a module.
         saved_as: Name of that module in a checkpoint.
     """
 
@@ -213,11 +214,11 @@ class Imitation(nn.Module):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether something of it is fitted to the teacher before the first step."""
+        """Whether :meth:`fit` must be called before the first step."""
         return any(isinstance(module, FactorImitation) for module in self.children())
 
     def fit(self, teacher: Taps) -> None:
-        """Fit what does not train to the taps (N, C, H, W) of a teacher for a sample of images."""
+        """Fit the untrained modules to the taps (N, C, H, W) of a teacher for a sample of images."""
         for module in self.children():
             if isinstance(module, FactorImitation):
                 module.fit(teacher)
@@ -229,13 +230,13 @@ class Imitation(nn.Module):
         labels: Tensor | None = None,
         temperature: float | Tensor | None = None,
     ) -> Tensor:
-        """Return the sum of the kinds that are asked for, a scalar.
+        """Return the weighted sum of the configured kinds, a scalar.
 
         Args:
-            student: What the supernet says.
-            teacher: What the teacher says.
-            labels: Right classes (N,); decoupled KD alone needs them.
-            temperature: KD temperature of the step; None takes that of the configuration.
+            student: Outputs of the supernet.
+            teacher: Outputs of the teacher.
+            labels: True classes (N,); only decoupled KD needs them.
+            temperature: KD temperature of the step; None for that of the configuration.
         """
         total = student.logits.new_zeros(())
         temperature = self.temperature if temperature is None else temperature

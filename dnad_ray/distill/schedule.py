@@ -1,4 +1,4 @@
-"""How KD weight and temperature change over a search."""
+"""Schedules of KD weight and KD temperature over a search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: progress,
     "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
 }
-"""Name -> share of the way from the first to the last value, from the share of the search that is over."""
+"""Name -> function from the completed share of the search to the position between first (0) and last value (1)."""
 
 
 class Strength(NamedTuple):
@@ -23,7 +23,7 @@ class Strength(NamedTuple):
 
     Attributes:
         weight: KD weight lambda.
-        temperature: KD temperature T; None where no kind has one.
+        temperature: KD temperature T; None if no kind has one.
     """
 
     weight: float
@@ -35,8 +35,8 @@ def strength_at(config: DistillConfig, progress: float) -> Strength:
 
     Args:
         config: First and last values.
-        progress: Steps before it as a share of those before the last step of the last epoch, 0 to 1. A search that
-            ends at its floor never comes to the end of a schedule.
+        progress: Completed steps divided by the number of steps before the last one, 0 to 1. A search that ends early
+            at its floor does not reach the end of a schedule.
 
     >>> strength_at(DistillConfig(kind="logits", weight_schedule="linear"), 0.25)
     Strength(weight=0.75, temperature=4.0)

@@ -1,4 +1,4 @@
-"""The network that is imitated: one per run, stored as safetensors and JSON, shared by all trials."""
+"""The teacher: one per run, stored as safetensors and JSON, shared by all trials."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _WEIGHTS, _DESCRIPTION = "teacher.safetensors", "teacher.json"
 
 @dataclass(frozen=True)
 class Renormalisation:
-    """From images normalised as those of the run to the same normalised as the teacher learned them.
+    """Conversion of images from the normalisation of the run to that of the teacher's training.
 
     Attributes:
-        scale: Factor of each channel.
-        shift: What is added then.
+        scale: Factor for each channel.
+        shift: Summand for each channel, after the factor.
     """
 
     scale: tuple[float, ...]
@@ -67,14 +67,14 @@ class Teacher:
     """A trained network in evaluation mode.
 
     Attributes:
-        network: Gives logits and the features at the three stage ends (:class:`search_spaces.network.NetworkOutput`);
-            needs no gradients. Its ``tap_channels`` says how many channels they have.
-        genotype: Its topology; None if it is no network of ours.
-        shape: Its width, classes and images; likewise.
-        accuracy: Share of the validation images that it classifies correctly.
-        calibration: What its probabilities are worth there; None if nobody measured.
-        outline: What makes it besides its weights, if it is no network of ours.
-        renormalisation: What is done to the images of the run before it sees them; None for nothing.
+        network: Returns logits and the features at the three stage ends
+            (:class:`search_spaces.network.NetworkOutput`), without gradients. ``tap_channels`` are their channels.
+        genotype: Its topology; None for a foreign network.
+        shape: Its width, classes and images; None for a foreign network.
+        accuracy: Accuracy on the validation images, 0 to 1.
+        calibration: Calibration on the validation images; None if not measured.
+        outline: Description of a foreign network; None for our own.
+        renormalisation: Conversion of the run's images to its normalisation, or None.
     """
 
     network: nn.Module
@@ -87,32 +87,32 @@ class Teacher:
 
     @property
     def tap_channels(self) -> tuple[int, ...]:
-        """Channels of the taps, 0 where there is none of that stage."""
+        """Channels of the taps; 0 for a stage without a tap."""
         return cast("tuple[int, ...]", self.network.tap_channels)
 
     @property
     def tap_sides(self) -> tuple[int, ...]:
-        """Sides of the taps in pixels, 0 where there is none of that stage."""
+        """Sides of the taps in pixels; 0 for a stage without a tap."""
         if self.shape is None:
             return cast("tuple[int, ...]", self.network.tap_sides)
         return stage_sides(self.shape.images.image_size, self.shape.stem, len(self.tap_channels))
 
     @property
     def images(self) -> ImageShape:
-        """The images that it knows."""
+        """Shape of the images that it was trained on."""
         known = self.shape or self.outline
         assert known is not None
         return known.images
 
     def predict(self, images: Tensor, half: bool = False) -> NetworkOutput:
-        """Return what it says about images (N, C, H, W), computed in inference mode: no gradient passes.
+        """Return its outputs for images (N, C, H, W), computed in inference mode, without gradients.
 
-        Autograd cannot keep such tensors for a backward pass; every imitation begins with an operation on them alone,
-        whose result it can keep.
+        Autograd cannot save inference tensors for a backward pass. Every imitation kind therefore begins with an
+        operation on these tensors alone, whose result autograd can save.
 
         Args:
-            images: Normalised as those of the run.
-            half: Whether to compute in float16 on a GPU; elsewhere it changes nothing. Not run on a GPU so far.
+            images: With the normalisation of the run.
+            half: Whether to compute in float16 on a GPU; no effect on other devices. Not run on a GPU so far.
         """
         if self.renormalisation is not None:
             images = self.renormalisation(images)
@@ -126,13 +126,13 @@ class Teacher:
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """A teacher as bytes: what is put once into the object store, whatever the number of trials.
+    """A teacher as bytes, put into the object store once for all trials.
 
     Attributes:
         description: JSON.
         weights: Safetensors.
-        factory: The ``module:factory`` that the user's configuration names. A description that names another one is
-            not followed: it may be somebody else's, and to follow it is to run code.
+        factory: The ``module:factory`` in the user's configuration. A description that names another factory is
+            refused: the file may come from another person, and a factory runs code.
     """
 
     description: str
@@ -142,8 +142,8 @@ class TeacherFile:
 
 def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     """Write the teacher into ``folder``, remove the checkpoints of its training, and return the same as bytes."""
-    # Strides are kept by safetensors only for contiguous tensors; the memory format is the loader's own business.
-    # Clones, because two names for one tensor are refused.
+    # safetensors stores only contiguous tensors; the loader sets the memory format.
+    # Clones, because safetensors refuses two names for one tensor.
     weights = {name: tensor.cpu().contiguous().clone() for name, tensor in teacher.network.state_dict().items()}
     content = safetensors.torch.save(weights)
     description: dict[str, Any] = {}
@@ -159,26 +159,26 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     description["sha256"] = hashlib.sha256(content).hexdigest()
     file = TeacherFile(json.dumps(description), content, _factory_of(teacher.outline))
     write_bytes(folder / _WEIGHTS, file.weights)
-    write_json(folder / _DESCRIPTION, description)  # last: where it stands, the weights do too
+    write_json(folder / _DESCRIPTION, description)  # last: if the description exists, the weights are complete
     remove_folder(teacher_checkpoints(folder))
     return file
 
 
 def holds_checkpoints(folder: Place) -> bool:
-    """Whether a folder holds the checkpoints of a teacher that is not finished, and nothing else."""
+    """Whether a folder holds only the checkpoints of an unfinished teacher."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return "checkpoints" in names and names <= {"checkpoints", _WEIGHTS}
 
 
 def read_teacher(folder: Place, factory: str | None = None) -> TeacherFile | None:
-    """Return what :func:`save_teacher` wrote, or None if it never came to that.
+    """Return the teacher that :func:`save_teacher` wrote, or None if there is none.
 
     Args:
-        folder: Where it was written.
-        factory: The ``module:factory`` that may make its network, if any may.
+        folder: The folder of the teacher.
+        factory: The ``module:factory`` that is allowed to build its network, or None.
     """
     try:
-        # Bytes that are no text are refused in words by load_teacher, as all other damage is.
+        # Invalid UTF-8 is refused by load_teacher, with a message, like all other damage.
         description = read_file(folder / _DESCRIPTION, MAX_JSON_BYTES).decode(errors="replace")
         return TeacherFile(description, read_file(folder / _WEIGHTS, MAX_BYTES), factory)
     except FileNotFoundError:
@@ -189,8 +189,8 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
     """Rebuild a teacher from its bytes.
 
     Raises:
-        RunFolderError: If description and weights do not fit each other, or its network would be made by code that
-            the configuration does not name.
+        RunFolderError: If description and weights do not fit each other, or the description names a factory that the
+            configuration does not name.
     """
     try:
         description = parse_json(file.description, _DESCRIPTION)
@@ -208,7 +208,7 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
             return Teacher(frozen(to_device(foreign, device)), None, None, accuracy, calibration, outline)
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
         shape = NetworkShape.from_dict(description["shape"])
-        with torch.device("meta"):  # takes no memory, however large a network is described
+        with torch.device("meta"):  # takes no memory, whatever the size of the described network
             expected = network_from(genotype, shape).state_dict()
         weights = parse_weights(file.weights, expected, _WEIGHTS)
         renormalisation = _renormalisation(description.get("renormalisation"), shape.images.in_channels)
@@ -221,13 +221,13 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
 
 
 def check_teacher(teacher: Teacher, data: ImageData, config: DistillConfig, stem: str, origin: str) -> None:
-    """Check that a teacher knows the images of a run, and has the taps that are to be imitated.
+    """Check that a teacher fits the images of a run, and has the taps for the configured imitation.
 
     Args:
-        teacher: Who is imitated.
+        teacher: The teacher.
         data: The images.
-        config: In what.
-        stem: Stem of the student, which decides on the sizes of its stage ends.
+        config: Settings of the imitation.
+        stem: Stem of the student, which determines the sizes at its stage ends.
         origin: Where the teacher came from, for error messages.
 
     Raises:

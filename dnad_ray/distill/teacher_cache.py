@@ -1,14 +1,14 @@
-"""What the teacher said, kept in a file per node: computed once for all trials of a sweep that see the same images.
+"""A cache of the teacher's outputs, one file per node, for all trials of a sweep that train on the same images.
 
-Order and variations of the training images are a pure function of seed and step (:mod:`dnad_ray.data.batches`), so
-what a teacher says of them can be kept. Where images are not varied, one pass of the teacher over the training images
-serves all epochs of all trials. Where they are, every step of every seed has images of its own, and trials of one seed
-share them: whoever comes to a step first computes it.
+Order and augmentation of the training images are a pure function of seed and step (:mod:`dnad_ray.data.batches`), so
+the teacher's outputs can be cached. Without augmentation, one pass of the teacher over the training images serves all
+epochs of all trials. With augmentation, each step of each seed has its own images; trials of one seed share the
+outputs, and the first trial that reaches a step computes them.
 
-A search with the file is that without it, bit for bit on a CPU: batches have the same size, and what a network says of
-an image does not depend on its neighbours (tested with networks of ours and torchvision's; another kernel could break
-it). What is kept never depends on which trial came first: the images are gone through in their own order, or in
-batches that are the same in all trials.
+On a CPU, a search with the cache has the same bits as one without it: batches have the same size, and the output for
+an image does not depend on the other images of the batch (tested with networks of ours and torchvision's; another
+kernel could break it). The content of the cache does not depend on which trial came first: it is computed in the order
+of the images, or in batches that are the same in all trials.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from search_spaces.network import NetworkOutput
 __all__ = ["TeacherCache", "clear_cache", "open_cache"]
 
 _FOLDER = ".teacher-cache"
-_BYTES = 4  # of a float32
+_BYTES = 4  # size of a float32
 
 Rows = list[npt.NDArray[np.float32]]
 
@@ -59,14 +59,14 @@ def open_cache(
     is_shared: bool,
     ranks: Ranks = ALONE,
 ) -> TeacherCache | None:
-    """Return the cache of a trial, or None where it would not pay, does not fit, or is not wanted.
+    """Return the cache of a trial, or None if it would save no time, is not possible, or is switched off.
 
     Args:
-        folder: The run folder; one at a URL has no room for it.
+        folder: The run folder; there is no cache in a folder at a URL.
         config: The trial.
         data: Images.
-        teacher: Who is imitated.
-        batches: What the trial trains on.
+        teacher: The teacher, or None.
+        batches: Training batches of the trial.
         is_shared: Whether other trials of the run have the same seed.
         ranks: The processes that share the trial; each keeps its own part.
     """
@@ -90,7 +90,7 @@ def open_cache(
     )
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return TeacherCache(
-        # On storage that several nodes see, each has its own: they share no memory.
+        # On shared storage each node has its own cache, because nodes cannot share mapped memory.
         folder / _FOLDER / re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "node") / name,
         lambda images: _parts(teacher.predict(images, settings.precision == "auto"), *map(bool, wanted)),
         data,
@@ -103,7 +103,7 @@ def open_cache(
 
 
 def clear_cache(folder: Place) -> None:
-    """Delete what trials kept in a run folder; what a crash of the machine left half-written is not to be believed."""
+    """Delete the caches in a run folder; after a crash of the machine they may be incomplete."""
     if isinstance(folder, Path) and not (folder / _FOLDER).is_symlink():
         shutil.rmtree(folder / _FOLDER, ignore_errors=True)
 
@@ -113,14 +113,14 @@ class TeacherCache:
     """Outputs of a teacher for the steps of a trial; see :func:`open_cache`.
 
     Args:
-        path: Of its files, without an end.
-        says: Maps images to logits and taps, of which None is not kept.
+        path: Path of its files, without suffix.
+        says: The teacher: maps images to logits and taps; an output that is None is not cached.
         data: Images.
-        batches: What the trial trains on.
+        batches: Training batches of the trial.
         by_image: Whether outputs depend on the image alone, and not on the step.
-        batch_size: Images that the teacher is shown at a time when it is asked about all of them.
-        num_rows: Images, or images of all steps.
-        max_bytes: Largest size; beyond it nothing is kept.
+        batch_size: Batch size of the pass over all training images.
+        num_rows: Number of training images; without ``by_image``, the number of images in all steps.
+        max_bytes: Largest size of the file; if it would be larger, nothing is cached.
     """
 
     def __init__(
@@ -138,19 +138,19 @@ class TeacherCache:
         self._path, self._says, self._data, self._batches = path, says, data, batches
         self._by_image, self._batch_size = by_image, batch_size
         self._num_rows, self._max_bytes = num_rows, max_bytes
-        self._shapes: list[torch.Size | None] | None = None  # of one image, None for what is not kept
+        self._shapes: list[torch.Size | None] | None = None  # for one image; None: not cached
         self._maps: Rows | None = None
         self._descriptor: int | None = None
-        self._closing: Callable[[], object] | None = None  # also when nobody holds the cache any more
+        self._closing: Callable[[], object] | None = None  # also called when the cache is garbage collected
         self.is_open = True
         self.num_computed = 0
 
     def target(self, step: int, images: Tensor) -> NetworkOutput | None:
-        """Return what the teacher says in a step, None where nothing can be kept.
+        """Return the teacher's outputs for a step; None if they cannot be cached.
 
         Args:
             step: Step of the trial.
-            images: Its images, in case that the teacher has to be asked.
+            images: Images of the step, for computing outputs that are not cached yet.
         """
         if not self.is_open:
             return None
@@ -164,12 +164,12 @@ class TeacherCache:
             maps = self._maps if self._maps is not None else self._of_all_images()
             chosen = self._batches.indices(step).cpu().numpy()
             return self._output([rows[chosen] for rows in maps])
-        except OSError:  # no space left, a quota: a cache is no reason to end a search
+        except OSError:  # for example a full disk or a quota; the search continues without the cache
             self.close()
             return None
 
     def close(self) -> None:
-        """Let go of the files; they are kept for others until :func:`clear_cache`."""
+        """Close the files; they stay on disk for other trials until :func:`clear_cache`."""
         self.is_open, self._maps = False, None
         if self._closing is not None:
             self._closing()
@@ -186,7 +186,7 @@ class TeacherCache:
         return [shape.numel() for shape in self._shapes or () if shape is not None]
 
     def _of_all_images(self) -> Rows:
-        """Return memory-mapped rows of all images; made by the first trial of a node, while the others wait for it."""
+        """Return memory-mapped rows of all images; the first trial of a node computes them while the others wait."""
         file = self._path.with_suffix(".all")
         with _alone(self._path.with_suffix(".lock")):
             if not file.exists():
@@ -202,7 +202,7 @@ class TeacherCache:
         return self._maps
 
     def _pass(self, batch_size: int) -> Iterator[tuple[int, Rows]]:
-        """Yield rows of all training images in their order; batches have the size of a step, the last one too."""
+        """Yield rows of all training images in their order; all batches have the size of a step, also the last one."""
         order = np.arange(-(-self._num_rows // batch_size) * batch_size) % self._num_rows
         split = self._data.train.select(order)
         batches = evaluation_batches(split, self._data, batch_size, self._batches.device, MEMORY_FORMAT)
@@ -217,7 +217,7 @@ class TeacherCache:
         return list(maps)
 
     def _of_step(self, step: int, images: Tensor) -> NetworkOutput:
-        """Return a block of the file, whose first byte says whether it is there, or compute and keep it."""
+        """Return the block of a step from the file, or compute and write it; the first byte marks a complete block."""
         if self._descriptor is None:
             self._descriptor = os.open(self._path.with_suffix(".steps"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._closing = weakref.finalize(self, os.close, self._descriptor)
@@ -236,7 +236,7 @@ class TeacherCache:
         rows = self._rows(images)
         content = b"".join(part.tobytes() for part in rows)
         if os.pwrite(self._descriptor, content, begin + 1) == length:
-            os.pwrite(self._descriptor, b"\1", begin)  # a call of its own: what is marked stands there
+            os.pwrite(self._descriptor, b"\1", begin)  # a separate write, after the block: a marked block is complete
         return self._output(rows)
 
     def _rows(self, images: Tensor) -> Rows:
@@ -263,7 +263,7 @@ def _parts(output: NetworkOutput, logits: bool, taps: bool) -> list[Tensor | Non
 
 
 def _stored(part: Tensor) -> Tensor:
-    """Return features with channels last, as they lie in memory, and logits as they are."""
+    """Return features with channels last, which is their memory order, and logits unchanged."""
     return part.permute(0, 2, 3, 1).contiguous() if part.dim() == 4 else part
 
 
@@ -276,7 +276,7 @@ def _digest_of(teacher: Teacher) -> str:
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Make a file of zeros that has its place on the disk: to write to a mapped hole of a full disk ends a process."""
+    """Make a file of zeros with allocated disk space: on a full disk, writing to a mapped hole kills the process."""
     with file.open("wb") as stream:
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(stream.fileno(), 0, size)
@@ -287,7 +287,7 @@ def _reserve(file: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Keep other processes of this node out; a process that dies lets go."""
+    """Hold a lock against other processes of this node; it is released if the process dies."""
     with lock.open("wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Where a teacher comes from: trained here, a torchvision model, a network of one's own, or one that was saved."""
+"""Sources of teachers: trained here, a torchvision model, a user's own network, or a saved one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from search_spaces.stages import stages
 __all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher"]
 
 _PREFIXES = ("module.", "model.")
-"""Of names in a checkpoint: of DistributedDataParallel, and of a teacher that was saved here."""
+"""Prefixes of names in a checkpoint: from DistributedDataParallel, and from a teacher that was saved here."""
 
 
 def make_teacher(
@@ -49,22 +49,22 @@ def make_teacher(
     stop: StopCheck | None = None,
     checkpoints: Place | None = None,
 ) -> Teacher:
-    """Make the teacher of a run as ``distill.teacher`` says; validation images only measure it.
+    """Make the teacher of a run from ``distill.teacher``; validation images are only used to measure it.
 
     Args:
         config: The run.
         data: Images.
-        device: Where to train and to measure.
-        progress: Called with (steps done, steps in all) while it is trained.
-        stop: Asked before each step of its training.
-        checkpoints: The folder of the checkpoints of its training, from the newest of which it goes on; None for none.
+        device: Device for training and measurement.
+        progress: Called with (steps done, total steps) during training.
+        stop: Called before each step of its training; tells whether to stop.
+        checkpoints: Folder of the checkpoints of its training, or None. Training resumes from the newest one.
 
     Raises:
-        ConfigError: If it cannot be made, or knows other images than those of the run.
+        ConfigError: If it cannot be made, or does not fit the images of the run.
         WeightsError: If a checkpoint holds no weights.
-        RunFolderError: If a file of ours cannot be read, or a checkpoint is that of another teacher.
+        RunFolderError: If a file of ours cannot be read, or a checkpoint belongs to another teacher.
         NonFiniteLossError: If the loss becomes NaN or infinite.
-        Stopped: If it was asked to stop; the same call goes on from the checkpoint that it kept.
+        Stopped: If a stop was requested; the same call then resumes from the last checkpoint.
     """
     settings = config.distill.teacher
     if settings.source == "derived":
@@ -93,21 +93,21 @@ def train_teacher(
     stop: StopCheck | None = None,
     checkpoints: Place | None = None,
 ) -> Teacher:
-    """Train a network of ours on the training images; the validation images only measure it.
+    """Train a network of ours on the training images; validation images are only used to measure it.
 
     Args:
-        config: The run; ``distill.teacher`` says which network and how long.
+        config: The run; ``distill.teacher`` sets the network and the number of epochs.
         data: Images.
-        device: Where to train.
-        progress: Called with (steps done, steps in all).
-        stop: Asked before each step.
+        device: Device for training.
+        progress: Called with (steps done, total steps).
+        stop: Called before each step; tells whether to stop.
         checkpoints: As in :func:`make_teacher`.
 
     Raises:
-        Stopped: If it was asked to stop.
+        Stopped: If a stop was requested.
         NonFiniteLossError: If the loss becomes NaN or infinite.
         RunFolderError: If the configured genotype file cannot be read.
-        ConfigError: If its features are to be imitated and it has another number of stages.
+        ConfigError: If features are imitated and it has another number of stages.
     """
     genotype = teacher_genotype(config)
     shape = NetworkShape(images=data.shape, init_channels=config.distill.teacher.init_channels, stem=config.space.stem)
@@ -122,7 +122,7 @@ def teacher_genotype(config: RunConfig) -> Genotype:
 
     Raises:
         RunFolderError: If the file or the run folder cannot be read.
-        ConfigError: If features are to be imitated and the network has another number of stages.
+        ConfigError: If features are imitated and the network has another number of stages.
     """
     file = config.distill.teacher.genotype
     if file is not None:
@@ -136,9 +136,9 @@ def teacher_genotype(config: RunConfig) -> Genotype:
 
 
 def best_of_front(path: str) -> Genotype | None:
-    """Return the network of the lowest proxy error in a run folder (of equal ones the cheapest), None if it is none.
+    """Return the network of lowest proxy error in a run folder, at equal error the cheapest; None for other folders.
 
-    To imitate what an earlier search found, and to search again, is born-again distillation (Furlanello et al., arXiv
+    A search that imitates a network from an earlier search is born-again distillation (Furlanello et al., arXiv
     1805.04770) of topologies.
 
     Raises:
@@ -166,7 +166,7 @@ def _saved(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
         raise ConfigError("distill.teacher.weights", path, allowed)
     teacher = _exported(folder, data, device) if file is None else load_teacher(file, device)
     check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher.weights")
-    # Measured here and now: the images held out then may have been others.
+    # Measured again, because the earlier run may have held out other images.
     return _measured(teacher, data, config.evaluation.batch_size)
 
 
@@ -175,10 +175,10 @@ def _is_exported(path: Place) -> bool:
 
 
 def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
-    """Take a network that `dnad-ray retrain` left or `dnad-ray export` wrote, with the normalisation that it learned.
+    """Load a network from `dnad-ray retrain` or `dnad-ray export` as teacher, with the normalisation of its training.
 
     Warns:
-        UserWarning: If it was trained on the images held out of the search, too.
+        UserWarning: If it was also trained on the validation images of the search.
     """
     is_file = path.suffix == ".safetensors"
     trained = read_network(path.parent, path.name, f"{path.stem}.json") if is_file else read_network(path)
@@ -206,10 +206,10 @@ def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
 
 
 def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_classes: int) -> None:
-    """Take weights from a checkpoint; of a model that is trained further, the classifier may be for other classes.
+    """Load weights from a checkpoint; if the model is trained further, its classifier may be for other classes.
 
     Raises:
-        ConfigError: If there is no such file, or it is that of another model.
+        ConfigError: If there is no such file, or it belongs to another model.
         WeightsError: If it holds no weights.
     """
     key, path = "distill.teacher.weights", Path(settings.weights or "")
@@ -245,14 +245,14 @@ def _load_checkpoint(network: ForeignNetwork, settings: TeacherConfig, num_class
 
 @contextmanager
 def _own_seed(seed: int) -> Iterator[None]:
-    """Let what is drawn from the global stream depend on a seed alone, and leave that stream as it was."""
+    """Seed the global random stream inside the block, and restore it afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 def _measured(teacher: Teacher, data: ImageData, batch_size: int) -> Teacher:
-    """Return a teacher that is frozen, with accuracy and calibration on the validation images."""
+    """Return the frozen teacher with its accuracy and calibration on the validation images."""
     device = next(frozen(teacher.network).parameters()).device
     logits, labels = [], []
     for images, right in evaluation_batches(data.validation, data, batch_size, device, MEMORY_FORMAT):

@@ -1,4 +1,4 @@
-"""A teacher while it trains: cross entropy alone, a cosine to zero, exact to resume."""
+"""Training of a teacher: cross entropy, cosine learning rate to zero; it resumes exactly."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dnad_ray.training.task import Losses, Task
 __all__ = ["TeacherTraining"]
 
 _OF_THE_PLACE = {"root", "download", "storage", "workers"}
-"""Settings of the data that change no image."""
+"""Settings of the data that do not change any image."""
 
 _OF_THE_IMITATION = {"precision", "cache", "cache_gib"}
-"""Settings of the teacher that change how it is asked, and not what it learns."""
+"""Settings of the teacher that change how it is evaluated, but not its trained weights."""
 
 
 @final
@@ -33,10 +33,10 @@ class TeacherTraining(Task):
     """Everything that changes while a teacher trains.
 
     Args:
-        network: On its device, with its first weights; gives :class:`search_spaces.network.NetworkOutput`.
-        config: The run; ``distill.teacher`` says how long, ``train`` the rest.
-        data: Images; those for validation are not used.
-        device: Where to train.
+        network: On its device, with initial weights; returns :class:`search_spaces.network.NetworkOutput`.
+        config: The run; ``distill.teacher`` sets the number of epochs, ``train`` the rest.
+        data: Images; the validation images are not used.
+        device: Device for training.
     """
 
     what, advice = "teacher's loss", "distill.teacher.learning_rate"
@@ -57,7 +57,7 @@ class TeacherTraining(Task):
             precision=config.train.precision,
         )
         self._rates = cosine_rates(settings.learning_rate, self.num_steps)
-        # Dropout of a foreign model draws from torch's stream.
+        # Dropout in a foreign model uses torch's global random stream.
         self._stream = OwnStream(config.seed, device) if isinstance(network, ForeignNetwork) else None
 
     def losses(self, images: Tensor, labels: Tensor) -> Losses:
@@ -72,17 +72,17 @@ class TeacherTraining(Task):
         return self._rates[self.step]
 
     def more_state(self) -> dict[str, Any]:
-        """Return where the stream of random numbers is, for a checkpoint."""
+        """Return the state of the random stream, for a checkpoint."""
         return {} if self._stream is None else {"stream": self._stream.state}
 
     def load_more(self, state: dict[str, Any]) -> None:
-        """Go on with the stream of random numbers where it was."""
+        """Restore the state of the random stream."""
         if self._stream is not None:
             self._stream.state = list(state["stream"])
 
 
 def _digest_of(config: RunConfig, data: ImageData, network: nn.Module) -> str:
-    """Return a digest of all on which the trained weights depend, but for the pixels."""
+    """Return a digest of everything that determines the trained weights, except the pixels."""
     images = config.data.model_dump(mode="json", exclude=_OF_THE_PLACE)
     about = [data.num_classes, data.image_size, len(data.train), *data.mean, *data.std]
     train = config.train.model_dump(mode="json", include={"batch_size", "weight_decay", "grad_clip", "precision"})

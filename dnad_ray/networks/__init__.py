@@ -1,4 +1,4 @@
-"""One network: what it is, how it is built, and its file."""
+"""One network: its description, its construction, and its file."""
 
 from __future__ import annotations
 

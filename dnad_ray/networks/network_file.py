@@ -1,4 +1,4 @@
-"""A trained network on disk: ``weights.safetensors`` and ``network.json``, which says how to build and feed it."""
+"""A trained network on disk: ``weights.safetensors``, and ``network.json`` with its topology and its inputs."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _MOST_CLASSES, _MOST_SIDE = 100_000, 4096
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained network with all that is needed to use it.
+    """A trained network with everything that is needed to use it.
 
     Attributes:
         network: In evaluation mode, on the CPU; maps normalised images to logits.
-        spec: Which network it is.
-        images: What it takes and tells apart.
+        spec: Its description.
+        images: Shape and number of classes of its images.
         classes: Names of the classes.
-        mean: Mean of each channel in 0..1, as it was trained with.
-        std: Standard deviation of each channel.
-        facts: Where it came from and what it reached: the record of its job.
+        mean: Mean of each channel in 0..1, from its training.
+        std: Standard deviation of each channel, from its training.
+        facts: Its origin and its accuracy: the record of its job.
     """
 
     network: nn.Module
@@ -68,7 +68,7 @@ def weights_of(network: nn.Module) -> bytes:
 
 
 def described(trained: TrainedNetwork) -> dict[str, Any]:
-    """Return what a reader needs besides the weights, as plain data for JSON."""
+    """Return the description that a reader needs besides the weights, as plain data for JSON."""
     return {
         "network": trained.spec.to_dict(),
         "images": trained.images.to_dict(),
@@ -82,13 +82,13 @@ def described(trained: TrainedNetwork) -> dict[str, Any]:
 def write_trained(
     folder: Place, trained: TrainedNetwork, weights: str = WEIGHTS, description_file: str = DESCRIPTION
 ) -> None:
-    """Write a trained network into a folder as two files; the description comes last.
+    """Write a trained network into a folder as two files; the description is written last.
 
     Args:
-        folder: Where.
+        folder: The folder.
         trained: The network.
         weights: Name of the file of weights.
-        description_file: Name of the file that describes them.
+        description_file: Name of the description file.
     """
     content = weights_of(trained.network)
     write_bytes(folder / weights, content)
@@ -100,20 +100,20 @@ def write_trained(
 def write_network(
     folder: Place, network: nn.Module, spec: NetworkSpec, data: ImageData, facts: Mapping[str, Any]
 ) -> None:
-    """Write a network that was trained on some images into a folder, see :func:`write_trained`."""
+    """Write a network and the description of its training images into a folder, see :func:`write_trained`."""
     write_trained(folder, TrainedNetwork(network, spec, data.shape, data.classes, data.mean, data.std, facts))
 
 
 def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = DESCRIPTION) -> TrainedNetwork:
-    """Read what :func:`write_trained` wrote.
+    """Read a network that :func:`write_trained` wrote.
 
     Args:
-        folder: Where the two files are.
+        folder: The folder of the two files.
         weights: Name of the file of weights.
-        description_file: Name of the file that describes them.
+        description_file: Name of the description file.
 
     Raises:
-        RunFolderError: If there is none, or description and weights do not fit each other.
+        RunFolderError: If a file is missing, or description and weights do not fit each other.
     """
     try:
         description = parse_json(read_file(folder / description_file, _MAX_DESCRIPTION), description_file)
@@ -143,9 +143,9 @@ def with_weights(spec: NetworkSpec, images: ImageShape, content: bytes, origin: 
     """Build a network with the weights of a safetensors file, in evaluation mode.
 
     Raises:
-        WeightsError: If they are those of another network.
+        WeightsError: If the weights belong to another network.
     """
-    with torch.device("meta"):  # takes no memory, however large a network is described
+    with torch.device("meta"):  # takes no memory, whatever the size of the described network
         expected = build(spec, images).state_dict()
     weights: dict[str, Tensor] = parse_weights(content, expected, origin)
     with torch.random.fork_rng(devices=[]):

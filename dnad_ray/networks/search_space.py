@@ -1,4 +1,4 @@
-"""From the configuration's section to a search space."""
+"""Conversion of a configuration section to a search space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["space_of"]
 
 
 def space_of(config: SpaceConfig) -> SearchSpace:
-    """Return the space that a configuration describes; what it leaves open is as in the space it names.
+    """Return the space that a configuration describes; settings that it omits are those of the named space.
 
     Raises:
         SpaceError: If the space does not exist, or its size or operations are impossible.

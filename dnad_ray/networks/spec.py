@@ -1,4 +1,4 @@
-"""What is trained, measured and exported: the network of a genotype at a width, or one of torchvision."""
+"""Description of a network to train, measure or export: a genotype at a width, or a torchvision network."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _MOST_WIDTH = 16.0
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """One network, up to its images.
+    """One network, without the shape of its images.
 
     Attributes:
         origin: One of :data:`dnad_ray.run_folder.records.ORIGINS`.
         model: :data:`GENOTYPE`, or a name in :data:`dnad_ray.networks.torchvision_families.VISION_FAMILIES`.
-        genotype: Its topology; None for a network of torchvision.
+        genotype: Its topology; None for a torchvision network.
         init_channels: Width C of a genotype's network, else 0.
-        width: Width factor of a network of torchvision, else 1.
+        width: Width factor of a torchvision network, else 1.
         stem: Stem of a genotype's network.
 
     Raises:
@@ -73,7 +73,7 @@ class NetworkSpec:
 
     @property
     def digest(self) -> str:
-        """The genotype's digest; of a network of torchvision one of family and width."""
+        """The genotype's digest; for a torchvision network a digest of family and width."""
         if self.genotype is not None:
             return self.genotype.digest
         return digest_of_data({"model": self.model, "width": self.width})
@@ -98,8 +98,8 @@ class NetworkSpec:
         """Build one from :meth:`to_dict`.
 
         Raises:
-            KeyError: If something is missing.
-            UserError: If something is impossible.
+            KeyError: If a field is missing.
+            UserError: If a value is impossible.
         """
         genotype = data["genotype"]
         return cls(
@@ -124,10 +124,10 @@ def build(spec: NetworkSpec, images: ImageShape) -> nn.Module:
 
 
 def check_image_size(spec: NetworkSpec, images: ImageShape) -> None:
-    """Check that a genotype's network can see images of that size.
+    """Check that a genotype's network can process images of that size.
 
     Raises:
-        GenotypeError: If its reductions leave less than a pixel of them, or it is not connected.
+        GenotypeError: If its reductions leave less than one pixel, or it is not connected.
         SpaceError: If an operation is unknown, or the images are too small for the stem.
     """
     if spec.genotype is None:
@@ -157,8 +157,8 @@ def scaled_to(
     """Return the widest version of a network that costs no more than a budget.
 
     Args:
-        spec: Its own width counts for nothing.
-        images: For which costs are counted.
+        spec: The network; its own width is ignored.
+        images: Shape of the images, for counting costs.
         max_macs: Most multiply-adds (fvcore total), None for no limit.
         max_params: Most parameters, None for no limit.
 
@@ -203,5 +203,5 @@ def _vision_cost(model: str, width: float, images: ImageShape) -> Complexity:
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits, whichever kind of network gave the output."""
+    """Return the logits from the output of any kind of network."""
     return cast(Tensor, output.logits if isinstance(output, NetworkOutput) else output)

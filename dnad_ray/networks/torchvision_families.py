@@ -1,4 +1,4 @@
-"""Networks of torchvision as baselines: no pretrained weights, scaled in width, fitted to the size of the images."""
+"""Torchvision networks as baselines: no pretrained weights, scaled in width, adapted to the size of the images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def vision_network(family: str, width: float, images: ImageShape) -> nn.Module:
     Args:
         family: Name in :data:`VISION_FAMILIES`.
         width: Factor on all channels.
-        images: What it sees and tells apart.
+        images: Shape and number of classes of its images.
 
     Raises:
         ConfigError: If there is no such family.
@@ -44,7 +44,7 @@ def _resnet18(width: float, images: ImageShape) -> nn.Module:
         """The ResNet of torchvision with all its widths times a factor."""
 
         def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> Any:
-            if planes == 64:  # the first call: the stem was built just before, at its own width
+            if planes == 64:  # only the first call: the stem was built before it, at the original width
                 self.inplanes = _scaled(64, width)
                 self.conv1 = nn.Conv2d(images.in_channels, self.inplanes, 7, 2, 3, bias=False)
                 self.bn1 = nn.BatchNorm2d(self.inplanes)
@@ -85,7 +85,7 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def _fitted(network: nn.Module, images: ImageShape) -> nn.Module:
-    """Fit a mobile network to the images, their channels and, where they are small, their size; and to retraining."""
+    """Adapt a mobile network to the channels of the images, to small image sizes, and to retraining."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             # torchvision's 0.01 is for ImageNet: after the few steps of a short training the running statistics would
@@ -101,7 +101,7 @@ def _fitted(network: nn.Module, images: ImageShape) -> nn.Module:
         strided = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
         side = images.image_size
         for module in reversed(strided):
-            # From the end: the last strides stay, as far as the images are large enough for them.
+            # From the end: the last strides are kept, as many as the image size allows.
             if side // 2 >= _LEAST_SIDE:
                 side //= 2
             else:

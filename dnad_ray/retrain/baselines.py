@@ -1,4 +1,4 @@
-"""The kinds of baselines that a search is compared with: chance, one-level DARTS, and known networks."""
+"""Kinds of baselines for a search: random networks, one-level DARTS, and known networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BASELINES = ("random", "darts", *VISION_FAMILIES)
 
 
 def checked_kinds(text: str) -> tuple[str, ...]:
-    """Return the kinds that a user lists.
+    """Return the kinds in a comma-separated list.
 
     Raises:
         ConfigError: If one is unknown.

@@ -1,4 +1,4 @@
-"""The images that retraining sees: search and validation images together, and test images once, at the end."""
+"""Images for retraining: training and validation images of the search together, test images once, at the end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CUTOUT_SIZE = 32
 
 
 class RetrainImages(NamedTuple):
-    """What networks are trained on and measured with.
+    """Images to train networks on, and images to measure them with.
 
     Attributes:
-        data: ``train`` is everything that a search saw, its validation images included where there are test images;
-            ``validation`` is the split that measures. Mean and deviation are those of the search.
-        split: ``test``, or ``validation`` where the data have no test images.
+        data: ``train`` holds the training images of the search, and its validation images too if there are test
+            images. ``validation`` is the split for the measurement. Mean and deviation are those of the search.
+        split: ``test``, or ``validation`` if the data have no test images.
     """
 
     data: ImageData
@@ -35,8 +35,8 @@ class RetrainImages(NamedTuple):
 def load_retrain_images(config: DataConfig, progress: Progress | None = None) -> RetrainImages:
     """Load the images of a run for retraining.
 
-    Without test images the networks are measured on the validation images on which the search selected them, and are
-    not trained on these; the record says so.
+    Without test images, networks are measured on the validation images, and are not trained on them. These are the
+    images that the search selected the networks with; the record says so.
 
     Raises:
         DataError: If the data cannot be used, or their test images have another number of channels.
@@ -52,7 +52,7 @@ def load_retrain_images(config: DataConfig, progress: Progress | None = None) ->
 
 
 def varied_as(config: RetrainConfig, data: ImageData) -> ImageData:
-    """Return the data with training images varied as a protocol wants; random crops come on top, on the device."""
+    """Return the data with the augmentation of a protocol; random crops are added later, on the device."""
     cutout = round(config.cutout * data.image_size / _CUTOUT_SIZE)
     suits = data.augmentation if config.augment == "auto" else Augmentation()
     return dataclasses.replace(data, augmentation=dataclasses.replace(suits, cutout=cutout))

@@ -1,4 +1,4 @@
-"""Jobs of retraining on disk: one network, one protocol, one seed; each can be killed and goes on exactly."""
+"""Retraining jobs on disk: one network, one protocol, one seed. A killed job resumes exactly."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from dnad_ray.training.loop import train, train_and_keep
 __all__ = ["Job", "job_of", "run_job", "unfinished_jobs"]
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Told the name of a job and the entry of an epoch."""
+"""Called with the name of a job and the history entry of an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be trained; plain enough to be sent anywhere.
+    """One training, as plain data that can be sent to another process.
 
     Attributes:
         name: Name of its folder: a digest of everything that decides its result.
-        spec: Which network.
+        spec: The network.
         config: The protocol.
-        recipe: Name of the recipe that the protocol began with.
+        recipe: Name of the recipe that the protocol is based on.
         seed: Seed.
-        protocol: Digest of settings and data: what is equal for networks that were trained alike.
-        proxy_accuracy: Of the best-scored snapshot of the network, None where there is none.
-        inherited: The safetensors of a snapshot to begin with; empty for random weights.
+        protocol: Digest of settings and data, equal for networks that were trained in the same way.
+        proxy_accuracy: Proxy accuracy of the best-scored snapshot of the network, or None.
+        inherited: Initial weights from a snapshot, as safetensors; empty for random weights.
     """
 
     name: str
@@ -82,7 +82,7 @@ def job_of(
     proxy_accuracy: float | None = None,
     inherited: bytes = b"",
 ) -> Job:
-    """Return the job that trains a network so; the same arguments give the same name."""
+    """Return the job for these arguments; the same arguments give the same name."""
     images = data.model_dump(mode="json", exclude={"root", "download", "storage", "workers"})
     settings = config.model_dump(mode="json", exclude={"init_channels", "device"})
     protocol = digest_of_data({"settings": settings, "data": images, "inherited": bool(inherited)})
@@ -101,7 +101,7 @@ def job_of(
 
 
 def unfinished_jobs(jobs: list[Job], run: Place) -> list[Job]:
-    """Return the jobs that are not at their end."""
+    """Return the jobs that are not finished."""
     return [job for job in jobs if not read_job_status(run, job.name)["state"].is_finished]
 
 
@@ -115,19 +115,19 @@ def run_job(
     ranks: Ranks = ALONE,
     report: Report | None = None,
 ) -> TrialState:
-    """Train a job from where it stands, measure it once, and write its record.
+    """Start or resume the training of a job, measure the network once at the end, and write its record.
 
     Args:
         job: The job.
         images: Images.
         run: The run folder.
-        teacher: Who is imitated, if the protocol wants that.
-        stop: Asked before each step.
+        teacher: The teacher, or None; used if the protocol has a KD weight.
+        stop: Called before each step; tells whether to stop.
         ranks: The processes that share the job; the first one writes.
-        report: Told of each epoch.
+        report: Called after each epoch.
 
     Returns:
-        The state that its status says.
+        The state in the job's status file.
     """
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher, ranks=ranks)
     checkpoints = CheckpointKeeper(job_checkpoints_folder(run, job.name))
@@ -160,7 +160,7 @@ def run_job(
 
 
 def _follow(state: RetrainState, stop: StopCheck | None) -> TrialState:
-    """Take part in what the first process does, and write nothing."""
+    """Train as one of the processes after the first; writes nothing."""
     try:
         for event in train(state, stop):
             if isinstance(event, StopRequest):
@@ -172,7 +172,7 @@ def _follow(state: RetrainState, stop: StopCheck | None) -> TrialState:
 
 
 def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) -> Retrained:
-    """Measure a network at its end: the one look at the images that are kept for it."""
+    """Measure the trained network; the only use of the images held out for this."""
     accuracy = state.measure()
     last, genotype, data = state.history[-1], job.spec.genotype, images.data
     cost = cost_of(job.spec, data.shape)

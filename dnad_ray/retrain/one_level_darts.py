@@ -1,4 +1,4 @@
-"""One-level DARTS in the space of a run: what a search is compared with."""
+"""One-level DARTS in the search space of a run: a baseline for its searches."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = ["DartsEpoch", "darts_genotype"]
 
 
 class DartsEpoch(NamedTuple):
-    """Where a DARTS search is at the end of an epoch.
+    """Accuracies of a DARTS search at the end of an epoch.
 
     Attributes:
         epoch: Epochs completed.
-        train_accuracy: Share of the epoch's training images, as they were varied, that were classified correctly.
-        validation_accuracy: Share of the validation images, by the mixed supernet.
+        train_accuracy: Accuracy on the augmented training images of the epoch, 0 to 1.
+        validation_accuracy: Accuracy of the mixed supernet on the validation images, 0 to 1.
     """
 
     epoch: int
@@ -54,31 +54,32 @@ def darts_genotype(
     stop: StopCheck | None = None,
     checkpoints: Place | None = None,
 ) -> Genotype:
-    """Search by one-level DARTS in the space of a run, for as long as the run searches, and derive one network.
+    """Search by one-level DARTS in the space of a run, for as many epochs as the run, and derive one network.
 
-    DARTS (arXiv 1806.09055) with two changes that the run's own search has too: cells share topologies as the space
-    says, and one level, that is weights and architecture learn from the same batch. Candidates of a pair of states are
-    mixed by a softmax; nothing is deleted. The network is derived as the space derives it; where the space keeps all
-    that is alive, by the rule of DARTS: of each node the strongest operation on each of the two strongest states.
+    This is DARTS (arXiv 1806.09055) with two changes that the run's own search has too. Cells share topologies as the
+    space says. There is one level: network weights and architecture weights learn from the same batch. The candidates
+    between two states are mixed by a softmax; nothing is deleted. The network is derived by the rule of the space. If
+    that rule keeps everything alive, the rule of DARTS is used: each node keeps its two strongest states, and the
+    strongest operation on each.
 
     Args:
         config: The run.
         data: Its search images.
         seed: Seed.
-        progress: Told of (steps done, steps in all).
-        on_epoch: Told of every epoch; without it the validation images are not looked at.
-        stop: Asked before each step.
-        checkpoints: The folder of its checkpoints, from the newest of which it goes on; None for none.
+        progress: Called with (steps done, total steps).
+        on_epoch: Called after every epoch. If None, the validation accuracy is not computed.
+        stop: Called before each step; tells whether to stop.
+        checkpoints: Folder of its checkpoints, or None. The search resumes from the newest one.
 
     Raises:
         NonFiniteLossError: If the loss diverges.
-        RunFolderError: If the checkpoint is that of another search.
-        Stopped: If it was asked to stop; the same call goes on from the checkpoint that it kept.
+        RunFolderError: If the checkpoint belongs to another search.
+        Stopped: If a stop was requested; the same call then resumes from the last checkpoint.
     """
     search = _DartsSearch(config, data, seed, is_scored=on_epoch is not None)
 
     def tell(entry: dict[str, Any]) -> None:
-        # Epochs before a checkpoint may have been searched by somebody who was not told of them.
+        # An epoch before the checkpoint has no validation accuracy if it ran in a call without on_epoch.
         if on_epoch is not None and "validation_accuracy" in entry:
             on_epoch(DartsEpoch(entry["epoch"], entry["train_accuracy"], entry["validation_accuracy"]))
 
@@ -132,18 +133,18 @@ class _DartsSearch(Task):
         )
 
     def weights(self) -> Tensor:
-        """Return the weight of each candidate (num_candidates,) as they are now."""
+        """Return the present weights of the candidates (num_candidates,)."""
         return _softmax(self._alpha, self._group).detach()
 
     def losses(self, images: Tensor, labels: Tensor) -> Losses:
-        """Classify a batch by the mixed supernet."""
+        """Classify a batch with the mixed supernet."""
         with self.autocast():
             logits = self.supernet(images, _softmax(self._alpha, self._group)).logits
         loss = F.cross_entropy(logits.float(), labels)
         return Losses(loss, loss.detach(), logits.detach())
 
     def entry(self) -> dict[str, Any]:
-        """Return what the history says of the epoch that is over, with the accuracy of the mixed supernet."""
+        """Return the history entry of the finished epoch, with the accuracy of the mixed supernet."""
         if not self._is_scored:
             return super().entry()
         with counted(self):
@@ -152,7 +153,7 @@ class _DartsSearch(Task):
 
 
 def _score(config: RunConfig, supernet: Supernet, weights: Tensor, data: ImageData) -> float:
-    """Return the accuracy of the mixed supernet on the validation images, scored as a search scores its snapshots."""
+    """Return the validation accuracy of the mixed supernet, computed as a search scores its snapshots."""
 
     def logits(images: Tensor) -> Tensor:
         output: Tensor = supernet(images, weights).logits
@@ -164,9 +165,10 @@ def _score(config: RunConfig, supernet: Supernet, weights: Tensor, data: ImageDa
 
 
 def _by_darts(space: SearchSpace) -> SearchSpace:
-    """Return a space with a derivation that keeps less than all: DARTS deletes nothing, so all would be the supernet.
+    """Return the space with a derivation rule that suits DARTS.
 
-    In the skeleton of NAS-Bench-201, whose nodes have one input or more, it is the benchmark's: one operation an edge.
+    DARTS deletes nothing, so a rule that keeps everything alive would return the whole supernet. In the skeleton of
+    NAS-Bench-201, where a node may have only one input, the rule is that of the benchmark: one operation per edge.
     """
     if space.derivation != "alive":
         return space
@@ -176,11 +178,11 @@ def _by_darts(space: SearchSpace) -> SearchSpace:
 
 
 class _Groups(NamedTuple):
-    """Which parameters are mixed with each other, and which one each candidate takes.
+    """The groups of parameters that compete in a softmax, and the parameter of each candidate.
 
     Attributes:
-        pair: For each parameter (num_parameters,) the number of its node and state, among which the softmax is taken.
-        parameter: For each candidate (num_candidates,) the parameter it shares with those of other cells.
+        pair: For each parameter (num_parameters,) the index of its (node, state) pair; the softmax is over a pair.
+        parameter: For each candidate (num_candidates,) the index of its parameter, shared by cells of one topology.
     """
 
     pair: Tensor
@@ -199,9 +201,9 @@ def _numbered(names: Iterable[Hashable]) -> Tensor:
 
 
 def _softmax(alpha: Tensor, group: _Groups) -> Tensor:
-    """Return the weight of each candidate (num_candidates,): the softmax of the parameters of its node and state."""
+    """Return the weights of the candidates (num_candidates,): a softmax over the parameters of each node and state."""
     positive = (alpha - alpha.detach().max()).exp()
-    # As long as there can be groups; to ask how many there are would wait for the device.
+    # Sized for the largest possible number of groups: reading the actual number would wait for the device.
     total = torch.zeros_like(positive).index_add(0, group.pair, positive)
-    # Taken once for all cells that share a topology, so that they are equal to the last bit.
+    # Computed once for all cells that share a topology, so that their weights are equal to the last bit.
     return (positive / total[group.pair])[group.parameter]

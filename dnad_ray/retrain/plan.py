@@ -1,4 +1,4 @@
-"""From what a user asks for to jobs: which networks, at which width, by which protocol, under which seeds."""
+"""Build retraining jobs from a user's request: networks, widths, protocol and seeds."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["Request", "chosen", "jobs_for", "specs_for"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for.
+    """A user's request for retraining.
 
     Attributes:
         config: The protocol.
-        recipe: The recipe that it began with.
-        seeds: How many seeds.
-        first_seed: The first of them.
-        max_macs: Widen or narrow each network to at most that many multiply-adds; None for no limit.
-        max_params: Likewise parameters.
-        digests: Beginnings of the digests that are wanted; none for all.
-        limit: Most networks, spread evenly over the front by cost; None for all.
-        transfer: Whether other images are asked for than those that the networks were searched on.
+        recipe: The recipe that the protocol is based on.
+        seeds: Number of seeds.
+        first_seed: The first seed.
+        max_macs: Scale the width of each network to at most this many multiply-adds; None for no limit.
+        max_params: The same for parameters.
+        digests: Prefixes of the digests of the networks to train; empty for all networks.
+        limit: Largest number of networks, spread evenly over the front by cost; None for all.
+        transfer: Whether to train on other images than those of the search.
     """
 
     config: RetrainConfig
@@ -54,10 +54,10 @@ class Request:
 
 
 def chosen(found: Sequence[NamedGenotype], request: Request) -> list[NamedGenotype]:
-    """Return the networks that are wanted, of a front in its order.
+    """Return the requested networks of a front, in the order of the front.
 
     Raises:
-        GenotypeError: If a digest is wanted that is not there.
+        GenotypeError: If no network has a requested digest.
     """
     result = list(found)
     if request.digests:
@@ -77,8 +77,9 @@ def specs_for(found: Sequence[NamedGenotype], request: Request, run: RunConfig, 
     """Return the networks at the width at which they are trained.
 
     Raises:
-        GenotypeError: If one does not fit the images, or was searched for others and these were not asked for.
-        ConfigError: If one cannot be made small enough.
+        GenotypeError: If a network does not fit the images, or was searched on other images and no transfer was
+            requested.
+        ConfigError: If a network cannot be made small enough.
     """
     images = data.shape
     specs = []
@@ -109,14 +110,14 @@ def jobs_for(
     scores: dict[str, float] | None = None,
     inherited: dict[str, bytes] | None = None,
 ) -> list[Job]:
-    """Return the jobs: every network under every seed, seed by seed, so that a stop leaves whole rounds.
+    """Return a job for every network and seed, ordered by seed: a stop then leaves complete rounds of all networks.
 
     Args:
         specs: The networks.
-        request: What is asked for.
-        run: Whose data they are trained on.
+        request: The user's request.
+        run: The run; its data are used for training.
         scores: Proxy accuracies by digest.
-        inherited: Weights of snapshots by digest, to begin with.
+        inherited: Initial weights from snapshots, by digest.
     """
     return [
         job_of(

@@ -1,4 +1,4 @@
-"""Random networks of the size and cost of another one: what a search is compared with."""
+"""Random networks of the size and cost of a given network: a baseline for searches."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _NEAR = 0.05
 def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed: int) -> NetworkSpec:
     """Return a random architecture of a space that costs as much as another network.
 
-    Where all that is alive is the network, candidates are drawn without regard to anything but their number, which is
-    that of the other network or a few more. Where the space keeps some inputs of each node or one operation on each
-    edge, the network is the one that it derives of random architecture weights. Cells that share a topology get the
-    same one. It is drawn until the multiply-adds at the same width are within 5 %; after 1,000 draws the nearest one
-    is taken, and its own cost stands in its record.
+    If the space keeps all alive candidates, candidates are drawn uniformly; their number is that of the given network
+    or a few more. If the space keeps some inputs of each node, or one operation on each edge, the network is derived
+    from random architecture weights. Cells that share a topology get the same one. Draws are repeated until the
+    multiply-adds at the same width agree within 5 %. After 1,000 draws the nearest network is taken; its record holds
+    its own cost.
 
     Args:
         spec: A network of the space.
         space: The space.
-        images: For which costs are counted.
+        images: Shape of the images, for counting costs.
         seed: Seed of the draws.
 
     Raises:
-        ConfigError: If no draw leads from the image to the classifier.
+        ConfigError: If no drawn network connects the image with the classifier.
     """
     assert spec.genotype is not None
     shape = spec.shape(images)
@@ -64,7 +64,7 @@ def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed:
 
 
 def _shared_candidates(space: SearchSpace, dense: Genotype) -> list[list[Candidate]]:
-    """Return the candidates besides ``none``, those together that are one candidate of a shared topology."""
+    """Return the candidates except ``none``, grouped: a group is one candidate of a shared topology."""
     members: dict[object, list[Candidate]] = {}
     for candidate, name in zip(candidates_of(dense), groups_of(space, dense), strict=True):
         if candidate.edge.operation != NONE:
@@ -73,7 +73,7 @@ def _shared_candidates(space: SearchSpace, dense: Genotype) -> list[list[Candida
 
 
 def _derived(space: SearchSpace, dense: Genotype, generator: np.random.Generator) -> Genotype | None:
-    """Return the network of random architecture weights; None where it does not lead from image to classifier."""
+    """Return the network derived from random architecture weights; None if it does not connect image and classifier."""
     names = groups_of(space, dense)
     topology = list(dict.fromkeys(names))
     weights = dict(zip(topology, generator.random(len(topology)).tolist(), strict=True))
@@ -84,11 +84,11 @@ def _derived(space: SearchSpace, dense: Genotype, generator: np.random.Generator
 def _grown(
     dense: Genotype, shared: list[list[Candidate]], number: int, generator: np.random.Generator
 ) -> Genotype | None:
-    """Return the network of random candidates that has ``number`` useful ones; None where there is none so large."""
+    """Return a network of random candidates with at least ``number`` alive operations; None if none is that large."""
     order = generator.permutation(len(shared))
     low, high = math.ceil(number / max(map(len, shared))), len(order)
     result = None
-    # Some of those drawn read nothing or are read by nobody: draw on until enough of them count.
+    # Some drawn candidates have no input, or no reader: continue until enough operations are alive.
     while low <= high:
         middle = (low + high) // 2
         genotype = subset(dense, [candidate for index in order[:middle] for candidate in shared[index]]).pruned()

@@ -1,8 +1,8 @@
-"""Training a found network from scratch: one task for all recipes, exact to resume.
+"""Training of a found network from scratch: one task for all recipes; it resumes exactly.
 
-:func:`dnad_ray.training.loop.train` takes its steps and yields the entry of each epoch. Batches, variations and
-drop-path are pure functions of seed and step; weights, moments and averages are in the checkpoint: on a CPU a training
-that was killed ends with the same bits as one that was not.
+:func:`dnad_ray.training.loop.train` runs the steps and yields the history entry of each epoch. Batches, augmentation
+and drop-path are pure functions of seed and step. Weights, optimizer moments and averages are in the checkpoint. On a
+CPU, a training that was killed and resumed ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class RetrainState(Task):
     """Everything that changes while a network trains.
 
     Attributes:
-        trainee: The network, with what only training needs.
-        averages: Moving averages of its weights and statistics, None where the protocol has none.
+        trainee: The network, with the parts that only training needs.
+        averages: Moving averages of its weights and statistics; None if the protocol has none.
 
     Args:
-        spec: Which network.
+        spec: The network.
         config: The protocol.
         data: Images as :func:`dnad_ray.retrain.data.load_retrain_images` returned them.
-        seed: Seed of initial weights, order of images and variations.
-        teacher: Whose logits are imitated; needed where the protocol has a KD weight.
+        seed: Seed of the initial weights, the order of the images and their augmentation.
+        teacher: The teacher of logit imitation; needed if the protocol has a KD weight.
         ranks: The processes that share every batch.
     """
 
@@ -92,14 +92,14 @@ class RetrainState(Task):
         self.averages = None if config.ema_decay is None else [t.clone() for t in self._averaged()]
         self._parallel: nn.Module = self.trainee
         if ranks.size > 1:
-            # The graph is the same in every step; said so, it may leave out a part of the stem that no cell reads.
+            # The graph is the same in every step. With static_graph, a part of the stem that no cell reads is no error.
             self._parallel = DistributedDataParallel(self.trainee, static_graph=True)
 
     def inherit(self, content: bytes) -> None:
-        """Begin with the weights that a snapshot left instead of random ones.
+        """Replace the random initial weights by those of a snapshot.
 
         Args:
-            content: A safetensors file of the very network.
+            content: A safetensors file with weights of the same network.
 
         Raises:
             WeightsError: If it holds the weights of another network.
@@ -122,14 +122,14 @@ class RetrainState(Task):
         )
 
     def losses(self, images: Tensor, labels: Tensor) -> Losses:
-        """Classify a batch; the auxiliary head and the teacher add to what is differentiated."""
+        """Classify a batch; the total loss includes those of the auxiliary head and of imitation."""
         config, draws = self.config, _seed_of(self.seed, self.step, self.ranks.rank)
         if config.augment == "imagenet":
             mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
             images = imagenet_variation(images, mean, std, draws)
         self.trainee.train()
         self.trainee.begin_step(self.step // self.steps_per_epoch / config.epochs, draws, self.device)
-        with torch.random.fork_rng(devices=[]):  # dropout of torchvision networks, a function of the step as well
+        with torch.random.fork_rng(devices=[]):  # dropout of torchvision networks is also a function of the step
             torch.manual_seed(draws)
             with self.autocast():
                 output = self._parallel(images)
@@ -145,28 +145,28 @@ class RetrainState(Task):
         return Losses(loss, task.detach(), output.logits.detach())
 
     def rate(self) -> float:
-        """Return the learning rate of the next step, as the protocol's schedule says."""
+        """Return the learning rate of the next step by the protocol's schedule."""
         return learning_rate_at(self.config, self.step, self.steps_per_epoch)
 
     def after_step(self) -> None:
-        """Let the moving average follow the weights."""
+        """Update the moving averages."""
         if self.averages is not None:
-            # The first steps count less than the decay says, or the random start would show for long.
+            # A smaller decay in the first steps, so that the random initial weights fade quickly.
             decay = min(cast(float, self.config.ema_decay), (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self.averages, self._averaged(), 1 - decay)
 
     def trained(self) -> nn.Module:
-        """Return the network that is measured and kept: with averaged weights where the protocol has them."""
+        """Return the network to measure and save; it has the averaged weights if the protocol has averages."""
         network = self.trainee.network
         if self.averages is not None:
             with torch.no_grad():
                 torch._foreach_copy_(list(self._averaged()), self.averages)
-            self.recalibrate()  # averaged weights have statistics of their own
+            self.recalibrate()  # averaged weights come with averaged statistics
             self.averages = None
         return network.eval()
 
     def measure(self) -> float:
-        """Return the accuracy on the split that measures; all processes take part."""
+        """Return the accuracy on the split for measurement; all processes take part."""
         with counted(self):
             network = self.trained()
             return accuracy_of(
@@ -183,10 +183,10 @@ class RetrainState(Task):
         return {"averages": self.averages}
 
     def load_more(self, state: dict[str, Any]) -> None:
-        """Take up the moving averages.
+        """Restore the moving averages.
 
         Raises:
-            ValueError: If the checkpoint has them and the protocol does not, or the other way round.
+            ValueError: If only one of checkpoint and protocol has averages.
         """
         if (state["averages"] is None) != (self.averages is None):
             raise ValueError("it has moving averages, or lacks them")
@@ -199,5 +199,5 @@ class RetrainState(Task):
 
 
 def _seed_of(seed: int, step: int, rank: int) -> int:
-    """Return a seed for the draws of a step in a process, unlike those of its neighbours."""
+    """Return the seed of a step in a process; it differs between steps and between processes."""
     return int(np.random.SeedSequence((seed, step, rank, 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,4 +1,4 @@
-"""A network while it trains: with an auxiliary head and drop-path, of which the trained network keeps nothing."""
+"""A network in training, with auxiliary head and drop-path, which are not part of the trained network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OPERATIONS_PER_CELL = 8
 
 
 class TrainOutput(NamedTuple):
-    """What a network in training says about a batch.
+    """Outputs of a network in training for a batch.
 
     Attributes:
         logits: (N, num_classes).
-        auxiliary: Logits of the auxiliary head, None without one or outside of training.
+        auxiliary: Logits of the auxiliary head; None without a head and in evaluation mode.
     """
 
     logits: Tensor
@@ -33,7 +33,7 @@ class TrainOutput(NamedTuple):
 
 
 def drop_path_peak(config: RetrainConfig, num_operations: int, num_cells: int) -> float:
-    """Return the drop-path probability of the last epoch: it follows the number of operations.
+    """Return the drop-path probability of the last epoch; it grows with the number of operations.
 
     >>> drop_path_peak(RetrainConfig(), num_operations=112, num_cells=14)
     0.3
@@ -46,11 +46,11 @@ def drop_path_peak(config: RetrainConfig, num_operations: int, num_cells: int) -
 
 @final
 class Trainee(nn.Module):
-    """A network with what only training needs.
+    """A network with the parts that only training needs.
 
     Args:
-        spec: Which network.
-        images: What it must know of its images.
+        spec: The network.
+        images: Shape of its images.
         config: The protocol.
     """
 
@@ -69,7 +69,7 @@ class Trainee(nn.Module):
         if self.peak:
             self.drop_path = DropPath(network)
         if config.auxiliary_weight:
-            # Cell 2L/3, the second reduction; where nothing reads it, the first one behind it that is alive.
+            # Cell 2L/3, the second reduction; if it is dead, the first alive cell after it.
             index = next(i for i in range(2 * num_cells // 3, num_cells) if str(i) in network.cells)
             stage = network.stages[index]
             self.auxiliary = AuxiliaryHead(network.tap_channels[stage], images.num_classes)
@@ -82,9 +82,9 @@ class Trainee(nn.Module):
         """Set the drop-path of the next step.
 
         Args:
-            progress: Share of all epochs that is behind it.
+            progress: Completed share of all epochs, 0 to 1.
             seed: Seed of the draws.
-            device: Where the network is.
+            device: Device of the network.
         """
         if self.drop_path is not None:
             self.drop_path.begin_step(self.peak * progress, seed, device)

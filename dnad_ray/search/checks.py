@@ -1,4 +1,4 @@
-"""What can be checked of a configuration before a search begins."""
+"""Checks of a configuration before a search begins."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["check_buildable", "floor_warnings"]
 
 
 def check_buildable(config: RunConfig) -> None:
-    """Check what only the space can tell; costs nothing.
+    """Check that the search space of a configuration can be built; builds no network.
 
     Raises:
         SpaceError: If the configured space, operations or stem do not exist.
-        ConfigError: If the dense supernet is below its floor already, so that nothing would ever be deleted.
+        ConfigError: If the dense supernet is already below the floor, so that nothing would be deleted.
     """
     named = config.space
     space = space_of(named)
@@ -47,10 +47,10 @@ def check_buildable(config: RunConfig) -> None:
 
 
 def floor_warnings(config: RunConfig) -> list[str]:
-    """Say why a search will not reach its floor, one sentence for each reason; none where it may.
+    """Return the reasons why a search cannot reach its floor, one sentence each; empty if it can.
 
-    The floor counts the operations of all cells. A search ends earlier where its space allows no smaller network, or
-    where the epochs are over.
+    The floor counts the operations of all cells. A search ends above it if its space allows no smaller network, or if
+    it has too few epochs.
     """
     space, shrink = space_of(config.space), config.shrink
     wanted = shrink.floor.operations
@@ -74,9 +74,9 @@ def floor_warnings(config: RunConfig) -> list[str]:
 
 
 def _least_operations(space: SearchSpace) -> int:
-    """Return how many operations are left when nothing more can be deleted, if no cell is cut off."""
+    """Return the smallest number of operations that deletions can leave, if no cell becomes dead."""
     if space.derivation == "edges":
-        # An edge may end as `none`; what the weights decide is not known before.
+        # An edge may end as `none`; the weights decide this during the search.
         kept = [1 if NONE in space.operations else node + space.num_inputs for node in range(space.num_nodes)]
     else:
         kept = [min(space.inputs_kept, node + space.num_inputs) for node in range(space.num_nodes)]

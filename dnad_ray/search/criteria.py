@@ -1,4 +1,4 @@
-"""Which candidates go: the least worth first, no more of them than the shrink rate asks for (no model in here)."""
+"""Selection of the candidates to delete: lowest worth first, at most as many as the shrink rate allows; no model."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["WorthMean", "chosen", "group_worth"]
 
 
 def group_worth(relaxation: Relaxation, per_parameter: Sequence[float]) -> list[float]:
-    """Return for each candidate what its parameter is worth: cells that share a topology have one opinion."""
+    """Return the worth of each candidate: that of its parameter, which cells of one topology share."""
     return [per_parameter[number] for number in relaxation.group.tolist()]
 
 
 def chosen(positions: Sequence[int], groups: Sequence[Hashable], worth: Sequence[float], allowed: float) -> list[int]:
-    """Return the candidates to delete among those that may go, ascending: the least worth first, while any is allowed.
+    """Return the positions of the candidates to delete, ascending; candidates of low worth are chosen first.
 
-    Candidates of cells that share a topology go together; the last of them may exceed what is allowed, which the
-    controller then makes up for.
+    Candidates of cells that share a topology are deleted together. The last such group may exceed the allowed number;
+    the controller then allows fewer deletions later.
 
     Args:
-        positions: Candidates that may go.
-        groups: For every candidate (num_alive,) what names those that go together.
-        worth: For every candidate what it is worth, the same within a group.
-        allowed: How many deletions are asked for by now, infinite for no limit.
+        positions: Candidates that may be deleted.
+        groups: For every candidate (num_alive,) the key of its group; a group is deleted together.
+        worth: The worth of every candidate, equal within a group.
+        allowed: Number of deletions that are allowed now; infinite for no limit.
 
     >>> chosen([0, 1, 2, 3], groups="abab", worth=[0.2, 0.1, 0.2, 0.1], allowed=1)
     [1, 3]
@@ -51,16 +51,17 @@ def chosen(positions: Sequence[int], groups: Sequence[Hashable], worth: Sequence
 
 @final
 class WorthMean:
-    """Mean of ``|w dL/dw|`` over all steps, per architecture parameter: how much the loss hangs on a candidate.
+    """Mean of ``|w dL/dw|`` over all steps, per architecture parameter: how much the loss depends on a candidate.
 
-    To first order, and as training computes it anyway (Molchanov et al., arXiv 1611.06440, section 2.2). The sum over
-    cells that share a parameter comes first, the absolute value then. Each step is measured in units of its mean over
-    the candidates, so that all count the same: gradients grow while a search goes on, and what it sees late favours
-    skip connections, on which a node learns to lean (docs/results.md).
+    This is the first-order change of the loss, from gradients that training computes anyway (Molchanov et al., arXiv
+    1611.06440, section 2.2). The terms of cells that share a parameter are summed before the absolute value is taken.
+    Each step is divided by its mean over the candidates, so that all steps count the same. Without this, late steps
+    would count most, because gradients grow during a search; late steps favour skip connections, because a node
+    learns to depend on them (docs/results.md).
 
     Args:
-        num_parameters: Architecture parameters.
-        device: Where they are.
+        num_parameters: Number of architecture parameters.
+        device: Device of the parameters.
     """
 
     def __init__(self, num_parameters: int, device: torch.device) -> None:
@@ -69,14 +70,14 @@ class WorthMean:
 
     @torch.no_grad()
     def add(self, weights: Tensor, gradient: Tensor, group: Tensor) -> None:
-        """Take note of a step: weights and the task's gradient on them (num_alive,), and their parameters' numbers."""
+        """Add a step: weights, the gradient of the task loss on them, and parameter indices, each (num_alive,)."""
         moved = torch.zeros_like(self.values).index_add_(0, group, weights * gradient)
         moved.abs_()
         self.num_steps += 1
         self.values += (moved / moved.mean().clamp_min(torch.finfo(moved.dtype).tiny) - self.values) / self.num_steps
 
     def keep(self, rows: Tensor) -> None:
-        """Forget what is gone."""
+        """Remove the values of deleted parameters."""
         self.values = self.values[rows]
 
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -84,6 +85,6 @@ class WorthMean:
         return {"values": self.values, "num_steps": self.num_steps}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore from :meth:`state_dict`."""
         self.values.copy_(state["values"])
         self.num_steps.copy_(state["num_steps"])

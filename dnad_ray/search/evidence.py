@@ -1,4 +1,4 @@
-"""What goes next: candidates that the pressure brought below the baseline, or those that evidence finds least worth."""
+"""The next candidates to delete: those with a weight below the baseline, or those of the lowest measured worth."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from dnad_ray.training.evaluate import frozen_statistics
 __all__ = ["removal_losses", "to_delete"]
 
 _NUM_MEASURED = 4
-"""Parameters, the weakest ones, whose removal is measured before one goes."""
+"""Number of the weakest parameters whose removal is measured before a deletion."""
 
 _RECOVERY = 8
 """No deletions in the last eighth of an interval."""
 
 _NUM_IMAGES = 256
-"""Training images, as they are, on which that is measured."""
+"""Number of training images, without augmentation, for this measurement."""
 
 
 def to_delete(state: SearchState, look: StepFacts) -> tuple[list[int], list[int]]:
-    """Return the positions of the candidates that are ready to go, and of those of them that go now.
+    """Return the positions of the candidates that are ready for deletion, and of those to delete now.
 
-    Under the criterion ``weight`` what is below the baseline is ready, and goes as fast as the shrink rate allows. The
-    other two wait for nothing: when the rate asks for a deletion, what is worth least goes.
+    Under the criterion ``weight``, candidates below the baseline are ready, and are deleted as fast as the shrink rate
+    allows. The other two criteria have no baseline: when the rate allows a deletion, the candidate of the lowest worth
+    is deleted.
 
     Args:
         state: The search.
-        look: What the host just learnt.
+        look: Facts of the last look.
     """
     settings, relaxation = state.config.shrink, state.relaxation
     allowed = 0.0 if _is_recovering(state) else state.controller.allowed(look.num_steps)
@@ -54,9 +55,9 @@ def to_delete(state: SearchState, look: StepFacts) -> tuple[list[int], list[int]
 
 
 def _is_recovering(state: SearchState) -> bool:
-    """Whether a score is due soon: what is scored has learnt to do without what was deleted, at no cost.
+    """Whether the next score is so near that nothing is deleted: the weights first adapt to earlier deletions.
 
-    The paper's form deletes at any step.
+    Only with added pressure; the paper's form deletes at any step.
     """
     interval = state.config.evaluation.interval_epochs * state.steps_per_epoch
     steps_left = -state.step % interval
@@ -64,7 +65,7 @@ def _is_recovering(state: SearchState) -> bool:
 
 
 def _measured(state: SearchState, weights: Sequence[float], groups: Sequence[int]) -> list[float]:
-    """Return what each candidate is worth: of the weakest the loss of a removal, of the others more than that."""
+    """Return the worth of each candidate: the loss after a removal for the weakest ones, a higher value for others."""
     kept = state.relaxation.kept(weights)
     ranked = sorted((p for p in range(len(weights)) if p not in kept), key=lambda position: weights[position])
     weakest = list(dict.fromkeys(groups[position] for position in ranked))[:_NUM_MEASURED]
@@ -75,10 +76,10 @@ def _measured(state: SearchState, weights: Sequence[float], groups: Sequence[int
 
 @torch.no_grad()
 def removal_losses(state: SearchState, parameters: Sequence[int]) -> list[float]:
-    """Return the task loss of the supernet without the candidates of each of some architecture parameters, in nats.
+    """Return for each given architecture parameter the task loss of the supernet without its candidates, in nats.
 
-    The images are training images without augmentation, the same ones each time and in every process; batch statistics
-    are those of the batch. What is left of a node, or an edge, shares the weights of what is gone.
+    The images are training images without augmentation, the same ones in every call and every process. Batch norms use
+    the statistics of the batch. The remaining weights of a node, or an edge, are normalised again.
     """
     order = np.random.RandomState(1).permutation(len(state.data.train))[:_NUM_IMAGES]
     sample = state.data.train.select(order)

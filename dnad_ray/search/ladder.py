@@ -1,7 +1,7 @@
 """The ladder: networks of several sizes that the present weights imply, recorded from the first interval on.
 
-Deletion alone leaves nothing behind before it begins, and what it leaves then is of one size at a time. What a search
-knows early is so kept at every size, from the dense supernet down to what the space allows.
+Deletion alone records nothing before the first deletion, and after it one size at a time. With the ladder, a search
+also records early networks of every size, from the dense supernet down to the smallest that the space allows.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from search_spaces.supernet import Candidate
 __all__ = ["rungs", "score_images"]
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Candidates per node; steps of a third to a half, as costs are looked at on a logarithmic axis."""
+"""Candidates per node; each size is a third to a half larger than the one before, for a logarithmic cost axis."""
 
 _SHARE = 0.04
-"""Share of the time of training that scoring a ladder takes at most."""
+"""Largest time for scoring a ladder, as a share of the training time."""
 
 
 def rungs(space: SearchSpace, candidates: Sequence[Candidate], worth: Sequence[float]) -> list[list[int]]:
     """Return the candidates of each network of the ladder, smallest network first.
 
-    Where all that is alive makes the network, rung ``k`` is the strongest ``k`` candidates of each node; where nodes
-    keep a number of inputs, the strongest up to that number. Where each edge keeps one operation, rung ``k`` keeps the
-    strongest one on ``k`` edges of each cell, those where it leads most over the strongest one that has no parameters,
-    which stands on the others.
+    If the space keeps all alive candidates, rung ``k`` has the strongest ``k`` candidates of each node. If nodes keep
+    a fixed number of inputs, ``k`` is at most that number. If each edge keeps one operation, rung ``k`` has the
+    strongest operation on ``k`` edges of each cell: the edges where its lead over the strongest operation without
+    parameters is largest. The other edges have that operation without parameters.
 
     Args:
         space: The search space.
         candidates: Alive candidates of the supernet.
-        worth: What each of them is worth (num_alive,): its weight, or a measurement.
+        worth: The worth of each candidate (num_alive,): its weight, or a measurement.
 
     Returns:
-        Positions, ascending, of each rung; the last one is what the space derives of the supernet as it is.
+        Positions, ascending, of each rung; the last rung is the network that the space derives from the supernet.
     """
     whole = derived(space, candidates, worth)
     if space.derivation == "edges":
@@ -49,9 +49,9 @@ def rungs(space: SearchSpace, candidates: Sequence[Candidate], worth: Sequence[f
 
 
 def score_images(num_train_images: int, num_rungs: int, interval_epochs: int) -> int:
-    """Return how many images each rung is scored on, so that all of them take 4 % of the time of training at most.
+    """Return the number of images to score each rung on; all rungs together take at most 4 % of the training time.
 
-    A training step costs three forward passes. A batch needs some images for its statistics, though.
+    A training step costs three forward passes. The number has a lower bound, because batch statistics need images.
 
     >>> score_images(num_train_images=40_000, num_rungs=6, interval_epochs=1)
     512
@@ -97,7 +97,7 @@ def _with_free_edges(
     for size in range(most):
         cut = {position for members in costly.values() for position in members[size:]}
         instead = {free[edge] for position in cut if (edge := _edge_of(candidates[position])) in free}
-        # An edge on which nothing free is alive any more stays without an operation, if its node has another.
+        # An edge without an alive parameter-free operation stays empty, if its node has another edge.
         left = (chosen - cut) | instead
         if _feeds_every_node(candidates, left, chosen):
             yield sorted(left)

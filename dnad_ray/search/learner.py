@@ -1,4 +1,4 @@
-"""One step of everything that learns; nothing in it waits for the device until somebody looks."""
+"""One training step of network weights and architecture weights; only :meth:`Learner.look` waits for the device."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = ["Learner", "StepFacts"]
 
 
 class StepFacts(NamedTuple):
-    """What the host learns when it looks, as plain numbers.
+    """Facts about the steps since the last look, as plain numbers on the host.
 
     Attributes:
         loss: Loss of the last step, with imitation and sparsity.
-        num_good: Steps since the last look before one whose loss or gradient was NaN or infinite; all, if none was.
-        sparsity: Sparsity sum S of the weights as they are now.
+        num_good: Number of steps before the first one with a NaN or infinite loss or gradient; all steps if none had.
+        sparsity: Sparsity sum S of the present weights.
         task_loss: Task loss, summed over the steps since the last look.
-        kd_loss: Imitation loss before its weight, likewise.
-        correct: Images classified correctly, likewise.
+        kd_loss: Imitation loss without its weight, summed likewise.
+        correct: Number of images classified correctly, summed likewise.
         num_steps: Steps since the last look.
         num_images: Images of these steps.
-        weights: Architecture weights as they are now, in the order of the candidates.
-        worth: Running mean of what each candidate is worth; empty where it is not kept.
+        weights: Present architecture weights, in the order of the candidates.
+        worth: Running mean of the worth of each candidate; empty if the criterion does not use it.
     """
 
     loss: float
@@ -61,7 +61,7 @@ class Learner:
         config: The trial's configuration.
         supernet: On its device, with its present candidates.
         imitation: Imitation loss and its adapters, on the same device.
-        teacher: Who is imitated, None for nobody.
+        teacher: The teacher, or None.
         ranks: The processes that share the search.
     """
 
@@ -81,13 +81,13 @@ class Learner:
         per_edge = space.derivation == "edges"
         relaxation = Relaxation(supernet.candidates, supernet.groups, space.inputs_kept, per_edge=per_edge)
         self.relaxation = relaxation.to(self.device)
-        # Relative to the dense supernet, whatever of it a checkpoint has left.
+        # Relative to the dense supernet, also when a checkpoint has a smaller one.
         self._scale = RELEASE_SPARSITY / dense_sparsity(space) if config.shrink.pressure == "added" else None
         self.worth = None
         if config.shrink.criterion == "taylor":
             self.worth = WorthMean(len(relaxation.parameter), self.device)
         on_gpu = self.device.type == "cuda"
-        # fused: one call for all parameters; a loop over them shows where tensors are small.
+        # fused: one call for all parameters; a loop over small tensors would take noticeable time.
         self.optimizer = torch.optim.Adam(
             self._parameters(),
             settings.learning_rate,
@@ -104,7 +104,7 @@ class Learner:
         self._target: NetworkOutput | None = None
         self._autocast = settings.precision == "bfloat16"
         self._list_tensors()
-        # What a look fetches; written in place, for a recording knows memory, not names.
+        # Fetched by a look. Written in place, because a recorded CUDA graph refers to fixed memory.
         self._loss, self._watch = torch.zeros((), device=self.device), FiniteWatch(self.device)
         self._totals = torch.zeros(3, device=self.device)
         self._num_steps = self._num_images = 0
@@ -128,10 +128,10 @@ class Learner:
         Args:
             images: (N, C, H, W), normalised, on the device.
             labels: (N,).
-            pressure: Sparsity weight gamma and offset mu; None while warming up.
-            num_images: Images of the whole batch, of which these are this process's part; None if they are all.
-            progress: Share of the search that is over, for schedules of the imitation.
-            target: What the teacher says of the images, where it was kept; None asks it.
+            pressure: Sparsity weight gamma and offset mu; None during the warm-up.
+            num_images: Size of the whole batch, if this process has a part of it; None if it has all.
+            progress: Completed share of the search, 0 to 1, for schedules of the imitation.
+            target: Cached outputs of the teacher for the images; None computes them.
         """
         num_images = num_images or len(labels)
         self._share = len(labels) / num_images
@@ -157,7 +157,7 @@ class Learner:
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         weights = self.relaxation.weights()
-        # A tensor of its own has the gradient of the task alone.
+        # A separate tensor, whose gradient is without the sparsity term.
         used = weights if self.worth is None else weights.view_as(weights)
         if self.worth is not None:
             used.retain_grad()
@@ -197,7 +197,7 @@ class Learner:
             self._totals += facts[1:]
 
     def _agree(self, facts: Tensor, used: Tensor) -> None:
-        """Turn gradients, running statistics and losses of this process's images into those of the whole batch."""
+        """Combine gradients, running statistics and losses of all processes into those of the whole batch."""
         parameters = chain(self._parameters(), self.relaxation.parameters())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.worth is not None:
@@ -207,7 +207,7 @@ class Learner:
 
     @torch.no_grad()
     def look(self) -> StepFacts:
-        """Fetch what happened since the last look: the one transfer to the host, and the only wait for the device."""
+        """Fetch the facts since the last look: the one transfer to the host, and the only wait for the device."""
         weights = self.relaxation.weights()
         facts = torch.stack([self._loss, self._watch.num_good, sparsity(weights)])
         worth = () if self.worth is None else (self.worth.values[self.relaxation.group],)
@@ -223,7 +223,7 @@ class Learner:
         return result
 
     def delete(self, positions: Collection[int]) -> None:
-        """Delete candidates for good: parameters, statistics and the optimizers' memory of them."""
+        """Delete candidates: their parameters, statistics and optimizer state."""
         kept, sliced = self.supernet.remove(positions)
         if self._recorded is not None:
             self._recorded.forget()
@@ -235,7 +235,7 @@ class Learner:
             self.worth.keep(cut.rows)
 
     def _list_tensors(self) -> None:
-        # To walk through all modules takes a while.
+        # Kept in lists, because walking through all modules is slow.
         self._clipped = list(self.supernet.parameters())
         self._statistics = [entry for entry in self.supernet.buffers() if entry.is_floating_point()]
 

@@ -1,7 +1,7 @@
-"""Where a single trial ends early: compute in seconds, or in multiply-adds of training.
+"""Limits that end a single trial early: compute in seconds, or in multiply-adds of training.
 
-Neither changes what a search does up to there. A trial that reaches a limit is at its end: it leaves a final snapshot,
-its status says which limit it was, and a resume does not run it again.
+A limit does not change the search before it is reached. A trial that reaches a limit is finished: it records a final
+snapshot, its status names the limit, and a resume does not run it again.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dnad_ray.config.run import LimitConfig
 __all__ = ["PASSES_PER_STEP", "limit_reached"]
 
 PASSES_PER_STEP = 3
-"""Forward passes that a training step costs: one, and a backward pass of twice that (Amodei & Hernandez 2018)."""
+"""Cost of a training step in forward passes: one, plus a backward pass that costs two (Amodei & Hernandez 2018)."""
 
 
 def limit_reached(limit: LimitConfig, macs: int, seconds: float, step: int, ends_at: int | None) -> str:
-    """Return which limit a trial has reached, in words; empty if none.
+    """Return the limit that a trial has reached, as text; empty if none.
 
     Args:
         limit: The limits.
         macs: Multiply-adds spent on training.
         seconds: Compute spent, wall seconds times devices.
         step: Optimisation steps taken.
-        ends_at: The step of the final snapshot of an earlier attempt that could not save its end. A replay takes other
-            seconds than that one did, and must not record a second end.
+        ends_at: The step of the final snapshot of an earlier attempt that was killed before its checkpoint; None if
+            there is none. A replay takes another time, but must end at the same step.
 
     >>> limit_reached(LimitConfig(seconds=60, macs=1e9), macs=10**9, seconds=59.0, step=7, ends_at=None)
     'limit.macs 1e+09'

@@ -1,4 +1,4 @@
-"""One search: a supernet shrinks while it imitates, and leaves a record of every smaller network behind.
+"""One search: a supernet shrinks while it imitates a teacher, and every smaller network is recorded.
 
 ``search(state)`` is a generator of records, so a for-loop, a test, a notebook and Ray drive the same code::
 
@@ -32,28 +32,28 @@ __all__ = ["search"]
 
 
 def search(state: SearchState, stop: StopCheck | None = None) -> Iterator[EpochReport | Snapshot | StopRequest]:
-    """Run a search to its floor, its limit or its last epoch, or until it is asked to stop.
+    """Run a search to its floor, its limit or its last epoch, or until a stop is requested.
 
     Args:
-        state: Where to begin; changed in place, and complete at every event.
-        stop: Asked before the first step and at the end of each (on a GPU, of each look).
+        state: The initial state; changed in place, and complete at every event.
+        stop: Called before the first step and after each one (on a GPU, after each look); tells whether to stop.
 
     Yields:
-        A :class:`Snapshot` whenever candidates were deleted since the last one (at most once per validation
-        interval), the controller stalled, or the search ended; the new rungs of the ladder at the end of each interval;
-        and an :class:`EpochReport` at the end of each epoch, after the snapshots of the same step. A
-        :class:`~dnad_ray.runtime.stopping.StopRequest` that was honoured comes last; the state is not finished then.
+        A :class:`Snapshot` if candidates were deleted since the last one (at most once per validation interval), if
+        the controller stalled, or if the search ended. The new rungs of the ladder at the end of each interval. An
+        :class:`EpochReport` at the end of each epoch, after the snapshots of the same step. If a stop is requested,
+        the :class:`~dnad_ray.runtime.stopping.StopRequest` comes last, and the state is not finished.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
     """
-    yield from _hand_out(state)  # what a state that was saved at one record of a step has of the others
+    yield from _hand_out(state)  # the remaining records of the step at which the state was saved
     yield from train(_Search(state), stop)
 
 
 @final
 class _Search:
-    """The steps of a search, as :func:`dnad_ray.training.loop.train` drives them.
+    """The steps of a search, for :func:`dnad_ray.training.loop.train`.
 
     Args:
         state: The search.
@@ -66,12 +66,12 @@ class _Search:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the search is at its end."""
+        """Whether the search is finished."""
         return self._state.is_finished
 
     @property
     def is_complete(self) -> bool:
-        """Whether the host is to look now; between looks the state is on the device in part."""
+        """Whether a look is due; between looks a part of the state is only on the device."""
         return self._state.step % self._state.look_steps == 0 or self._is_epoch_end
 
     @property
@@ -79,7 +79,7 @@ class _Search:
         return self._state.step % self._state.steps_per_epoch == 0
 
     def train_step(self) -> None:
-        """Take one step of weights and architecture weights, and ask nothing about it."""
+        """Take one step of weights and architecture weights, without waiting for the device."""
         state = self._state
         pressure = None if _is_warming_up(state) else (state.controller.gamma, state.controller.mu)
         images, labels = state.batches.batch(state.step)
@@ -89,9 +89,9 @@ class _Search:
         state.step += 1
 
     def look(self) -> None:
-        """Delete, tell the controller, and see whether the search is at its end."""
+        """Delete candidates, update the controller, and decide whether the search is finished."""
         state = self._state
-        # Those of the step that was taken last, which may have been the last one of the warm-up.
+        # Of the last step taken, which may be the last one of the warm-up.
         is_warming_up = _is_warming_up(state, state.step - 1)
         before = len(state.supernet.candidates)
         look = _look(state)
@@ -115,7 +115,7 @@ class _Search:
             check_same(state.ranks, state.shared_bits, state.device)
 
     def events(self) -> Iterator[EpochReport | Snapshot]:
-        """Return the snapshots and the epoch report that are due; a state saved at the first lacks nothing of them."""
+        """Return the snapshots and the report that are due; a state saved at the first one holds the others."""
         state = self._state
         snapshot = None if self._kind is None else take_snapshot(state, self._kind)
         is_rung_due = state.config.evaluation.ladder and state.step % self._interval == 0
@@ -131,9 +131,9 @@ def _hand_out(state: SearchState) -> Iterator[Snapshot]:
 
 
 def _look(state: SearchState) -> StepFacts:
-    """Let the host learn what the steps since the last look did."""
+    """Fetch the facts of the steps since the last look, and check that they are finite."""
     look = state.learner.look()
-    # The loss is of the weights before the last step; the sparsity sum tells whether those after it are numbers still.
+    # The loss is that of the weights before the last step; the sparsity sum shows whether those after it are finite.
     for name, value, num_good in (("loss", look.loss, look.num_good), ("sparsity sum", look.sparsity, look.num_steps)):
         check_finite(
             num_good,
@@ -150,7 +150,7 @@ def _look(state: SearchState) -> StepFacts:
 
 
 def _limit(state: SearchState) -> str:
-    """Return which limit the trial has reached, in words; that of the first process, whose clock counts for all."""
+    """Return the limit that the trial has reached, as text; the clock of the first process decides for all."""
     limit = limit_reached(state.config.limit, state.macs_spent, state.device_seconds, state.step, state.ends_at)
     if state.ranks.size > 1 and state.config.limit.seconds is not None:
         is_reached = bool(state.ranks.of_first(torch.tensor(bool(limit), device=state.device)))
@@ -159,15 +159,15 @@ def _limit(state: SearchState) -> str:
 
 
 def _spend(state: SearchState, num_images: int) -> None:
-    """Count what the steps since the last look cost, if there is a limit to it."""
+    """Add the multiply-adds of the steps since the last look, if they are limited."""
     if state.config.limit.macs is not None:
-        # The network of everything that is alive, at the width of the supernet, costs what the supernet does.
+        # A network of all alive candidates, at the width of the supernet, costs as much as the supernet.
         forward = costs_of(state.supernet.genotype, state.shape(state.config.space.init_channels)).macs
         state.macs_spent += PASSES_PER_STEP * num_images * forward
 
 
 def _delete(state: SearchState, look: StepFacts) -> tuple[int, int]:
-    """Delete what may go, for good; returns how many candidates are gone, and how many wait for their turn."""
+    """Delete candidates; returns how many were deleted, and how many are ready but not yet allowed."""
     ready, dead = to_delete(state, look)
     if not dead:
         return 0, len(ready)
@@ -177,7 +177,7 @@ def _delete(state: SearchState, look: StepFacts) -> tuple[int, int]:
 
 
 def _observe(state: SearchState, deleted: int, waiting: int, num_steps: int) -> bool:
-    """Tell the controller about steps of which the last one deleted; returns whether a Pareto snapshot is due."""
+    """Update the controller, with all deletions in the last step; returns whether a Pareto snapshot is due."""
     counts = (*[(0, 0)] * (num_steps - 1), (deleted, waiting))
     observed = [state.controller.observe(*count) for count in counts]
     return any(observed)
@@ -189,8 +189,8 @@ def _is_warming_up(state: SearchState, step: int | None = None) -> bool:
 
 
 def _cannot_go_on(state: SearchState) -> bool:
-    # With no more than what every node, or edge, keeps nothing is left to delete, and gamma would grow until it drowns
-    # the task.
+    # If every node, or edge, has only the candidates that it must keep, nothing can be deleted any more, and gamma
+    # would grow until the sparsity term dominates the task loss.
     relaxation = state.relaxation
     if _is_warming_up(state) or len(state.supernet.candidates) > relaxation.most_kept:
         return False
@@ -198,7 +198,7 @@ def _cannot_go_on(state: SearchState) -> bool:
 
 
 def _is_at_floor(state: SearchState, deleted: int) -> bool:
-    """Whether a limit is reached; the sparsity sum can fall in every step, the other two by deletions only."""
+    """Whether a floor is reached; the sparsity sum can fall in every step, the other two only by deletions."""
     floor = state.config.shrink.floor
     if floor.sparsity is not None and state.sparsity < floor.sparsity and not _is_warming_up(state):
         return True

@@ -1,8 +1,9 @@
-"""The loss of search by deleting: task and imitation, and the sparsity of the architecture weights.
+"""The loss of search by deleting: task loss, imitation loss, and the sparsity of the architecture weights.
 
-Two forms of the pressure (``shrink.pressure``). The paper's multiplies the task loss by ``1 + gamma S``: with it the
-task's gradient on the architecture parameters, of which most is noise, grows by that factor too, and what is noisiest
-falls below the baseline first. The added form leaves the task's gradient as it is.
+The pressure has two forms (``shrink.pressure``). The paper's form multiplies the task loss by ``1 + gamma S``. The
+gradient of the task on the architecture parameters, which is mostly noise, then grows by the same factor, and the
+candidates with the noisiest gradients fall below the baseline first. The added form does not change the gradient of
+the task.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["RELEASE_SPARSITY", "SPARSITY_SLOPE", "added_loss", "dense_sparsity",
 SPARSITY_SLOPE = 50.0
 
 RELEASE_SPARSITY = 576.2
-"""Sparsity sum S of the release's dense supernet (8 cells of 4 nodes, 3 operations): where its gamma and mu belong."""
+"""Sparsity sum S of the dense supernet of the authors' release (8 cells, 4 nodes, 3 operations); scales gamma, mu."""
 
 
 def sparsity(weights: Tensor) -> Tensor:
@@ -38,10 +39,10 @@ def sparsity(weights: Tensor) -> Tensor:
 
 
 def dense_sparsity(space: SearchSpace) -> float:
-    """Return the sparsity sum S of a dense supernet whose candidates all weigh the same."""
+    """Return the sparsity sum S of a dense supernet with equal weights."""
     nodes = [edges for cell in space.dense().cells for edges in cell.nodes]
     counts = [len(edges) for edges in nodes]
-    if space.derivation == "edges":  # they compete edge by edge
+    if space.derivation == "edges":  # candidates compete on each edge
         counts = [count for edges in nodes for count in Counter(edge.source for edge in edges).values()]
     return sum(count * math.log1p(SPARSITY_SLOPE / count) for count in counts)
 
@@ -63,7 +64,7 @@ def shrinking_loss(loss: Tensor, weights: Tensor, gamma: float | Tensor, mu: flo
 
 
 def added_loss(loss: Tensor, weights: Tensor, gamma: float | Tensor, mu: float | Tensor, scale: float) -> Tensor:
-    """Return ``L + gamma * (L + mu) * scale * S``, in whose second term ``L`` is a number without a gradient.
+    """Return ``L + gamma * (L + mu) * scale * S``, with ``L`` in the second term as a constant without gradient.
 
     The pressure is in proportion to the loss, as in the paper's form, but the gradient of the loss is not multiplied.
 

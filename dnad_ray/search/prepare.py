@@ -1,4 +1,4 @@
-"""What the trials of a run share (images, teacher, estimate), and one trial run in this process."""
+"""Preparation shared by the trials of a run (images, teacher, time estimate), and running one trial in-process."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What all trials of a run share.
+    """Data shared by all trials of a run.
 
     Attributes:
         data: Images.
-        teacher_file: The teacher as bytes, None where nobody is imitated.
+        teacher_file: The teacher as bytes, or None.
     """
 
     data: ImageData
@@ -62,7 +62,7 @@ class PreparedRun:
 
 
 def load_images(config: RunConfig, board: Board) -> ImageData:
-    """Load the images and say what they are.
+    """Load the images and print a summary.
 
     Raises:
         DataError: If the images cannot be used.
@@ -88,23 +88,24 @@ def prepare_teacher(
     *,
     stop: StopCheck | None = None,
 ) -> PreparedRun:
-    """Make the teacher, unless the run folder has it or nobody is imitated.
+    """Make the teacher, unless the run folder already has it or no trial imitates one.
 
-    What its training did is in checkpoints beside it, from which another call goes on; with the teacher they go.
+    Its training writes checkpoints into the same folder; another call resumes from them. They are deleted when the
+    teacher is saved.
 
     Args:
         config: The run.
         data: Images.
         specs: The trials; a teacher is trained if one of them imitates.
-        folder: The run folder, where the teacher is kept.
-        board: Where to show progress.
-        stop: Asked before each step of its training.
+        folder: The run folder, where the teacher is saved.
+        board: Display of progress.
+        stop: Called before each step of its training; tells whether to stop.
 
     Raises:
-        Stopped: If that asked to stop.
+        Stopped: If a stop was requested.
         NonFiniteLossError: If the teacher's loss diverges.
         GenotypeError: If the configured teacher is not a genotype.
-        ConfigError: If it cannot be made, or has not what the trials are to imitate.
+        ConfigError: If it cannot be made, or lacks features that the trials imitate.
     """
     clear_cache(folder)
     if not any(spec.config.distill.uses_teacher for spec in specs):
@@ -124,7 +125,7 @@ def prepare_teacher(
 
 
 def teacher_in_words(teacher: Teacher) -> str:
-    """Say how good a teacher is, on the images that it was not trained on."""
+    """Return a sentence with the teacher's accuracy on images that it was not trained on."""
     words = f"{teacher.accuracy:.2%} of the validation images are right"
     if teacher.calibration is None:
         return words
@@ -133,7 +134,7 @@ def teacher_in_words(teacher: Teacher) -> str:
 
 
 def estimate_in_words(spec: TrialSpec, prepared: PreparedRun, num_trials: int, num_parallel: int) -> str:
-    """Say how long the trials will take at most, from a few measured steps of the dense supernet."""
+    """Return a sentence with the longest time that the trials can take, from a few steps of the dense supernet."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
     state = SearchState.start(spec.config, prepared.data, teacher, run="estimate", trial=spec.name)
@@ -149,7 +150,7 @@ def estimate_in_words(spec: TrialSpec, prepared: PreparedRun, num_trials: int, n
 def run_search(
     spec: TrialSpec, prepared: PreparedRun, folder: Place, board: Board, *, stop: StopCheck | None = None
 ) -> None:
-    """Run or continue one trial in this process, until it is asked to stop; it can be resumed exactly there."""
+    """Run or resume one trial in this process, until its end or a stop request; a later call resumes exactly."""
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
     checkpoints = CheckpointKeeper(checkpoints_folder(folder, spec.name))
@@ -166,12 +167,12 @@ def run_search(
 
 
 def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:
-    """Measure the wall seconds of a step of the dense supernet; the state is spent by it, so give it a fresh one."""
+    """Measure the wall seconds of a step of the dense supernet; changes the state, so pass a fresh one."""
     began = 0.0
     for index in range(num_steps + 1):
-        if index == 1:  # the first step pays for allocations and kernel choices
+        if index == 1:  # the first step includes allocations and kernel selection
             began = time.perf_counter()
-        # A loss that diverges takes no longer; that it does is for the trial to find, and to write down.
+        # A diverging loss does not change the time; the trial itself reports it.
         state.learner.step(*state.batches.batch(index), (state.controller.gamma, state.controller.mu))
     state.learner.look()  # waits for the device
     seconds = (time.perf_counter() - began) / num_steps

@@ -1,4 +1,4 @@
-"""What a search records: a snapshot of the network that is left, and a report for each epoch."""
+"""Records of a search: a snapshot of the derived network, and a report for each epoch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def derived_shape(state: SearchState) -> NetworkShape:
 
 
 def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
-    """Score and count the network that is left, and return its record."""
+    """Score the derived network, count its costs, and return its record."""
     with counted(state):
         genotype, accuracy = _scored(state)
     state.deleted_since_snapshot = 0
@@ -40,9 +40,9 @@ def take_snapshot(state: SearchState, kind: SnapshotKind) -> Snapshot:
 
 
 def take_ladder(state: SearchState) -> list[Snapshot]:
-    """Return the records of the networks of several sizes that the weights imply, but those that are known already.
+    """Return the records of the ladder's networks, except those recorded before.
 
-    They are scored on few images, under the statistics of these; costs are sums over the table.
+    They are scored on few images, with batch statistics of these images; costs come from the cost table.
     """
     with counted(state):
         scored = _scored_ladder(state)
@@ -50,7 +50,7 @@ def take_ladder(state: SearchState) -> list[Snapshot]:
 
 
 def _scored_ladder(state: SearchState) -> list[tuple[int, Genotype, float]]:
-    """Return rung, network and proxy accuracy of each network of the ladder that no ladder recorded yet."""
+    """Return rung, network and proxy accuracy of each network of the ladder that was not recorded before."""
     alive, candidates = state.supernet.genotype, state.supernet.candidates
     networks = [
         (rung, subset(alive, [candidates[position] for position in chosen]).pruned(), chosen)
@@ -71,7 +71,7 @@ def _scored_ladder(state: SearchState) -> list[tuple[int, Genotype, float]]:
 
 
 def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy: float, rung: int = 0) -> Snapshot:
-    """Return the record of a network, its costs counted."""
+    """Return the record of a network, with its costs."""
     config = state.config
     scoring = config.evaluation
     traced = kind != "ladder" and (scoring.trace == "all" or (scoring.trace == "final" and kind == "final"))
@@ -134,10 +134,10 @@ def report_epoch(state: SearchState) -> EpochReport:
 
 
 def _scored(state: SearchState) -> tuple[Genotype, float]:
-    """Return the network that is left and its proxy accuracy."""
+    """Return the derived network and its proxy accuracy."""
     genotype, chosen = state.derived_network()
     is_whole = len(chosen) == len(state.supernet.candidates)
-    # The score is that of the network that the record names, with what it inherited.
+    # The score is that of the recorded network with the shared weights.
     weights = (state.relaxation.weights() if is_whole else state.relaxation.weights_of(chosen)).detach()
 
     def logits(images: Tensor) -> Tensor:
@@ -166,5 +166,5 @@ def _operation_weights(state: SearchState) -> dict[str, list[float]]:
     for item, weight in zip(candidates, weights, strict=True):
         row = found.setdefault(item.edge.operation, [0.0] * num_cells)
         row[item.cell] += weight / len(nodes[item.cell])
-    # Four digits are what a chart can show; a history has one such table per epoch.
+    # Four digits are enough for a chart; a history has one such table per epoch.
     return {name: [round(min(value, 1.0), 4) for value in found[name]] for name in sorted(found)}

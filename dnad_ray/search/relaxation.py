@@ -1,4 +1,4 @@
-"""Architecture parameters and the weights they become, normalised by ReLU per node or per edge."""
+"""Architecture parameters and architecture weights: rectified, then normalised per node or per edge."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ INITIAL_VALUE = 2.0
 class Relaxation(nn.Module):
     """One parameter ``a`` per alive candidate; its weight is its share of the rectified parameters of its unit.
 
-    ``w = relu(a) / sum of relu(a) over the node`` (paper, section 3.2). Unlike a softmax it can reach exactly zero. In
-    a space that keeps one operation on each edge the candidates of an edge are the unit.
+    ``w = relu(a) / sum of relu(a) over the node`` (paper, section 3.2). Unlike a softmax it can reach exactly zero. The
+    unit is a node; in a space that keeps one operation on each edge, it is an edge.
 
-    Where cells share a topology, a parameter stands for the candidates of all of them.
+    If cells share a topology, they share one parameter per candidate.
 
     Args:
         candidates: The alive candidates, see :attr:`search_spaces.supernet.Supernet.candidates`.
-        groups: What names each candidate among those that share a parameter, see
+        groups: For each candidate the key of its parameter, equal for candidates that share it, see
             :attr:`search_spaces.supernet.Supernet.groups`; None if each has its own.
-        inputs_kept: States that a node goes on reading, whatever its weights.
-        per_edge: Whether candidates compete on each edge by itself, and each edge keeps one.
+        inputs_kept: Number of states that a node always keeps as inputs.
+        per_edge: Whether the unit is an edge, which keeps one candidate, and not a node.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class Relaxation(nn.Module):
 
     @property
     def most_kept(self) -> int:
-        """Candidates that may be left at most when nothing more can be deleted."""
+        """Largest possible number of candidates when nothing more can be deleted."""
         return self.num_nodes * self.inputs_kept + self.num_units * self.per_edge
 
     def weights(self) -> Tensor:
-        """Return the weights (num_alive,), each in [0, 1]; those of a node, or an edge, sum to 1."""
+        """Return the weights (num_alive,), each in [0, 1]; the weights of a node, or an edge, sum to 1."""
         positive = self.parameter.relu()
         if self.is_shared:
-            # The cells of a group are alike: each sees the same parameters, and the gradient is the sum over them.
+            # All cells of a group use the same parameters, and the gradient is the sum over these cells.
             positive = positive[self.group]
         return self._normalised(positive)
 
     def weights_of(self, positions: Sequence[int]) -> Tensor:
-        """Return the weights (num_alive,) of the network that only some candidates make: those of others are zero."""
+        """Return the weights (num_alive,) of the network of some candidates; the weights of all others are zero."""
         weights = self.weights()
         kept = torch.zeros_like(weights)
         kept[torch.tensor(positions, device=weights.device)] = 1
@@ -84,13 +84,13 @@ class Relaxation(nn.Module):
         return values / total[self.unit].clamp_min(torch.finfo(values.dtype).tiny)
 
     def keep(self, positions: Sequence[int]) -> Sliced:
-        """Cut the parameter down to the candidates that are alive still; gradients start anew.
+        """Reduce the parameter to the candidates that are still alive; its gradient is reset.
 
         Args:
-            positions: Their positions before, ascending.
+            positions: Their old positions, ascending.
 
         Returns:
-            The parameter with the positions, for the optimizer that holds it.
+            The parameter and the rows that it kept, for the optimizer.
         """
         index = torch.tensor(positions, device=self.parameter.device)
         rows, self.group = self.group[index].unique(return_inverse=True)
@@ -106,8 +106,8 @@ class Relaxation(nn.Module):
         """Return the positions of the candidates to delete: weight below ``baseline``, and not :meth:`kept`.
 
         Args:
-            weights: What :meth:`weights` returned, on the host.
-            baseline: Share of the unit below which a candidate is deleted.
+            weights: The result of :meth:`weights`, on the host.
+            baseline: Candidates with a smaller weight are deleted.
         """
         if min(weights) >= baseline:
             return []
@@ -115,14 +115,14 @@ class Relaxation(nn.Module):
         return [position for position, weight in enumerate(weights) if weight < baseline and position not in kept]
 
     def kept(self, worth: Sequence[float]) -> set[int]:
-        """Return the positions of the candidates that no deletion may take now; of equal worth the first one is kept.
+        """Return the positions of the candidates that must not be deleted now; at equal worth the first one is kept.
 
-        A node keeps its strongest candidate besides ``none``, and where it is to keep several inputs, the strongest on
-        each of its strongest inputs: without it the node would be dead, not smaller. Where edges are the unit, each
-        keeps its strongest candidate too, which may be ``none``.
+        A node keeps its strongest candidate other than ``none``, because without it the node would be dead. If a node
+        keeps several inputs, it keeps the strongest candidate on each of its strongest inputs. If edges are the unit,
+        each edge also keeps its strongest candidate, which may be ``none``.
 
         Args:
-            worth: What each candidate is worth (num_alive,), on the host: its weight, or a measurement.
+            worth: The worth of each candidate (num_alive,), on the host: its weight, or a measurement.
         """
         nodes, units = self.node.tolist(), self.unit.tolist()
         inputs: dict[int, dict[int, int]] = {}

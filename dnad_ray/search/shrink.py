@@ -16,15 +16,15 @@ class ShrinkSchedule:
     """Constants of the controller per optimisation step.
 
     Attributes:
-        target: Deletions per step that are wanted, n_target.
-        growth: Factor on gamma after a step with too few deletions; its inverse after the others.
-        gamma_max: Level of gamma at and above which such steps are stalls; its cap if ``is_capped``.
+        target: Target number of deletions per step, n_target.
+        growth: Factor on gamma after a step with too few deletions; gamma is divided by it after other steps.
+        gamma_max: A step with too few deletions is a stall if gamma is at least this; also the cap if ``is_capped``.
         smoothing: Decay tau of the running mean of deletions.
-        stall_max: Stalls in a row that make a Pareto snapshot.
+        stall_max: Number of successive stalls that trigger a Pareto snapshot.
         mu_growth: Factor on mu after a Pareto snapshot.
         rate_factor: Factor xi on the target after a Pareto snapshot.
-        is_capped: Whether gamma has a cap, and deletions come at the target rate at most.
-        most_allowed: Deletions that may be made up for at once, where they are capped.
+        is_capped: Whether gamma and the rate of deletions have an upper limit.
+        most_allowed: Largest number of missed deletions that may be made up for at once, if capped.
     """
 
     target: float
@@ -67,18 +67,18 @@ def schedule_for(config: ShrinkConfig, num_candidates: int, steps_per_epoch: int
 class ShrinkController:
     """Adapts gamma so that deletions happen at the target rate (paper, algorithm 1).
 
-    The paper's rule knows the mean of deletions only, and deletes whatever is below the baseline. Capped, it keeps
-    account of the deletions that the rate has asked for so far: no more than these are allowed, gamma grows only while
-    they lag behind, and falls while candidates wait for their turn below the baseline.
+    The paper's rule uses only the mean of deletions, and every candidate below the baseline is deleted. The capped
+    rule counts the deletions that the rate has allowed so far. No more than these are made. Gamma grows only while
+    deletions lag behind, and falls while candidates below the baseline wait for their deletion.
 
     Attributes:
         schedule: Constants per step.
         gamma: Sparsity weight.
         mu: Offset factor.
-        target: Deletions per step that are wanted now.
+        target: Present target number of deletions per step.
         mean_deletions: Running mean of deletions per step.
-        stalls: Steps in a row with too few deletions at or above ``gamma_max``.
-        allowance: Deletions asked for so far, less those made; below zero where a group was larger than what was left.
+        stalls: Number of successive steps with too few deletions and gamma of at least ``gamma_max``.
+        allowance: Deletions allowed so far minus those made; negative after the deletion of a larger group.
     """
 
     schedule: ShrinkSchedule
@@ -95,18 +95,18 @@ class ShrinkController:
         return cls(schedule=schedule, gamma=config.gamma_init, mu=config.mu, target=schedule.target)
 
     def allowed(self, num_steps: int = 1) -> float:
-        """Return how many deletions are asked for after some more steps; infinite where they are not capped."""
+        """Return how many deletions are allowed after some more steps; infinite if they are not capped."""
         return self.allowance + num_steps * self.target if self.schedule.is_capped else math.inf
 
     def observe(self, deleted: int, waiting: int = 0) -> bool:
-        """Take note of one step.
+        """Update the controller after one step.
 
         Args:
             deleted: Candidates deleted in it.
             waiting: Candidates below the baseline that were not allowed to go yet.
 
         Returns:
-            True if the network cannot shrink further under today's pressure at no loss: a Pareto snapshot is due.
+            True if a Pareto snapshot is due: under the present pressure the network does not shrink further.
         """
         rules = self.schedule
         self.mean_deletions = rules.smoothing * self.mean_deletions + (1 - rules.smoothing) * deleted
@@ -129,12 +129,12 @@ class ShrinkController:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what changes over time, as plain data."""
+        """Return the mutable state as plain data."""
         state = asdict(self)
         del state["schedule"]
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
+        """Restore from :meth:`state_dict`."""
         for name in ("gamma", "mu", "target", "mean_deletions", "stalls", "allowance"):
             setattr(self, name, state[name])

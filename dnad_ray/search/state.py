@@ -1,4 +1,4 @@
-"""Everything that changes while a search runs, and how it is saved and taken up again."""
+"""The state of a search: everything that changes while it runs, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _FIT_IMAGES = 256
 
 
 class SearchState:
-    """Everything that changes while a search runs, and what it needs to go on.
+    """Everything that changes while a search runs, with the data and settings that it needs.
 
-    Build it by :meth:`start` or :meth:`resume`.
+    Build it with :meth:`start` or :meth:`resume`.
 
     Args:
         config: The trial's configuration.
         data: Images.
-        teacher: Who is imitated; needed if ``config.distill.uses_teacher``.
+        teacher: The teacher, or None; needed if ``config.distill.uses_teacher``.
         run: Name of the run, for provenance.
         trial: Name of the trial, for provenance.
-        alive: Candidates to begin with; None is all.
-        ranks: The processes that share the search; all of them go through the same states.
+        alive: Initial candidates; None for all.
+        ranks: The processes that share the search; all of them have the same states.
     """
 
     def __init__(
@@ -85,18 +85,18 @@ class SearchState:
         self.look_steps = settings.look_steps or (8 if self.device.type == "cuda" else 1)
         schedule = schedule_for(config.shrink, self.space.num_candidates, self.batches.steps_per_epoch)
         self.controller = ShrinkController.start(config.shrink, schedule)
-        self.cache: TeacherCache | None = None  # where what the teacher says is kept
+        self.cache: TeacherCache | None = None  # cached outputs of the teacher
         self.step = 0
         self.deleted_since_snapshot = 0
         self.is_finished = False
-        self.limit = ""  # which of config.limit ended it
-        self.ends_at: int | None = None  # the step at which an earlier attempt was ended by a limit
-        self.macs_spent = 0  # counted where there is a limit to it
+        self.limit = ""  # the limit of config.limit that ended the search, as text
+        self.ends_at: int | None = None  # the step at which a limit ended an earlier attempt
+        self.macs_spent = 0  # counted only if limited
         self.device_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.ladder_digests: list[str] = []  # of all networks that a ladder recorded
-        self.ladder: dict[str, Genotype] = {}  # the newest ladder's, by digest
-        self.pending: list[Snapshot] = []  # what was recorded at this step, and nobody was told of yet
+        self.ladder: dict[str, Genotype] = {}  # networks of the newest ladder, by digest
+        self.pending: list[Snapshot] = []  # records of this step that are not yielded yet
         self.sums = EpochSums()
         self.sparsity = float(sparsity(self.relaxation.weights().detach()))
 
@@ -126,16 +126,16 @@ class SearchState:
         trial: str,
         ranks: Ranks = ALONE,
     ) -> SearchState:
-        """Return the state that :meth:`state_dict` described; on one CPU it goes on bit for bit as if never stopped.
+        """Return the state restored from :meth:`state_dict`; on one CPU it continues with the same bits.
 
         Raises:
-            RunFolderError: If it is the state of another search, or of none.
+            RunFolderError: If it is the state of another search, or not a state.
         """
         try:
             alive = Genotype.from_dict(saved["alive"], "checkpoint")
             state = cls(config, data, teacher, run=run, trial=trial, alive=alive, ranks=ranks)
             state._load(saved)
-        # Whatever torch and the generators make of a state that is not theirs.
+        # Any error that torch and the generators raise for a wrong state.
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise RunFolderError("checkpoint", one_line(error)[:300], "a state of this very search") from error
         return state
@@ -160,9 +160,9 @@ class SearchState:
         restore_random_states(saved["random"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain data and tensors from which :meth:`resume` continues.
+        """Return plain data and tensors for :meth:`resume`.
 
-        The tensors are those that the search works on: save them, or copy them, before it goes on.
+        The tensors are not copies: save or copy them before the search continues.
         """
         return {
             "alive": self.supernet.genotype.to_dict(),
@@ -181,28 +181,28 @@ class SearchState:
         }
 
     def shared_bits(self) -> dict[str, Any]:
-        """Return what is the same, bit for bit, in all processes that share the search: all but clocks and chance."""
+        """Return the part of the state that has the same bits in all processes: no clocks, no random generators."""
         own = {"random", "history", "device_seconds", "pending"}
         return {name: value for name, value in self.state_dict().items() if name not in own}
 
     def derived_network(self) -> tuple[Genotype, list[int]]:
-        """Return the network that the space derives of the supernet as it is, in canonical form.
+        """Return the network that the space derives from the present supernet, in canonical form.
 
         Returns:
-            The genotype, and the positions of the candidates that make it.
+            The genotype, and the positions of its candidates.
         """
-        # The same in all processes, bit for bit: see shared_bits.
+        # The same bits in all processes, see shared_bits.
         return derived_network(self.space, self.supernet.genotype, self.worth())
 
     def worth(self) -> list[float]:
-        """Return what each alive candidate is worth by the criterion of deletion: its weight, or the running mean."""
+        """Return the worth of each alive candidate by the deletion criterion: its weight, or the running mean."""
         mean = self.learner.worth
         if mean is None or not self.step:
             return self.relaxation.weights().detach().tolist()
         return group_worth(self.relaxation, mean.values.tolist())
 
     def genotype_of(self, snapshot: Snapshot) -> Genotype:
-        """Return the network of a snapshot that was recorded at this very step."""
+        """Return the network of a snapshot that was recorded at the present step."""
         return self.ladder[snapshot.digest] if snapshot.kind == "ladder" else self.derived_network()[0]
 
     @property
@@ -212,23 +212,23 @@ class SearchState:
 
     @property
     def num_steps(self) -> int:
-        """Most steps that the search takes; the floor may end it earlier."""
+        """Largest number of steps of the search; the floor may end it earlier."""
         return self.config.train.epochs * self.steps_per_epoch
 
     def shape(self, init_channels: int) -> NetworkShape:
-        """Return the shape of a network for the data at hand."""
+        """Return the shape of a network for the images of the search."""
         return NetworkShape(images=self.data.shape, init_channels=init_channels, stem=self.config.space.stem)
 
     def _imitation(self) -> nn.Module:
         if self.teacher is None:
             return nn.Identity()
-        # What a sampler chose was not there to be checked before the sweep.
+        # Settings chosen by a sampler could not be checked before the sweep.
         check_teacher(self.teacher, self.data, self.config.distill, self.config.space.stem, "distill.teacher")
         ours, theirs = self.supernet.network.tap_channels, self.teacher.tap_channels
         return Imitation(self.config.distill, ours, theirs)
 
     def _fit_imitation(self) -> None:
-        """Fit to the teacher what does not train, on some training images, the same ones in every process."""
+        """Fit the parts of the imitation that do not train, on the same training images in every process."""
         if self.teacher is not None and isinstance(self.imitation, Imitation) and self.imitation.needs_fit:
             sample = self.data.train.select(np.random.RandomState(0).permutation(len(self.data.train))[:_FIT_IMAGES])
             images, _ = next(evaluation_batches(sample, self.data, _FIT_IMAGES, self.device, MEMORY_FORMAT))
@@ -257,7 +257,7 @@ class EpochSums:
         self.has_kd = False
 
     def add(self, look: StepFacts, has_kd: bool) -> None:
-        """Add what a look found."""
+        """Add the facts of a look."""
         per_step = look.num_images / look.num_steps
         self.totals["task_loss"] += look.task_loss * per_step
         self.totals["kd_loss"] += look.kd_loss * per_step
@@ -266,7 +266,7 @@ class EpochSums:
         self.has_kd = has_kd
 
     def mean(self, name: str) -> float | None:
-        """Return a sum per image; None before the first step, and for an imitation loss that there is not."""
+        """Return a sum per image; None before the first step, and for the imitation loss if there is none."""
         if not self.images or (name == "kd_loss" and not self.has_kd):
             return None
         return self.totals[name] / self.images
@@ -276,5 +276,5 @@ class EpochSums:
         return {"totals": dict(self.totals), "images": self.images, "has_kd": self.has_kd}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Restore from :meth:`state_dict`."""
         self.totals, self.images, self.has_kd = dict(state["totals"]), state["images"], state["has_kd"]

@@ -1,6 +1,6 @@
-"""One trial on disk: a search whose snapshots and status are in the run folder before anyone hears of them.
+"""One trial on disk: its snapshots and status are written to the run folder before the events are yielded.
 
-Its history follows a few seconds later at most, and at once when the trial ends; a checkpoint has all of it too.
+The history is written at most a few seconds later, and at once when the trial ends; checkpoints contain it too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dnad_ray.trials.spec import TrialSpec
 __all__ = ["run_trial"]
 
 HISTORY_SECONDS = 5.0
-"""Least time between two writes of a history: each writes all of it, and waits for the disk."""
+"""Shortest time between two writes of a history: each write is of the whole file, and waits for the disk."""
 
 
 def run_trial(
@@ -50,23 +50,23 @@ def run_trial(
     ranks: Ranks = ALONE,
     write: Write | None = None,
 ) -> Generator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
-    """Run or continue a trial, writing into the run folder.
+    """Run or resume a trial, writing into the run folder.
 
     Args:
         spec: The trial.
         data: Images.
-        teacher: Who is imitated, None where the configuration imitates nobody.
+        teacher: The teacher, or None.
         folder: The run folder.
-        saved: A state to continue from, None to begin.
-        stop: Asked at the end of each step.
+        saved: A state to resume from, or None.
+        stop: Called at the end of each step; tells whether to stop.
         ranks: The processes that share the trial; the first one writes.
-        write: Writes its files, in order. None for :func:`dnad_ray.storage.files.write_bytes`; where it is something
-            that writes later, whoever speaks of an event or keeps a checkpoint waits for that first.
+        write: Writes its files, in order. None for :func:`dnad_ray.storage.files.write_bytes`. If it writes later,
+            the caller must wait for it before it reports an event or saves a checkpoint.
 
     Yields:
-        Every event with the state to checkpoint; a snapshot is stored already, or handed to ``write``. Where the loss
-        diverges the trial's status says so and the generator ends; where it is stopped, the request is the last event,
-        and the state that comes with it is to be saved.
+        Every event with the state to checkpoint; a snapshot has been passed to ``write`` before. If the loss diverges,
+        the trial's status says so and the generator ends. If a stop is requested, the request is the last event, and
+        the caller must save the state that comes with it.
     """
     keep_freed_memory()
     if saved is None:
@@ -83,12 +83,12 @@ def run_trial(
     attempt = int(read_status(folder, spec.name).get("attempt", 0)) + 1
     facts = {
         "attempt": attempt,
-        "from_step": state.step,  # 0, or that of the checkpoint from which this attempt went on
+        "from_step": state.step,  # 0, or the step of the checkpoint that this attempt resumed from
         "overrides": dict(spec.overrides),
-        "host": platform.node(),  # on a cluster, where to look
+        "host": platform.node(),  # for finding its logs on a cluster
         "device": state.device.type,
-        "threads": torch.get_num_threads(),  # another number gives other bits
-        "processes": ranks.size,  # likewise
+        "threads": torch.get_num_threads(),  # another number changes the bits
+        "processes": ranks.size,  # another number changes the bits too
         "pid": os.getpid(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
@@ -98,7 +98,7 @@ def run_trial(
         for event in search(state, stop):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.genotype_of(event), write)
-                if event.kind == "ladder":  # no news of the search itself
+                if event.kind == "ladder":  # ladder snapshots are stored but not yielded
                     continue
                 if spec.config.evaluation.keep_weights:
                     keep_weights(folder, state, event.step, write)
@@ -109,7 +109,7 @@ def run_trial(
                 facts |= {"step": state.step, "device_seconds": state.device_seconds}
                 write_status(folder, spec.name, event.state, write=write, reason=event.reason, **facts)
                 return
-    except GeneratorExit:  # the scheduler wants no more of it
+    except GeneratorExit:  # the scheduler ended the trial
         history.write()
         raise
     except NonFiniteLossError as error:
@@ -124,22 +124,22 @@ def run_trial(
 
 @final
 class _History:
-    """The history of a trial as it is on the disk.
+    """The history file of a trial.
 
     Args:
         folder: The run folder.
         trial: Name of the trial.
-        state: Whose history it is.
+        state: The search, which holds the history.
         write: Writes it; None for :func:`dnad_ray.storage.files.write_bytes`.
     """
 
     def __init__(self, folder: Place, trial: str, state: SearchState, write: Write | None) -> None:
         self._folder, self._trial, self._state, self._write = folder, trial, state, write
-        self._num_written = -1  # what stands there may be an earlier attempt's, of another length
+        self._num_written = -1  # the file may be from an earlier attempt, with another length
         self._last = -math.inf
 
     def write(self, least_seconds: float = 0.0) -> None:
-        """Write it, unless nothing came to it or it was written less than that ago."""
+        """Write it, unless it has not changed or was written less than the given number of seconds ago."""
         now = time.monotonic()
         if len(self._state.history) != self._num_written and now - self._last >= least_seconds:
             write_history(self._folder, self._trial, self._state.history, self._write)

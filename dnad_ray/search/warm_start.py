@@ -1,4 +1,4 @@
-"""Shared weights of snapshots, kept for a warm start: what is alive of a supernet, as its derived network has it."""
+"""Shared weights of snapshots, saved for a warm start in the form of the derived network's weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["inherited_weights", "keep_weights"]
 
 
 def keep_weights(folder: Place, state: SearchState, step: int, write: Write | None = None) -> None:
-    """Write the weights of a snapshot; a step that is replayed writes the same again.
+    """Write the weights of a snapshot; a replayed step writes the same file again.
 
     Args:
         folder: The run folder.
-        state: The search, as it was when the snapshot was recorded.
+        state: The search at the step of the snapshot.
         step: The snapshot's step.
         write: Writes the file; None for :func:`dnad_ray.storage.files.write_bytes`.
     """
@@ -32,7 +32,7 @@ def inherited_weights(folder: Place, trial: str, step: int) -> bytes:
     """Return the weights of a snapshot.
 
     Raises:
-        RunFolderError: If the run kept none.
+        RunFolderError: If the run did not save them.
     """
     try:
         return read_file(weights_file(folder, trial, step), MAX_BYTES)

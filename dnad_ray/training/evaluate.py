@@ -1,4 +1,4 @@
-"""How well a network classifies images that it was not trained on."""
+"""Accuracy of a network on images that it was not trained on, and its batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def accuracy_of(
     """Return the share of images that are classified correctly, in evaluation mode (running batch statistics).
 
     Args:
-        network: The module whose mode is switched for the time of the call.
+        network: The module; set to evaluation mode during the call.
         logits: Maps normalised images (N, C, H, W) to logits (N, num_classes).
         split: Images and labels.
         data: The dataset, for its normalisation.
         batch_size: Images per step.
-        ranks: Processes with the same network; each looks at its part of the images.
+        ranks: Processes with the same network; each evaluates a part of the images.
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -54,20 +54,20 @@ def recalibrate(
 ) -> None:
     """Re-estimate the running batch statistics on training images, without augmentation.
 
-    Running means lag behind weights that change fast and behind deletions, so that equal networks would score
-    differently; statistics of the moment make scores compare. Training never reads them.
+    Running means lag behind deletions and fast-changing weights, so that equal networks would have different scores.
+    Fresh statistics make scores comparable. Training does not read these statistics.
 
     Args:
         network: The module, in training mode.
         logits: Maps normalised images (N, C, H, W) to logits (N, num_classes).
         data: The dataset; its validation images are not used.
-        num_images: How many images, the same ones each time, in whole batches; 0 changes nothing.
+        num_images: Number of images, the same ones in each call, in whole batches; 0 does nothing.
         batch_size: Images per step.
     """
-    # Folders come class by class: a fixed shuffle makes any part of them stand for all classes.
+    # Image folders are sorted by class: after a fixed shuffle, any part of them has images of all classes.
     order = np.random.RandomState(0).permutation(len(data.train))[:num_images]
     if len(order) > batch_size:
-        # A last batch of few images would count as much as the others, and one image may be too few to normalise.
+        # No partial batch: it would count as much as the others, and one image may be too few for batch statistics.
         order = order[: len(order) // batch_size * batch_size]
     some = data.train.select(order)
     norms = _norms(network)
@@ -83,7 +83,7 @@ def recalibrate(
 
 @contextlib.contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Leave running batch statistics as they are while a network in training mode, under those of a batch, is asked."""
+    """Evaluate a network with batch statistics inside the block, without changing its running statistics."""
     norms = _norms(network)
     usual = [norm.momentum for norm in norms]
     for norm in norms:

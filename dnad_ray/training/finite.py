@@ -1,4 +1,4 @@
-"""The one rule for losses that are no numbers: noted on the device in every step, asked about when the host looks."""
+"""Detection of NaN and infinite losses: recorded on the device in every step, checked when the host looks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["FiniteWatch", "check_finite"]
 
 @final
 class FiniteWatch:
-    """Notes on the device how many steps were taken before one whose loss or gradient was NaN or infinite.
+    """Counts on the device the steps before the first one with a NaN or infinite loss or gradient.
 
-    Zero times such a number is NaN, and a sum stays NaN once it is: a step costs four tiny kernels and no wait. The
-    tensors stay where they are, so that a step may be recorded.
+    Zero times NaN or infinity is NaN, and a sum with NaN stays NaN. A step costs four small kernels and no wait for
+    the device. The tensors are updated in place, so a CUDA graph can record the step.
 
     Attributes:
-        num_good: Steps since the last look that came before any such step, a scalar tensor.
+        num_good: Number of steps since the last look before the first such step, a scalar tensor.
 
     Args:
-        device: Where the losses are.
+        device: Device of the losses.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -37,14 +37,14 @@ class FiniteWatch:
         """Note a step.
 
         Args:
-            loss: What was differentiated, a scalar.
+            loss: The differentiated loss, a scalar.
             gradient_norm: Norm of the gradient before it was clipped, a scalar.
         """
         self._mark.addcmul_(loss + gradient_norm, self._zero)
         self.num_good += self._mark == self._mark  # NaN is not equal to itself
 
     def restart(self) -> None:
-        """Begin to count anew; the host has looked."""
+        """Reset the count after a look."""
         self.num_good.zero_()
 
 
@@ -54,12 +54,12 @@ def check_finite(
     """Raise an error if one of the steps since the last look had a loss or gradient that is NaN or infinite.
 
     Args:
-        num_good: What :class:`FiniteWatch` counted.
+        num_good: Count of :class:`FiniteWatch`.
         num_steps: Steps since the last look.
         loss: Loss of the last one of them.
         step: Steps taken in all.
         steps_per_epoch: Steps of an epoch.
-        what: What diverged, for the message.
+        what: Name of the loss, for the message.
         advice: The setting to lower.
 
     Raises:
@@ -74,7 +74,7 @@ def check_finite(
         return
     first = step - num_steps + min(int(num_good), num_steps - 1)
     if math.isfinite(loss):
-        # The loss of the last step is a number: then it is its gradient that is none.
+        # The loss of the last step is finite, so the gradient is not.
         what, loss = f"gradient of the {what}", math.nan
     raise NonFiniteLossError(
         f"the {what} became {loss} at step {first} (epoch {first // steps_per_epoch + 1}); lower {advice}"

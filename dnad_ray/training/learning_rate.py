@@ -10,7 +10,7 @@ __all__ = ["cosine_rates", "learning_rate_at"]
 
 
 def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Return the step size of a step, counted from 0: a linear rise, then cosine or linear to zero.
+    """Return the learning rate of a step, counted from 0: linear warm-up, then cosine or linear decay to zero.
 
     >>> config = RetrainConfig(epochs=4, learning_rate=0.4, schedule="linear", warmup_epochs=2)
     >>> [round(learning_rate_at(config, step, 1), 3) for step in range(4)]
@@ -27,7 +27,7 @@ def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> 
 def cosine_rates(peak: float, num_steps: int) -> list[float]:
     """Return the learning rate of each step of a cosine from a peak to zero.
 
-    Each follows from the one before it, as in torch's ``CosineAnnealingLR``, and has the same bits.
+    Each rate is computed from the one before, as in torch's ``CosineAnnealingLR``, and has the same bits.
 
     >>> [round(rate, 3) for rate in cosine_rates(0.4, 4)]
     [0.4, 0.341, 0.2, 0.059]

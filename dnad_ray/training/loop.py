@@ -1,8 +1,8 @@
-"""The one training loop: of searches, retraining, teachers and baselines.
+"""The one training loop for searches, retraining, teachers and baselines.
 
-What differs between them is a :class:`Training`: what a step is, and what the host does when it looks. What does not
-stands here once: when to stop, what compute counts, and when checkpoints are kept. ``train`` is a generator of events,
-so a for-loop, a test, a notebook and Ray drive the same code.
+A :class:`Training` defines the differences: the step, and the work of the host at each look. The common parts are
+here: stop requests, counting of compute, and checkpoints. ``train`` is a generator of events, so a for-loop, a test, a
+notebook and Ray drive the same code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Counted", "StepProgress", "Training", "counted", "finish", "train", 
 _Event_co = TypeVar("_Event_co", covariant=True)
 
 StepProgress = Callable[[int, int], None]
-"""Told of (steps done, steps in all)."""
+"""Called with (steps done, total steps)."""
 
 
 class Counted(Protocol):
@@ -41,55 +41,56 @@ class Counted(Protocol):
 
 
 class Training(Protocol[_Event_co]):
-    """What the loop drives: a search, or a :class:`dnad_ray.training.task.Task`."""
+    """Interface of the loop: a search, or a :class:`dnad_ray.training.task.Task`."""
 
     @property
     def batches(self) -> TrainingBatches:
-        """What it trains on; closed at the end."""
+        """Training batches; closed at the end."""
 
     @property
     def counter(self) -> Counted:
-        """Where its compute is counted."""
+        """The object that counts its compute."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is at its end."""
+        """Whether the training is finished."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be stopped and saved after the steps so far."""
+        """Whether it can be stopped and saved at the present step."""
 
     def train_step(self) -> None:
-        """Take one step, without a wait for the device."""
+        """Take one step, without waiting for the device."""
 
     def look(self) -> None:
-        """Let the host learn what the steps since the last look did; called where the training is complete.
+        """Fetch the facts of the steps since the last look; called when :meth:`is_complete`.
 
         Raises:
             NonFiniteLossError: If a loss or gradient became NaN or infinite.
         """
 
     def events(self) -> Iterable[_Event_co]:
-        """Return what there is to report; called after :meth:`look`, and all of it is made before any is used."""
+        """Return all events that are due, as a complete list; called after :meth:`look`."""
 
 
 @contextlib.contextmanager
 def counted(what: Counted) -> Iterator[None]:
-    """Count the wall seconds of a block, times the processes that spend them, as compute."""
+    """Add the wall seconds of a block, times the number of processes, to the compute."""
     began = time.perf_counter()
     yield
     what.device_seconds += (time.perf_counter() - began) * what.ranks.size
 
 
 def train(training: Training[_Event_co], stop: StopCheck | None = None) -> Iterator[_Event_co | StopRequest]:
-    """Train to the end, or until it is asked to stop.
+    """Train to the end, or until a stop is requested.
 
     Args:
-        training: Where to begin; changed in place, and complete at every event.
-        stop: Asked before the first step, and after each at which the training is complete.
+        training: The initial state; changed in place, and complete at every event.
+        stop: Called before the first step, and after each step at which the training is complete; tells whether to
+            stop.
 
     Yields:
-        What the training reports; a request that was honoured comes last, and the training is not finished then.
+        The events of the training. If a stop is requested, the request comes last, and the training is not finished.
 
     Raises:
         NonFiniteLossError: If a loss or gradient became NaN or infinite.
@@ -114,9 +115,9 @@ def train(training: Training[_Event_co], stop: StopCheck | None = None) -> Itera
 def train_and_keep(
     task: Task, checkpoints: CheckpointKeeper, stop: StopCheck | None = None
 ) -> Iterator[dict[str, Any] | StopRequest]:
-    """Train as :func:`train` does, and keep a checkpoint now and then, at a request to stop, and at the end.
+    """Train as :func:`train` does, and save checkpoints at intervals, at a stop request, and at the end.
 
-    Between two checkpoints there may be less than an epoch: one of a large network takes an hour.
+    The interval can be less than an epoch, because an epoch of a large network can take an hour.
     """
 
     def check() -> StopRequest | None:
@@ -129,7 +130,7 @@ def train_and_keep(
         if isinstance(event, StopRequest):
             checkpoints.keep(task.state_dict, task.step)
         yield event
-    # Last: whoever writes down what was reported has done so by now.
+    # After the last event, so that the caller has already stored what was reported.
     if task.is_finished and task.step > began_at:
         checkpoints.keep(task.state_dict, task.step)
 
@@ -142,18 +143,18 @@ def finish(
     progress: StepProgress | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
-    """Train to the end, going on from the newest checkpoint where there is one.
+    """Train to the end, from the newest checkpoint if there is one.
 
     Args:
-        task: Before its first step; changed in place.
-        checkpoints: The folder of its checkpoints; None keeps none.
-        stop: Asked before each step.
-        progress: Told of each step.
-        on_epoch: Told of each entry of the history, also of those before the checkpoint.
+        task: The task before its first step; changed in place.
+        checkpoints: Folder of its checkpoints, or None.
+        stop: Called before each step; tells whether to stop.
+        progress: Called for each step with (steps done, total steps).
+        on_epoch: Called with each entry of the history, also with those from the checkpoint.
 
     Raises:
-        Stopped: If it was asked to stop; the checkpoint of its last step is kept then.
-        RunFolderError: If the checkpoint is that of another training.
+        Stopped: If a stop was requested; a checkpoint of the last step is saved first, if there is a folder.
+        RunFolderError: If the checkpoint belongs to another training.
         NonFiniteLossError: If a loss or gradient became NaN or infinite.
     """
 
@@ -176,7 +177,7 @@ def finish(
             tell(event)
     except NonFiniteLossError:
         if checkpoints is not None:
-            remove_folder(checkpoints)  # whoever went on from there would get here again
+            remove_folder(checkpoints)  # resuming from these checkpoints would diverge again
         raise
     if progress is not None:
         progress(task.num_steps, task.num_steps)

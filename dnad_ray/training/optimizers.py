@@ -1,4 +1,4 @@
-"""Optimizers: what a checkpoint may restore, and what is cut when parameters are deleted."""
+"""Optimizer state: checks of a restored state, and its reduction when parameters are deleted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["check_optimizer", "cut_optimizer"]
 def cut_optimizer(
     optimizer: torch.optim.Optimizer, alive: Iterable[nn.Parameter], sliced: Iterable[Sliced] = ()
 ) -> None:
-    """Make an optimizer forget what is gone; what it knows of the rest stays as it is.
+    """Remove deleted parameters and their state from an optimizer; the state of the others does not change.
 
     Args:
-        optimizer: Holds the parameters.
-        alive: The parameters that there are still; all others lose their place and their state.
-        sliced: Those that lost rows; their state loses the same rows.
+        optimizer: The optimizer.
+        alive: The remaining parameters; all others are removed with their state.
+        sliced: Parameters that lost rows; their state loses the same rows.
     """
     present = {id(parameter) for parameter in alive}
     for group in optimizer.param_groups:
@@ -31,15 +31,15 @@ def cut_optimizer(
     for parameter, rows in sliced:
         state = optimizer.state.get(parameter, {})
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.dim():  # without dimensions: the count of steps
+            if isinstance(value, Tensor) and value.dim():  # a tensor without dimensions is the step count
                 state[name] = value[rows]
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Check that what an optimizer remembers has the shapes of its parameters, which torch itself does not.
+    """Check that the state of an optimizer has the shapes of its parameters; torch does not check this.
 
     Raises:
-        ValueError: If something has another shape or type.
+        ValueError: If a state tensor has another shape or type.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():

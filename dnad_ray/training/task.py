@@ -1,4 +1,4 @@
-"""A training by gradients whose task is to map a batch to losses; all that tasks have in common stands here."""
+"""The base class of gradient-based training tasks; a task maps a batch to losses."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Losses", "Task"]
 
 
 class Losses(NamedTuple):
-    """What a task makes of a batch.
+    """Losses of a task for a batch.
 
     Attributes:
-        total: What is differentiated, a scalar.
+        total: The differentiated loss, a scalar.
         task: The part of it that is reported, a mean over the images.
         logits: (N, num_classes).
     """
@@ -35,26 +35,26 @@ class Losses(NamedTuple):
 
 
 class Task(ABC):
-    """Everything that changes while something is trained; a :class:`dnad_ray.training.loop.Training`.
+    """The state of a training; a :class:`dnad_ray.training.loop.Training`.
 
-    On a CPU one that was saved after any step and loaded ends with the same bits as one that never stopped.
+    On a CPU, a training that was saved after any step and loaded ends with the same bits as one that never stopped.
 
     Attributes:
-        what: What diverges, in the words of an error.
-        advice: The setting to lower then.
-        named: What the digest names, in the words of an error.
-        allowed: What a checkpoint has to be of, likewise.
+        what: Name of the loss, for the error if it diverges.
+        advice: The setting to lower if it diverges.
+        named: Name of the object of the digest, for error messages.
+        allowed: Accepted checkpoints, for error messages.
         step: Steps taken.
-        history: One entry per epoch that is over.
+        history: One entry per finished epoch.
         device_seconds: Compute so far: wall seconds times processes.
 
     Args:
         parts: Modules and optimizers by the names that a checkpoint gives them.
-        batches: Training images; they have their device.
-        digest: Names what is trained and how; a checkpoint of another is refused.
+        batches: Training batches, on the device of the training.
+        digest: Digest of the network and its settings; a checkpoint with another digest is refused.
         num_epochs: Passes over the training images.
         clipped: Parameters whose gradients are clipped together.
-        grad_clip: Largest norm of these.
+        grad_clip: Largest norm of these gradients.
         precision: ``bfloat16`` runs :meth:`autocast` in half precision.
         ranks: The processes that share every batch.
     """
@@ -83,7 +83,7 @@ class Task(ABC):
         self.num_steps = num_epochs * batches.steps_per_epoch
         self.step, self.device_seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
-        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of task loss and correct images
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # sums of task loss and correct images
         self._watch, self._since_look = FiniteWatch(self.device), 0
         self._loss = torch.zeros((), device=self.device)
         self._sums_of_epoch = (0.0, 0.0)
@@ -93,44 +93,44 @@ class Task(ABC):
         """Map a batch, images (N, C, H, W) and labels (N,), to its losses."""
 
     def rate(self) -> float | None:
-        """Return the learning rate of the next step, None for that of the optimizers."""
+        """Return the learning rate of the next step; None to use that of the optimizers."""
         return None
 
     def after_step(self) -> None:  # noqa: B027 - most tasks have nothing to do here
-        """Do what else belongs to a step; the parameters have moved."""
+        """Hook after the parameters were updated; does nothing by default."""
 
     def more_state(self) -> dict[str, Any]:
-        """Return what else a checkpoint holds."""
+        """Return additional state for a checkpoint."""
         return {}
 
     def load_more(self, state: dict[str, Any]) -> None:  # noqa: B027 - nor here
-        """Take up what :meth:`more_state` returned.
+        """Restore from :meth:`more_state`.
 
         Raises:
-            ValueError: If it is none of this training.
+            ValueError: If the state does not fit this training.
         """
 
     @property
     def counter(self) -> Task:
-        """Where compute is counted."""
+        """The object that counts the compute."""
         return self
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of a pass over the training images."""
+        """Steps per epoch."""
         return self.batches.steps_per_epoch
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last epoch is over."""
+        """Whether the last epoch is finished."""
         return self.step >= self.num_steps
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which a network is run forward."""
+        """Return the context for the forward pass of a network."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_half)
 
     def train_step(self) -> None:
-        """Take one step: forward, backward, clipping, and a step of the optimizers."""
+        """Take one step: forward, backward, gradient clipping, and optimizer steps."""
         images, labels = self.batches.batch(self.step)
         losses = self.losses(images, labels)
         for optimizer in self._optimizers:
@@ -150,12 +150,12 @@ class Task(ABC):
         self._since_look += 1
 
     def look(self) -> None:
-        """Fetch the sums of an epoch that is over, the only wait for the device; see the loop."""
+        """Fetch the sums at the end of an epoch, the only wait for the device; see the loop."""
         if self.step % self.steps_per_epoch:
             return
         facts = torch.stack([self._watch.num_good, self._loss.float()])
         loss, correct, num_good, last = torch.cat([self.ranks.sum(self.sums), facts]).tolist()
-        # The sum is that of all processes, so that none goes on alone.
+        # The sum is over all processes, so that all of them stop together.
         last = last if math.isfinite(loss) else loss
         check_finite(
             num_good,
@@ -172,14 +172,14 @@ class Task(ABC):
         self._since_look = 0
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the entry of an epoch that is over; see the loop."""
+        """Return the history entry at the end of an epoch; see the loop."""
         if self.step % self.steps_per_epoch:
             return []
         self.history.append(self.entry())
         return [self.history[-1]]
 
     def entry(self) -> dict[str, Any]:
-        """Return what the history says of the epoch that is over."""
+        """Return the history entry of the finished epoch."""
         loss, correct = self._sums_of_epoch
         num_images = self.steps_per_epoch * self.batches.batch_size
         return {
@@ -203,10 +203,10 @@ class Task(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` returned.
+        """Restore from :meth:`state_dict`.
 
         Raises:
-            RunFolderError: If it is the state of something else.
+            RunFolderError: If it is the state of another training.
         """
         try:
             if state["digest"] != self._digest:

@@ -142,7 +142,7 @@ class _SmallCell(torch.autograd.Function):
             None if x is None or x.gradient is None else as_images(x.gradient, sides)
             for x, sides in zip(ctx.inputs, ctx.sides, strict=True)
         )
-        # Taken out of the tape: autograd copies a gradient that somebody else holds.
+        # Removed from the tape: autograd copies a gradient that has another reference.
         return None, *of_inputs, *(ctx.tape.gradients.pop(tensor, None) for tensor in ctx.others)
 
 

@@ -14,8 +14,8 @@ __all__ = ["attention_imitation", "factor_imitation", "principal_factors", "stan
 def standardised_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared error of features after batch norm without affine parameters (DNAD, section 3.4).
 
-    The norm makes it independent of scale and offset of either side; batch statistics always, for nothing is imitated
-    in evaluation.
+    The norm makes it independent of scale and offset of either side. It always uses batch statistics, because there is
+    no imitation in evaluation mode.
 
     Args:
         student: Adapted features (N, C, H, W).
@@ -70,7 +70,7 @@ def principal_factors(features: Tensor, num_factors: int) -> Tensor:
     pixels = features.double().permute(1, 0, 2, 3).flatten(1)
     _, directions = torch.linalg.eigh(torch.cov(pixels, correction=0).reshape(len(pixels), len(pixels)))
     largest = directions.flip(1)[:, :num_factors].T
-    # A direction has no sign of its own; by this choice it is the same on every machine.
+    # The sign of a direction is arbitrary; this choice makes it the same on every machine.
     strongest = largest.gather(1, largest.abs().argmax(1, keepdim=True))
     weight: Tensor = (largest * strongest.sign())[..., None, None].to(features.dtype)
     return weight.contiguous()

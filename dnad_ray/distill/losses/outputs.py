@@ -1,4 +1,4 @@
-"""Imitation of what the classifier says, softened by a temperature."""
+"""Imitation of class probabilities, softened by a temperature."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def decoupled_imitation(
     target: float = 1.0,
     rest: float = 8.0,
 ) -> Tensor:
-    """Return decoupled KD: the target class against all others, and the others among themselves, weighed apart.
+    """Return decoupled KD: separate weights for the label against all other classes, and for the others alone.
 
     ``T^2 * (alpha * KL(b_t || b_s) + beta * KL(q_t || q_s))``, where ``b`` is the pair (probability of the label,
     probability of the rest) and ``q`` the distribution over the other classes alone (Zhao et al., arXiv 2203.08679,
-    equation 7). With ``alpha = 1`` and ``beta`` the teacher's probability of the rest it is
-    :func:`logit_imitation`; a fixed ``beta`` does not let a sure teacher silence what it knows of the other classes.
+    equation 7). With ``alpha = 1`` and ``beta`` equal to the teacher's probability of the rest, it is
+    :func:`logit_imitation`. With a fixed ``beta``, the other classes count also if the teacher is very sure.
 
     Args:
         student: Logits (N, num_classes), of 2 classes or more.
@@ -66,9 +66,9 @@ def decoupled_imitation(
 def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return log probabilities of (label, rest), (N, 2), and of the other classes alone, (N, num_classes - 1)."""
     num_classes = logits.shape[1]
-    # By position, not by mask: the size of what a mask leaves would have to be fetched from the device.
+    # Indexed by position, not by mask: the size of a masked result would have to be fetched from the device.
     others = (labels[:, None] + torch.arange(1, num_classes, device=labels.device)) % num_classes
     right, wrong = logits.gather(1, labels[:, None]), logits.gather(1, others)
-    # The log of the summed exponentials, not of one minus a probability: that would be zero for a sure network.
+    # Log of the summed exponentials, not of 1 - p, which rounds to zero for a very sure network.
     pair = torch.cat([right, wrong.logsumexp(1, keepdim=True)], 1)
     return F.log_softmax(pair, 1), F.log_softmax(wrong, 1)

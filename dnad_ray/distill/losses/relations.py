@@ -1,6 +1,6 @@
-"""Imitation of how the images of a batch relate to each other: sizes and channels of the sides may differ.
+"""Imitation of the relations between the images of a batch: student and teacher may have other sizes and channels.
 
-Every batch must have 2 images or more; where a search has several processes, each compares the images of its part.
+Every batch must have 2 images or more. With several processes, each one compares the images of its own part.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def angle_imitation(student: Tensor, teacher: Tensor) -> Tensor:
 def _distances(embeddings: Tensor) -> Tensor:
     """Return the distances (pairs,) between all pairs, divided by their mean."""
     first, second = torch.triu_indices(len(embeddings), len(embeddings), 1, device=embeddings.device).unbind()
-    # The root has no slope at zero: equal images would give a gradient that is no number.
+    # The root has no finite slope at zero: equal images would give a NaN gradient.
     lengths = (embeddings[first] - embeddings[second]).pow(2).sum(1).clamp_min(1e-12).sqrt()
     return lengths / lengths.mean()
 
 
 def _cosines(embeddings: Tensor) -> Tensor:
-    """Return for each image (N, N, N) the cosines between the directions to all others, 0 where there is none."""
+    """Return for each image (N, N, N) the cosines between the directions to all others; 0 for equal images."""
     directions = F.normalize(embeddings[None] - embeddings[:, None], dim=2)
     return directions @ directions.transpose(1, 2)
