@@ -1,4 +1,4 @@
-"""Errors of the search and of run folders; their root is shared with the search spaces."""
+"""Errors of searches and run folders. Their base class is in the package of the search spaces."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class DataError(UserError):
 
 
 class RunFolderError(UserError):
-    """A run folder is missing, foreign, occupied, or of a newer schema."""
+    """A run folder is missing, in use, of a newer schema, or not a run folder at all."""
 
 
 class ResourceError(UserError):
-    """The machine or the cluster cannot give what was asked for."""
+    """The machine or the cluster does not have the requested resources."""
 
 
 class NonFiniteLossError(DnadRayError):
-    """The training loss became NaN or infinite; the trial stops and its snapshots stand."""
+    """The training loss became NaN or infinite. The trial stops; its snapshots are kept."""
 
 
 class DriftError(DnadRayError):
-    """The processes that share a search no longer hold the same weights."""
+    """The processes of a search no longer have the same weights."""
 
 
 class IncompleteRunError(DnadRayError):
@@ -49,5 +49,5 @@ class IncompleteRunError(DnadRayError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an exception says, without line breaks."""
+    """Return the message of an exception without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The command line: every user's mistake is one line on standard error and exit code 2."""
+"""The command line. A mistake of the user is reported as one line on standard error, with exit code 2."""
 
 from __future__ import annotations
 

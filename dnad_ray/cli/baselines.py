@@ -1,4 +1,4 @@
-"""`dnad-ray baselines`: is the search worth it? Chance, DARTS and known networks at equal size and equal training."""
+"""`dnad-ray baselines`: random networks, DARTS and well-known networks, with the sizes and training of the front."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["baselines"]
     default="random,darts,resnet18,mobilenet_v3_small,efficientnet_b0",
     show_default=True,
     metavar="A,B",
-    help="Which baselines.",
+    help="Kinds of baselines.",
 )
-@click.option("--networks", type=int, default=3, show_default=True, metavar="N", help="Sizes, spread over the front.")
+@click.option("--networks", type=int, default=3, show_default=True, metavar="N", help="Networks of the front.")
 @training_options
 def baselines(**options: Any) -> None:
-    """Train baselines as wide as networks of a run's front, and these networks too, all by one protocol.
+    """Train networks of a run's front, and baselines of the same sizes, all by one protocol.
 
-    Results stand beside those of `dnad-ray retrain`; what was trained already is not trained again.
+    The networks are taken from all parts of the front. Results are stored with those of `dnad-ray retrain`. Networks
+    that are trained already are not trained again.
     """
     from analysis import to_records
     from analysis.comparison import compare_front, compare_network

@@ -1,4 +1,4 @@
-"""`dnad-ray count`, `dnad-ray published` and `dnad-ray draw`: networks that others found, counted and shown."""
+"""`dnad-ray count`, `published`, `spaces` and `draw`: count, list and draw networks, also published ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from dnad_ray.errors import ConfigError, UserError
 from dnad_ray.text import printable
 
-# Torch takes seconds to import; commands that need it import it themselves.
+# Importing torch takes seconds, so only the commands that need it import it.
 if TYPE_CHECKING:
     from dnad_ray.costs.conventions import Setting
     from search_spaces.genotype import Genotype
@@ -34,17 +34,17 @@ _MEANING = {
 @click.command()
 @click.argument("genotype", metavar="GENOTYPE.json|NAME")
 @click.option("--setting", type=click.Choice(["cifar10", "imagenet"]), default="cifar10", show_default=True)
-@click.option("--init-channels", type=click.IntRange(2, 512), metavar="C", help="Width before the first doubling.")
-@click.option("--cells", type=int, metavar="N", help="Cells, where the genotype's form does not say how many.")
-@click.option("--classes", type=click.IntRange(1, 100_000), metavar="K", help="Outputs of the classifier.")
+@click.option("--init-channels", type=click.IntRange(2, 512), metavar="C", help="Channels before the first doubling.")
+@click.option("--cells", type=int, metavar="N", help="Number of cells, if the genotype does not contain it.")
+@click.option("--classes", type=click.IntRange(1, 100_000), metavar="K", help="Number of classes.")
 @click.option("--image-size", type=click.IntRange(1, 1024), metavar="N", help="Side of the images in pixels.")
-@click.option("--conventions", "all_conventions", is_flag=True, help="Show what others would count, side by side.")
+@click.option("--conventions", "all_conventions", is_flag=True, help="Show the counts of all conventions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def count(genotype: str, setting: str, all_conventions: bool, as_json: bool, **options: Any) -> None:
     """Count parameters and multiply-adds of a network, in eval mode and without auxiliary head.
 
-    GENOTYPE.json is in any form that the field uses: ours, normal and reduce cells, strings of NAS-Bench-201. NAME is
-    one that `dnad-ray published` lists.
+    GENOTYPE.json has one of the common formats: that of dnad-ray, DARTS with normal and reduction cells, or a string
+    of NAS-Bench-201. NAME is a name from `dnad-ray published`.
     """
     from dnad_ray.costs.conventions import SETTINGS, conventions_of, elements_of
     from dnad_ray.run_folder.genotypes import read_any_genotype
@@ -77,11 +77,11 @@ def count(genotype: str, setting: str, all_conventions: bool, as_json: bool, **o
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, genotypes included.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, including genotypes.")
 def published(name: str | None, as_json: bool) -> None:
-    """List well-known networks that are shipped as data, with what was published about them and what we count.
+    """List the published networks that are included, with their published and our own counts.
 
-    With NAME, print its genotype in the form in which it was published.
+    With NAME, print the genotype of this network in the format of its publication.
     """
     from dnad_ray.costs.conventions import SETTINGS
     from search_spaces.published import published as shipped
@@ -137,10 +137,10 @@ def spaces() -> None:
 
 @click.command()
 @click.argument("genotype", metavar="GENOTYPE.json|NAME")
-@click.option("--cells", type=int, metavar="N", help="Cells, where the genotype's form does not say how many.")
+@click.option("--cells", type=int, metavar="N", help="Number of cells, if the genotype does not contain it.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.html")
 def draw(genotype: str, cells: int | None, out: Path) -> None:
-    """Draw a network: one HTML file with a picture of every cell. GENOTYPE.json and NAME are as for `count`."""
+    """Draw the cells of a network into one HTML file. GENOTYPE.json and NAME are the same as for `count`."""
     from analysis import draw_architecture
     from dnad_ray.run_folder.genotypes import read_any_genotype
     from dnad_ray.storage.files import write_bytes
@@ -158,7 +158,7 @@ def draw(genotype: str, cells: int | None, out: Path) -> None:
 
 
 def _count(name: str, network: Genotype, setting: str, used: Setting, traced: bool = True) -> dict[str, Any]:
-    """Return what a network costs; a trace of fvcore confirms the table unless told otherwise."""
+    """Return the costs of a network, checked by a trace of fvcore if ``traced``."""
     from dnad_ray.costs.conventions import count_published
     from dnad_ray.costs.table import costs_of
     from dnad_ray.costs.trace import COUNTER
@@ -184,7 +184,7 @@ def _count(name: str, network: Genotype, setting: str, used: Setting, traced: bo
         "params_alive": alive.params,
     }
     if is_benchmark:
-        with contextlib.suppress(UserError):  # a network of this skeleton whose cells differ has no string
+        with contextlib.suppress(UserError):  # if the cells differ, there is no string for the network
             facts["arch_str"] = to_nas_bench_201(network)
         facts["flops_nas_bench_201"] = written.macs_conv_linear + used.num_classes
     return facts

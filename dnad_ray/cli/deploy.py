@@ -1,4 +1,4 @@
-"""`dnad-ray export`, `predict` and `measure`: a trained network leaves, works, and is timed."""
+"""`dnad-ray export`, `predict` and `measure`: use trained networks outside of dnad-ray, and measure their speed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ __all__ = ["export", "measure", "predict"]
 @click.option(
     "--format",
     metavar="FORMAT",
-    help="onnx, torch-export, safetensors or python.  [default: what the suffix of --out says, or onnx]",
+    help="onnx, torch-export, safetensors or python.  [default: from the suffix of --out, else onnx]",
 )
 @click.option(
-    "--digest", metavar="D", help="Of a run, the network whose digest begins so.  [default: the most accurate]"
+    "--digest", metavar="D", help="Export the network whose digest starts with D.  [default: the most accurate]"
 )
-@click.option("--job", metavar="JOB", help="Of a run, the job that trained it.")
-@click.option("--under", multiple=True, metavar="NAME=N", help="Of a run, only what keeps it: macs=30M; repeatable.")
+@click.option("--job", metavar="JOB", help="Export the network of this job.")
+@click.option("--under", multiple=True, metavar="NAME=N", help="Only networks within the budget: macs=30M; repeatable.")
 @click.option("--out", metavar="FILE", help="[default: network_DIGEST with its suffix]")
 def export(**options: Any) -> None:
-    """Write a retrained network as ONNX, torch.export, safetensors or a Python module, verified, with a model card."""
+    """Export a retrained network as ONNX, torch.export, safetensors or a Python module, with a model card.
+
+    The exported file is read again, and its logits are compared with those of the network.
+    """
     from dnad_ray.commands.deploy import export as write
 
     exported = write(**options)
     accuracy = exported.facts.get("accuracy")
-    is_measured = isinstance(accuracy, float)  # the file may be anybody's
+    is_measured = isinstance(accuracy, float)  # the file may come from somewhere else
     of = printable(f" ({accuracy:.2%} of {exported.facts.get('split')} images)") if is_measured else ""
     click.echo(
         f"exported: network {exported.digest}{of} as {', '.join(str(file) for file in exported.files)}; "
@@ -45,10 +48,12 @@ def export(**options: Any) -> None:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGES...")
-@click.option("--top", type=int, default=3, show_default=True, metavar="N", help="How many classes to name.")
+@click.option(
+    "--top", type=int, default=3, show_default=True, metavar="N", help="Number of classes to print for each image."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
-    """Classify image files by an exported network.
+    """Classify image files with an exported network.
 
     MODEL is an .onnx file, a .safetensors file with its .json, or a folder retrained/JOB of a run.
     """
@@ -73,13 +78,13 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.option("--digest", multiple=True, metavar="D", help="Only the network whose digest begins so.")
+@click.option("--digest", multiple=True, metavar="D", help="Only the network whose digest starts with D; repeatable.")
 @click.option("--batch", type=int, default=1, show_default=True, metavar="N", help="Images per batch.")
-@click.option("--repeats", type=int, default=50, show_default=True, metavar="N", help="Batches that are timed.")
-@click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Threads on a CPU.")
+@click.option("--repeats", type=int, default=50, show_default=True, metavar="N", help="Number of timed batches.")
+@click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Number of CPU threads.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 def measure(**options: Any) -> None:
-    """Measure latency and peak memory of a run's front and of its retrained networks, on this machine."""
+    """Measure latency and peak memory of a run's front and of its retrained networks on this machine."""
     from dnad_ray.commands.deploy import measure as run
 
     outcome = run(**options)

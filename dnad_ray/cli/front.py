@@ -1,4 +1,4 @@
-"""`dnad-ray front` and `dnad-ray report`: what the runs found."""
+"""`dnad-ray front` and `dnad-ray report`: show the results of runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dnad_ray.run_folder.metrics import metric
 from dnad_ray.storage.places import Place, address
 from dnad_ray.text import printable
 
-# Torch, Ray and plotly take seconds to import; commands that need them import them themselves.
+# Importing torch, Ray and plotly takes seconds, so only the commands that need them import them.
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -29,11 +29,18 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=to_place)
-@click.option("--objectives", default=None, metavar="A,B", help="What is weighed.  [default: error,macs,params]")
-@click.option("--under", multiple=True, metavar="NAME=N", help="Only what keeps it: macs=30M, error=5%; repeatable.")
+@click.option(
+    "--objectives", default=None, metavar="A,B", help="Objectives of the front.  [default: error,macs,params]"
+)
+@click.option(
+    "--under",
+    multiple=True,
+    metavar="NAME=N",
+    help="Only networks within the budget: macs=30M, error=5%; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def front(folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], as_json: bool) -> None:
-    """Print the front of one or more run folders, merged."""
+    """Print the common front of one or more run folders."""
     from analysis import OBJECTIVES, front_of, load_runs, parse_budget, to_records, within
 
     budgets = dict(parse_budget(text) for text in under)
@@ -57,9 +64,9 @@ def report(folders: tuple[Place, ...], out: Place | None) -> None:
 
 
 def print_front(front: pd.DataFrame) -> None:
-    """Print a front as a table, a row a network."""
+    """Print a front as a table with one row per network."""
     table = Table(title=f"Pareto front: {len(front)} networks", title_justify="left", box=None)
-    several_runs = front["run"].nunique() > 1  # one run's name in every row would only make the table wider
+    several_runs = front["run"].nunique() > 1  # with one run, the column would say the same in every row
     columns = [name for name in _TABLE_COLUMNS if name in front and (name != "run" or several_runs)]
     for name in columns:
         table.add_column(metric(name).label, justify="right" if name in front.select_dtypes("number") else "left")
@@ -70,5 +77,5 @@ def print_front(front: pd.DataFrame) -> None:
                 for name, value in row.items()
             )
         )
-    # Somebody who pipes the table wants whole rows, whatever the width that a pipe pretends to have.
+    # A pipe has no real width, and rows must not be cut.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,4 +1,4 @@
-"""How the command line speaks: places in, warnings and errors out."""
+"""Arguments and messages of the command line: conversion of locations, warnings and errors."""
 
 from __future__ import annotations
 
@@ -18,41 +18,44 @@ _SAID = "dnad_ray.said"
 
 
 class Program(click.Group):
-    """The program; it remembers what it was called with, whoever called it."""
+    """The program. It keeps its arguments, which :func:`said` returns."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Parse the arguments, and keep them as they were."""
-        words = list(args)  # parsing uses them up
+        """Parse the arguments, and keep a copy of them."""
+        words = list(args)  # parsing changes the list
         context = super().make_context(info_name, args, parent, **extra)
         context.meta[_SAID] = words
         return context
 
 
 def said() -> list[str]:
-    """Return the arguments of the running command, its name first."""
+    """Return the arguments of the running command, beginning with its name."""
     context = click.get_current_context()
     words: list[str] = context.meta.get(_SAID, [str(context.info_name)])
     return words
 
 
 def resume_line(words: Sequence[str]) -> str:
-    """Return what continues a run that was started by some arguments.
+    """Return the command that continues a run.
+
+    Args:
+        words: The arguments that started the run.
 
     >>> resume_line(["sweep", "demo", "--resume", "--more-seeds", "2"])
     'dnad-ray sweep demo --resume'
     """
     arguments = [word for word in words if word != "--resume"]
     while (at := next((i for i, text in enumerate(arguments) if text.startswith("--more-seeds")), None)) is not None:
-        # They are in the run folder by now; said again, it would add more of them.
+        # The added trials are in the run folder by now; with the option again, the command would add more.
         del arguments[at : at + (1 if "=" in arguments[at] else 2)]
     return shlex.join(["dnad-ray", *arguments, "--resume"])
 
 
 def to_place(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Turn what an option or argument says into places: a click callback."""
-    # Not a parameter type: click would replace what our errors say by "invalid value".
+    """Convert the value of an option or argument to a place, or several; a click callback."""
+    # This is no parameter type, because click would replace the text of our errors by "invalid value".
     name = "--out" if parameter.name == "out" else "run folder"
     if isinstance(value, tuple):
         return tuple(place(text, name) for text in value)

@@ -1,4 +1,4 @@
-"""The program: its commands, and what each way to fail looks like to the user."""
+"""The program: its commands, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ _COMMANDS = (
 
 
 _LEAST_GARBAGE = 50_000
-"""New containers before Python looks for garbage, by itself 700; what is kept so long is some megabytes."""
+"""New containers before Python runs the garbage collector (its default is 700). This costs a few megabytes."""
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0, 2 for a user's mistake, 1 for a run that did not finish, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit codes: 0 for success, 1 if a run did not finish, 2 for a mistake of the user, 130 after Ctrl-C, 143 after
+    SIGTERM.
     """
-    # Torch, Ray and pandas make a million objects that stay; to look through them again and again for garbage takes a
-    # second while they are imported, and another one when Python ends.
+    # Torch, Ray and pandas create a million permanent objects. Checking them for garbage again and again takes a
+    # second during the imports, and another one when Python ends.
     gc.set_threshold(_LEAST_GARBAGE)
     atexit.register(gc.freeze)
     no_usage_statistics()
     warnings.showwarning = show_warning
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort as error:  # what click makes of an interrupt
+    except click.exceptions.Abort as error:  # click converts interrupts to this
         fail("interrupted", 128 + getattr(error.__cause__, "signum", signal.SIGINT))
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -60,14 +61,14 @@ def main() -> None:
         fail(str(error), 2)
     except DnadRayError as error:
         fail(str(error), 1)
-    except OSError as error:  # with a name, it is a path that is too long or forbidden; else a disk that failed
+    except OSError as error:  # with a file name: a bad path (2); without: a failed disk (1)
         fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dnad-ray")
 def cli() -> None:
-    """Neural architecture search by deleting and imitating: one global Pareto front of networks.
+    """Neural architecture search by deletion and distillation, with one Pareto front of networks as its result.
 
     Start with `dnad-ray sweep demo --out runs/demo`.
     """

@@ -23,7 +23,7 @@ def recipes() -> None:
 @click.command()
 @click.argument("recipe")
 def config(recipe: str) -> None:
-    """Print a recipe as YAML, to start a configuration of one's own from."""
+    """Print a recipe as YAML, as a start for your own configuration."""
     import yaml
 
     from dnad_ray.config.recipes import recipe_named

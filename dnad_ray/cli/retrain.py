@@ -1,4 +1,4 @@
-"""`dnad-ray retrain`: networks of a front, or of a file, trained from scratch and measured once."""
+"""`dnad-ray retrain`: train networks of a front or of a file from scratch, and test each one once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dnad_ray.cli.messages import fail, said
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.storage.places import address
 
-# Torch and Ray take seconds to import; commands import them when they are called.
+# Importing torch and Ray takes seconds, so commands import them when they are called.
 if TYPE_CHECKING:
     from dnad_ray.commands.outcome import Outcome
 
@@ -26,26 +26,29 @@ _COLUMNS = ("origin", "model", "digest", "seed", "accuracy", "proxy_accuracy", "
 
 
 def training_options(command: _Command) -> _Command:
-    """Add the options that say how networks are trained."""
+    """Add the options for the training of networks."""
     options = [
         click.option("--recipe", default="cifar", show_default=True, help="cifar, imagenet-mobile or quick."),
         click.option(
             "--set", multiple=True, metavar="KEY=VALUE",
-            help="Replace one setting, or one of the data by data.KEY; repeatable.",
+            help="Set one training setting, or data.KEY for one data setting; repeatable.",
         ),
-        click.option("--epochs", type=int, metavar="N", help="Epochs (epochs)."),
-        click.option("--data", metavar="NAME|FOLDER", help="Another dataset than the run's, or a folder of images."),
+        click.option("--epochs", type=int, metavar="N", help="Number of epochs (epochs)."),
+        click.option("--data", metavar="NAME|FOLDER", help="Use this dataset or image folder, not that of the run."),
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
-        click.option("--seeds", type=int, default=1, show_default=True, help="How often each network is trained."),
+        click.option("--seeds", type=int, default=1, show_default=True, help="Number of seeds per network."),
         click.option("--seed", type=int, default=0, show_default=True, help="The first seed."),
-        click.option("--max-macs", type=int, metavar="N", help="Scale widths to at most N multiply-adds."),
-        click.option("--max-params", type=int, metavar="N", help="Scale widths to at most N parameters."),
-        click.option("--cpus", type=float, metavar="N", help="CPUs of a job."),
-        click.option("--gpus", type=float, metavar="N", help="GPUs of a job."),
-        click.option("--address", metavar="ADDRESS", help="Ray cluster to join, for example auto or HOST:6379."),
-        click.option("--no-ray", is_flag=True, help="Train one after the other in this process."),
-        click.option("--time-budget", metavar="TIME", help="Pause after 90, 90s, 10m or 2h; the same command goes on."),
-        click.option("--quiet", is_flag=True, help="Print errors and one last line, nothing else."),
+        click.option("--max-macs", type=int, metavar="N", help="Scale the width to at most N multiply-adds."),
+        click.option("--max-params", type=int, metavar="N", help="Scale the width to at most N parameters."),
+        click.option("--cpus", type=float, metavar="N", help="CPUs per job."),
+        click.option("--gpus", type=float, metavar="N", help="GPUs per job."),
+        click.option("--address", metavar="ADDRESS", help="Ray cluster to connect to, for example auto or HOST:6379."),
+        click.option("--no-ray", is_flag=True, help="Train in this process without Ray, one network after the other."),
+        click.option(
+            "--time-budget", metavar="TIME",
+            help="Pause after this time (90, 90s, 10m, 2h); run the same command to continue.",
+        ),
+        click.option("--quiet", is_flag=True, help="Print only errors and one line at the end."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -54,19 +57,19 @@ def training_options(command: _Command) -> _Command:
 
 @click.command()
 @click.argument("source", metavar="RUN|FRONT.json|GENOTYPE|NAME")
-@click.option("--digest", multiple=True, metavar="D", help="Only the network whose digest begins so.")
-@click.option("--networks", type=int, metavar="N", help="At most N networks of a front, spread over it.")
-@click.option("--out", metavar="DIR|URL", help="Run folder for the results.  [default: that of SOURCE]")
-@click.option("--cells", type=int, metavar="N", help="Cells, where the genotype's form does not say how many.")
-@click.option("--inherit", is_flag=True, help="Begin with the weights that snapshots kept (evaluation.keep_weights).")
+@click.option("--digest", multiple=True, metavar="D", help="Only the network whose digest starts with D; repeatable.")
+@click.option("--networks", type=int, metavar="N", help="At most N networks, from all parts of the front.")
+@click.option("--out", metavar="DIR|URL", help="Run folder for the results.  [default: the one of SOURCE]")
+@click.option("--cells", type=int, metavar="N", help="Number of cells, if the genotype does not contain it.")
+@click.option("--inherit", is_flag=True, help="Start from the saved weights of snapshots (evaluation.keep_weights).")
 @training_options
 def retrain(**options: Any) -> None:
-    """Train networks from scratch, measure each once on the test images, and keep them in the run folder.
+    """Train networks from scratch, test each one once on the test images, and store them in the run folder.
 
-    GENOTYPE is a file in any form that the field uses, NAME one that `dnad-ray published` lists. Where neither the form
-    nor --cells says how many cells there are, it is 20, and 14 by the recipe imagenet-mobile.
+    GENOTYPE is a file in one of the common formats, NAME a name from `dnad-ray published`. If neither the genotype nor
+    --cells gives the number of cells, it is 20, or 14 with the recipe imagenet-mobile.
 
-    Said again, the command goes on where it was stopped or killed.
+    Run the command again to continue after a stop or a kill.
     """
     from dnad_ray.commands.retrain import retrain as run
 
@@ -74,7 +77,7 @@ def retrain(**options: Any) -> None:
 
 
 def leave(outcome: Outcome, quiet: bool) -> None:
-    """Print the networks that were trained, and leave with the code that says how it ended."""
+    """Print the trained networks, and exit with the code for the outcome."""
     from analysis import to_records
 
     records = [] if outcome.front is None else to_records(outcome.front)

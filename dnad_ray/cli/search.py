@@ -1,4 +1,4 @@
-"""`dnad-ray search` and `dnad-ray sweep`: run, watch, and say what lies where and how to go on."""
+"""`dnad-ray search` and `dnad-ray sweep`: run searches, print the results and how to continue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dnad_ray.cli.front import print_front
 from dnad_ray.cli.messages import fail, resume_line, said
 from dnad_ray.storage.places import address
 
-# Torch, Ray and plotly take seconds to import; commands import them when they are called.
+# Importing torch, Ray and plotly takes seconds, so commands import them when they are called.
 if TYPE_CHECKING:
     from dnad_ray.commands.outcome import Outcome
 
@@ -24,23 +24,25 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def _run_options(command: _Command) -> _Command:
     options = [
         click.argument("config", metavar="CONFIG|RECIPE"),
-        click.option("--set", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable."),
-        click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images."),
+        click.option("--set", multiple=True, metavar="A.B=VALUE", help="Set one config key; repeatable."),
+        click.option("--data", metavar="NAME|FOLDER", help="Name of a dataset, or a folder with your own images."),
         click.option(
             "--space",
             metavar="NAME|FILE",
-            help="A named search space, or one's own: YAML, or a Python file, which is run.",
+            help="A named space, or a file of your own (YAML; Python files are executed).",
         ),
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
-        click.option("--epochs", type=int, metavar="N", help="Most epochs of a search (train.epochs)."),
+        click.option("--epochs", type=int, metavar="N", help="Maximum number of epochs of a search (train.epochs)."),
         click.option("--seed", type=int, metavar="N", help="First seed (seed)."),
-        click.option("--trials", type=int, metavar="N", help="Trials in all (sweep.num_trials)."),
+        click.option("--trials", type=int, metavar="N", help="Total number of trials (sweep.num_trials)."),
         click.option("--out", metavar="DIR|URL", help="Run folder.  [default: runs/RECIPE]"),
         click.option("--resume", is_flag=True, help="Continue the run in --out."),
         click.option(
-            "--time-budget", metavar="TIME", help="Pause after 90, 90s, 10m or 2h; --resume goes on with a new budget."
+            "--time-budget",
+            metavar="TIME",
+            help="Pause after this time (90, 90s, 10m, 2h); use --resume to continue, with a new budget.",
         ),
-        click.option("--quiet", is_flag=True, help="Print errors and one last line, nothing else."),
+        click.option("--quiet", is_flag=True, help="Print only errors and one line at the end."),
         click.option("--json", is_flag=True, help="Print progress as JSON lines; text goes to stderr."),
     ]
     for option in reversed(options):
@@ -53,7 +55,7 @@ def _run_options(command: _Command) -> _Command:
 def search(**options: Any) -> None:
     """Run one search in this process, without Ray.
 
-    CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists.
+    CONFIG is a YAML file, RECIPE a name from `dnad-ray recipes`.
     """
     from dnad_ray.commands.search import search as run
 
@@ -62,15 +64,15 @@ def search(**options: Any) -> None:
 
 @click.command()
 @_run_options
-@click.option("--address", metavar="ADDRESS", help="Ray cluster to join, for example auto or HOST:6379.")
-@click.option("--max-trials", type=int, metavar="N", help="Run N of the trials that are not at their end.")
+@click.option("--address", metavar="ADDRESS", help="Ray cluster to connect to, for example auto or HOST:6379.")
+@click.option("--max-trials", type=int, metavar="N", help="Run at most N of the unfinished trials.")
 @click.option(
-    "--more-seeds", type=int, metavar="N", help="With --resume: add trials, N new seeds of every setting on the front."
+    "--more-seeds", type=int, metavar="N", help="With --resume: add N trials with new seeds per setting on the front."
 )
 def sweep(**options: Any) -> None:
     """Run many searches in parallel on Ray, and merge them into one global front.
 
-    CONFIG is a YAML file, RECIPE a name that `dnad-ray recipes` lists. Its section `sweep` says what is varied.
+    CONFIG is a YAML file, RECIPE a name from `dnad-ray recipes`. Its section `sweep` defines the settings.
     """
     from dnad_ray.commands.sweep import sweep as run
 
@@ -78,7 +80,7 @@ def sweep(**options: Any) -> None:
 
 
 def _leave(run: Callable[..., Outcome], options: dict[str, Any]) -> None:
-    """Run, print what was found, and leave with the code that says how it ended."""
+    """Run the command, print the results, and exit with the code for the outcome."""
     again = resume_line(said())
     outcome = run(**options, to_continue=again)
     if not options["json"]:
@@ -90,7 +92,7 @@ def _leave(run: Callable[..., Outcome], options: dict[str, Any]) -> None:
         fail(words, 1)
     if outcome.state == "failed":
         fail(str(outcome.reason), 1)
-    if outcome.state == "paused" and not options["json"]:  # it was asked for, hence no error
+    if outcome.state == "paused" and not options["json"]:  # the user asked for it, so it is no error
         Console().print(words, markup=False, soft_wrap=True)
 
 

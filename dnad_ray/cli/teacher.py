@@ -1,4 +1,4 @@
-"""`dnad-ray teacher`: make a teacher once, for many runs."""
+"""`dnad-ray teacher`: train a teacher once, for many runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["teacher"]
 
 @click.command()
 @click.argument("config", metavar="CONFIG|RECIPE")
-@click.option("--set", multiple=True, metavar="A.B=VALUE", help="Replace one config key; repeatable.")
-@click.option("--data", metavar="NAME|FOLDER", help="Another dataset, or a folder with one's own images.")
+@click.option("--set", multiple=True, metavar="A.B=VALUE", help="Set one config key; repeatable.")
+@click.option("--data", metavar="NAME|FOLDER", help="Name of a dataset, or a folder with your own images.")
 @click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size).")
-@click.option("--seed", type=int, metavar="N", help="Seed of weights and images (seed).")
+@click.option("--seed", type=int, metavar="N", help="Seed of the weights and of the order of images (seed).")
 @click.option("--out", required=True, metavar="DIR|URL", help="New folder for the teacher.")
-@click.option("--quiet", is_flag=True, help="Print errors and one last line, nothing else.")
+@click.option("--quiet", is_flag=True, help="Print only errors and one line at the end.")
 def teacher(**options: Any) -> None:
-    """Train, or take and measure, the teacher that CONFIG or RECIPE asks for in its section `distill.teacher`.
+    """Train the teacher of CONFIG or RECIPE (section `distill.teacher`), or load and test it if it is pretrained.
 
-    Runs use it with `--set distill.teacher.source=saved --set distill.teacher.weights=DIR`.
+    To use it in a run: `--set distill.teacher.source=saved --set distill.teacher.weights=DIR`.
 
     Run the command again to continue after a stop or a kill.
     """

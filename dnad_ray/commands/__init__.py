@@ -1,4 +1,4 @@
-"""The verbs as functions: each takes values and returns how it ended; :mod:`dnad_ray` hands on those for people."""
+"""The commands as functions that take values and return their outcome. :mod:`dnad_ray` exports the public ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the search worth it? Chance, DARTS and known networks at equal size and equal training."""
+"""Baselines of a search: random networks, DARTS and well-known networks, with the sizes and training of the front."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def baselines(
     time_budget: TimeBudget = None,
     quiet: bool = False,
 ) -> Outcome:
-    """Train baselines as wide as networks of a run's front, and these networks too, all by one protocol.
+    """Train networks of a run's front, and baselines of the same sizes, all by one protocol.
 
-    Results stand beside those of retraining; what was trained already is not trained again.
+    Results are stored with those of retraining. Networks that are trained already are not trained again.
 
     Args:
         run: The run folder.
-        kinds: Which baselines, for example ``["random", "darts"]``.
-        networks: Sizes, spread over the front.
+        kinds: Kinds of baselines, for example ``["random", "darts"]``.
+        networks: Number of networks, from all parts of the front.
         recipe: ``cifar``, ``imagenet-mobile`` or ``quick``.
         set: Settings of the protocol to replace, or keys of the data: ``{"learning_rate": 0.1, "data.workers": 4}``.
         epochs: Epochs.
@@ -69,8 +69,8 @@ def baselines(
         image_size: Side of the images in pixels.
         seeds: How often each network is trained.
         seed: The first seed.
-        max_macs: None; sizes are those of the front.
-        max_params: None; sizes are those of the front.
+        max_macs: Must be None, because the sizes are those of the front.
+        max_params: Must be None, because the sizes are those of the front.
         cpus: CPUs of a job.
         gpus: GPUs of a job.
         address: Ray cluster to join; None starts one on this machine.
@@ -119,7 +119,7 @@ def _baselines(
     seed: int,
     board: Board,
 ) -> list[NetworkSpec]:
-    """Return for each kind and each network of the front a baseline of its size; one that cannot be is left out."""
+    """Return a baseline for each kind and each network of the front, of its size. Impossible ones are left out."""
     size = images.data.shape
     specs = []
     for kind in kinds:
@@ -139,7 +139,7 @@ def _baselines(
 
 
 def _darts(config: RunConfig, run: Place, seed: int, board: Board, stop: StopCheck) -> Genotype:
-    """Return the network of one-level DARTS; it is searched once per run and seed, and kept."""
+    """Return the network of one-level DARTS. It is searched once per run and seed, and stored."""
     sections = config.model_dump(mode="json", include={"data", "space", "train"})
     name = f"darts-{digest_of_data({**sections, 'seed': seed})}"
     file, checkpoints = baseline_file(run, name), baseline_checkpoints(run, name)

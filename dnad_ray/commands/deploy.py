@@ -1,4 +1,4 @@
-"""A trained network leaves, works, and is timed."""
+"""Export of trained networks, and measurement of latency and memory."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "Under", "budgets_of", "export", "load_model", "measure"]
 
 Under: TypeAlias = "Mapping[str, str | float] | str | Sequence[str]"
-"""What must be kept: ``{"macs": "30M", "params": 500_000}``, or texts as on the command line, ``"macs=30M"``."""
+"""Budgets by metric: ``{"macs": "30M", "params": 500_000}``, or texts as on the command line, ``"macs=30M"``."""
 
 
 class Exported(NamedTuple):
-    """What an export left.
+    """The result of an export.
 
     Attributes:
         files: The files, the model first.
-        difference: Largest difference of logits between the network and the file read again.
-        digest: Which network it is.
-        facts: What is known of it: its accuracy, its costs, the job that trained it.
+        difference: Largest difference between the logits of the network and those of the exported file.
+        digest: Digest of the network.
+        facts: Its accuracy, its costs, and the job that trained it.
     """
 
     files: tuple[Path, ...]
@@ -65,12 +65,12 @@ def export(
 
     Args:
         source: A run folder, or the folder ``retrained/JOB`` of one.
-        out: The file; None is ``network_DIGEST`` with its suffix, in the current folder.
-        format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``; None is what the suffix of ``out`` says, or
-            ``onnx``.
-        digest: Of a run, the network whose digest begins so.
-        job: Of a run, the job that trained it.
-        under: Of a run, only networks that keep this. Of those that are left, the most accurate one is taken.
+        out: The file. None is ``network_DIGEST`` with the suffix of the format, in the current folder.
+        format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix of ``out``, or
+            is ``onnx``.
+        digest: Beginning of the digest of the network in the run.
+        job: The job of the run that trained the network.
+        under: Only networks of the run within these budgets. The most accurate of the remaining networks is exported.
 
     Raises:
         UserError: If there is no such network, or the file cannot be written in that format.
@@ -91,7 +91,7 @@ def load_model(model: str | PathLike[str]) -> Model:
         model: An .onnx file, a .safetensors file with its .json, or a folder ``retrained/JOB`` of a run.
 
     Raises:
-        UserError: If it is none of ours, damaged, or of a format whose reader is not installed.
+        UserError: If it is no exported network, damaged, or of a format whose reader is not installed.
     """
     return open_model(Path(model))
 
@@ -109,17 +109,17 @@ def measure(
 
     Args:
         run: The run folder, where the measurements are kept.
-        digest: Only networks whose digest begins so.
+        digest: Only networks whose digests start with this.
         batch: Images per batch.
-        repeats: Batches that are timed.
-        threads: Threads on a CPU.
+        repeats: Number of timed batches.
+        threads: Number of CPU threads.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         How it ended; ``front`` has a row per measured network.
 
     Raises:
-        UserError: If something that was given cannot be used.
+        UserError: If an argument is impossible.
     """
     from analysis import front_of, load_runs, to_records
 
@@ -151,10 +151,10 @@ def measure(
 
 
 def budgets_of(under: Under) -> dict[str, float]:
-    """Return limits by metric.
+    """Return the budgets by metric.
 
     Raises:
-        UserError: If a name is no metric, or a limit is no number.
+        UserError: If a metric is unknown, or a budget is no number.
 
     >>> budgets_of({"macs": "30M", "params": 500_000}), budgets_of("error=5%"), budgets_of(["macs=2k"])
     ({'macs': 30000000.0, 'params': 500000.0}, {'error': 0.05}, {'macs': 2000.0})
@@ -179,7 +179,7 @@ def _kind_of(out: AnyPath | None) -> str:
 
 
 def _trained_network(source: Place, digest: str | None, job: str | None, under: dict[str, float]) -> TrainedNetwork:
-    """Return the network of a job's folder, or the one of a run that is asked for, or its most accurate one."""
+    """Return the network of a job's folder, or the requested network of a run, by default its most accurate one."""
     if (source / DESCRIPTION).is_file():
         return read_network(source)
     if not is_run(source):

@@ -1,4 +1,4 @@
-"""The run folder of a command: may it be used, is it the run that is meant, and what stands in it at the end."""
+"""The run folder of a command: checks before the run, and the results at its end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ __all__ = ["check_out", "conclude", "leave_results", "run_folder", "stored_run"]
 
 
 def stored_run(out: Place) -> RunContents:
-    """Open the run that is to be continued.
+    """Open the run to continue.
 
     Raises:
-        RunFolderError: If the folder holds no run, or one that cannot be continued.
+        RunFolderError: If the folder has no run, or one that cannot be continued.
     """
     if not (reached(out, "--out") and is_run(out)):
         raise RunFolderError(
@@ -61,10 +61,10 @@ def stored_run(out: Place) -> RunContents:
 
 
 def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored: RunContents | None) -> Place:
-    """Check that a run may go into a folder, or that the folder holds that run; nothing is made yet.
+    """Check that a folder can be used for a new run, or that it has the run to continue. Nothing is created.
 
     Args:
-        config: What is asked for now.
+        config: The requested configuration.
         specs: Its trials.
         out: The folder.
         stored: The run to continue, as :func:`stored_run` opened it; None for a new one.
@@ -73,7 +73,7 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
         The absolute folder.
 
     Raises:
-        RunFolderError: If the folder is not fit for that.
+        RunFolderError: If the folder cannot be used.
         ConfigError: If a resumed run was made with another configuration.
     """
     if stored is None:
@@ -84,7 +84,7 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
     for spec in specs:
         overrides = stored.status.get(spec.name, {}).get("overrides")
         if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):
-            # One file of snapshots must not get records of two settings.
+            # The snapshots of a trial must all have the same setting.
             raise RunFolderError(
                 "--resume with --out", address(out), f"the command that made it, search or sweep ({spec.name} differs)"
             )
@@ -93,14 +93,14 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
 
 @contextlib.contextmanager
 def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]:
-    """Make the run folder; take it away again if an error comes before any trial has begun.
+    """Create the run folder, and remove it if an error occurs before the first trial begins.
 
-    The corrected command must not find the folder occupied by a run in which there is nothing.
+    Otherwise the corrected command would find the folder in use by an empty run.
 
     Args:
         config: The run.
         folder: As :func:`check_out` returned it.
-        resume: Whether the folder stands already; it is then left as it is.
+        resume: Whether the folder exists already. It is then not changed.
     """
     if resume:
         yield
@@ -121,23 +121,23 @@ def conclude(
     budget: Budget | None = None,
     left_out: Collection[str] = (),
 ) -> str:
-    """Gather the snapshots and compute, rather than believe, that all trials came to their end.
+    """Gather the snapshots, and check in the run folder that all trials are finished.
 
-    A spent budget is no failure: it was asked for.
+    A spent budget is no failure, because the user asked for it.
 
     Args:
         specs: All trials of the run.
         contents: The run folder, read after the trials ended.
-        board: Where to say which trials ended early.
-        budget: What the command was allowed to spend.
-        left_out: Trials that were not to run for lack of it.
+        board: Shows which trials ended early.
+        budget: The budget of the command.
+        left_out: Trials that were not started because of the budget.
 
     Returns:
-        What the budget left to do, in words; empty if nothing.
+        A sentence about the trials that the budget left, empty if there are none.
 
     Raises:
-        IncompleteRunError: If some did not, and no budget is why.
-        NonFiniteLossError: If all did, but some because their loss diverged.
+        IncompleteRunError: If trials are not finished for other reasons than the budget.
+        NonFiniteLossError: If all trials are finished, but the loss of some diverged.
     """
     folder = contents.path
     clear_cache(folder)
@@ -174,7 +174,7 @@ def conclude(
 
 
 def leave_results(contents: RunContents) -> tuple[pd.DataFrame, dict[str, Place]]:
-    """Write front and report; returns the front and what lies where."""
+    """Write front and report. Returns the front and the paths of the files by name."""
     from analysis import front_of, load_runs, to_records, write_report
 
     folder, frame = contents.path, load_runs(contents)

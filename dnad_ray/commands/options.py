@@ -1,4 +1,4 @@
-"""From what a caller gives to values: configurations, settings, folders, budgets and displays."""
+"""Conversion of arguments to values: configurations, settings, folders, budgets and displays."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def configured(
     trials: int | None = None,
     settings: Settings = (),
 ) -> RunConfig:
-    """Return the configuration that is asked for.
+    """Return the requested configuration.
 
     Raises:
         UserError: If a name is unknown, a file cannot be read, or a value is impossible.
@@ -78,7 +78,7 @@ def configured(
     if space is not None:
         overrides |= read_space(str(space))
     overrides |= dict(given.values()) | settings_of(settings)
-    # All at once: one option may be what makes another possible.
+    # All together, because one option can be valid only with another one.
     origin = ", ".join([*given, *["--set"] * bool(settings)])
     made = with_overrides(read_config(config), overrides, origin or "CONFIG")
     check_buildable(made)
@@ -97,10 +97,10 @@ def settings_of(settings: Settings) -> dict[str, Any]:
 
 
 def read_config(config: Config) -> RunConfig:
-    """Return a configuration: one that is given, the recipe of that name, or what the YAML file says.
+    """Return a configuration: the given one, the recipe of this name, or the content of the YAML file.
 
     Raises:
-        ConfigError: If there is none, or it has an unknown key or an impossible value.
+        ConfigError: If there is no such recipe or file, or it has an unknown key or an impossible value.
     """
     if isinstance(config, RunConfig):
         return config
@@ -122,7 +122,7 @@ def read_config(config: Config) -> RunConfig:
 
 
 def out_of(out: AnyPath | None, config: Config) -> Place:
-    """Return the run folder: the one that is given, or ``runs/RECIPE``."""
+    """Return the run folder: the given one, or ``runs/RECIPE``."""
     if out is not None:
         return place(out, "--out")
     if isinstance(config, RunConfig | Mapping):
@@ -131,10 +131,10 @@ def out_of(out: AnyPath | None, config: Config) -> Place:
 
 
 def budget_of(time_budget: TimeBudget, max_trials: int | None = None) -> Budget:
-    """Return what a command may spend.
+    """Return the budget of a command.
 
     Raises:
-        ConfigError: If it is no duration, or nothing.
+        ConfigError: If it is no duration, or zero.
     """
     if max_trials is not None and max_trials < 1:
         raise ConfigError("--max-trials", max_trials, "at least 1")

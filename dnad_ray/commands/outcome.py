@@ -1,4 +1,4 @@
-"""How a command ended, as a value: what the command line prints, and what a program asks."""
+"""The outcome of a command, for the command line and for programs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "State", "checked"]
 
 State = Literal["finished", "paused", "interrupted", "incomplete", "failed"]
-"""``paused``: a budget was spent. ``incomplete``: something failed, and a second call goes on. ``failed``: it would not
-help to go on, for example because the loss diverges."""
+"""``paused``: a budget is spent. ``incomplete``: something failed, and a second call continues. ``failed``: a second
+call would fail again, for example because the loss diverges."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a command left.
+    """The outcome of a command.
 
     Attributes:
-        state: How it ended.
-        reason: Why, where it is not ``finished``.
-        front: What was found, a row per network: the front of a search, or the networks that were trained or measured.
-            None where there is nothing to show.
-        paths: What lies where, by name; ``run`` is the run folder.
-        left: Trials or jobs that are not at their end.
-        signum: The signal that interrupted it, None for none.
+        state: How the command ended.
+        reason: The reason, if the state is not ``finished``.
+        front: The results, one row per network: the front of a search, or the trained or measured networks. None if
+            there are no results.
+        paths: Paths of the results by name; ``run`` is the run folder.
+        left: Unfinished trials or jobs.
+        signum: The signal that interrupted the command, or None.
     """
 
     state: State
@@ -42,16 +42,16 @@ class Outcome:
 
     @property
     def can_continue(self) -> bool:
-        """Whether a second call would go on with it."""
+        """Whether a second call continues the work."""
         return self.state in ("paused", "interrupted", "incomplete")
 
 
 def checked(outcome: Outcome) -> Outcome:
-    """Return an outcome that is no failure; one that was interrupted or paused is none.
+    """Return the outcome, unless it is a failure. Interrupted and paused ones are no failures.
 
     Raises:
-        IncompleteRunError: If it is incomplete.
-        DnadRayError: If it failed.
+        IncompleteRunError: If the state is ``incomplete``.
+        DnadRayError: If the state is ``failed``.
 
     >>> checked(Outcome(state="paused", reason="the time budget is spent")).can_continue
     True

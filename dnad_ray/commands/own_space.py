@@ -1,8 +1,8 @@
-"""The search space that a caller names: one of ours, or one's own from a file.
+"""The search space of a caller: a named one, or a file of the user.
 
-A YAML file is data. A Python file is code, and runs with the rights of whoever names it, as any script does; that is
-why nothing but a caller's own `space` names one, and why what it says goes into the configuration as data: a run
-folder holds no path to it, and a resumed run never looks at it again.
+A YAML file is data. A Python file is code and is executed with the rights of the user, like any script. Only the
+argument `space` can name one. Its content is stored in the configuration as data: the run folder has no path to the
+file, and a resumed run does not read it again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _KEYS = tuple(SpaceConfig.model_fields)
 
 
 def read_space(text: str) -> dict[str, Any]:
-    """Return the overrides of the section ``space`` that a named space or a file asks for, by dotted key.
+    """Return the overrides of the section ``space`` for a named space or a file, by dotted key.
 
     Args:
-        text: Name of a space; or path of a YAML file whose keys are those of the section, or of a Python file that sets
-            ``SPACE`` to such a mapping. Without the key ``name``, the space is ``own`` and must name its operations.
+        text: Name of a space, path of a YAML file with keys of the section, or path of a Python file that sets
+            ``SPACE`` to such a mapping. Without the key ``name``, the name is ``own``, and ``operations`` is required.
 
     Raises:
-        ConfigError: If it cannot be read or run, or holds another key or an impossible value.
+        ConfigError: If the file cannot be read or executed, or has an unknown key or an impossible value.
     """
     path = Path(text)
     if text in SPACES:
@@ -43,7 +43,7 @@ def read_space(text: str) -> dict[str, Any]:
     for key in data:
         if key not in _KEYS:
             raise ConfigError(f"--space {path}: key", key, ", ".join(_KEYS))
-    # By itself first: sizes that the file leaves open are those of the space that it names, not of the recipe.
+    # First alone: sizes that the file does not give are those of its named space, not those of the recipe.
     config = config_from_dict({"space": {"name": "own", **data}}, f"--space {path}")
     return {f"space.{key}": value for key, value in config_to_dict(config)["space"].items()}
 

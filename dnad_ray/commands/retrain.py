@@ -1,4 +1,4 @@
-"""Networks of a front, or of a file, trained from scratch and measured once."""
+"""Training of networks of a front or of a file from scratch, with one test of each."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def retrain(
     time_budget: TimeBudget = None,
     quiet: bool = False,
 ) -> Outcome:
-    """Train networks from scratch, measure each once on the test images, and keep them in the run folder.
+    """Train networks from scratch, test each one once on the test images, and store them in the run folder.
 
-    A second call goes on where the first one was stopped or killed.
+    A second call continues after a stop or a kill.
 
     Args:
-        source: A run folder, a ``front.json``, a genotype file in any form that the field uses, or the name of a
-            published network.
-        digest: Only networks whose digest begins so.
-        networks: At most that many networks of a front, spread over it.
-        out: Run folder for the results; None is that of ``source``.
-        cells: Cells, where the genotype's form does not say how many; None is 20, and 14 by ``imagenet-mobile``.
-        inherit: Whether to begin with the weights that snapshots kept (``evaluation.keep_weights``).
+        source: A run folder, a ``front.json``, a genotype file in one of the common formats, or the name of a published
+            network.
+        digest: Only networks whose digests start with this.
+        networks: Maximum number of networks, from all parts of the front.
+        out: Run folder for the results. None is that of ``source``.
+        cells: Number of cells, if the genotype does not contain it. None is 20, or 14 with ``imagenet-mobile``.
+        inherit: Whether to start from the saved weights of snapshots (``evaluation.keep_weights``).
         recipe: ``cifar``, ``imagenet-mobile`` or ``quick``.
         set: Settings of the protocol to replace, or keys of the data: ``{"learning_rate": 0.1, "data.workers": 4}``.
         epochs: Epochs.
@@ -83,7 +83,7 @@ def retrain(
         How it ended; ``front`` has a row per trained network.
 
     Raises:
-        UserError: If something that was given cannot be used.
+        UserError: If an argument is impossible.
     """
     training = Training(
         recipe=recipe, set=set, epochs=epochs, data=data, image_size=image_size, seeds=seeds, seed=seed,

@@ -1,8 +1,7 @@
-"""Runs for people who work in Python: start one, open one, look at what it found, and go on with it.
+"""Runs in Python: start a run, open it, read its results, and continue it.
 
-The functions take what the options of the command line take, under the same names, and refuse it in the same words;
-only that options are spelled as keywords. A run that failed raises; one that was paused or interrupted returns, and
-says so in :attr:`Run.outcome`.
+The functions have the options of the command line as keyword arguments, with the same errors. A failed run raises an
+error. A paused or interrupted run returns, with its state in :attr:`Run.outcome`.
 """
 
 from __future__ import annotations
@@ -90,11 +89,11 @@ def _continuing(command: Callable[Concatenate[Place, P], Outcome]) -> Callable[C
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, finished or still running; what it holds is read when it is asked for.
+    """A run folder, finished or still running. Its content is read at each call.
 
     Attributes:
         path: The folder, or its URL.
-        outcome: How the call ended that this run is the result of; None for one that was only opened.
+        outcome: The outcome of the call that returned this run. None if it was only opened.
     """
 
     path: Place
@@ -110,7 +109,7 @@ class Run:
         return self.path.name
 
     def contents(self) -> RunContents:
-        """Return everything that the folder holds now, as plain data: configuration, snapshots, history, states."""
+        """Return the present content of the folder as plain data: configuration, snapshots, history, states."""
         return read_run(self.path)
 
     def snapshots(self) -> pd.DataFrame:
@@ -125,7 +124,7 @@ class Run:
 
         Args:
             objectives: Names of metrics, for example ``("error", "macs")``.
-            under: Only what keeps it: ``{"macs": "30M"}``.
+            under: Only networks within the budgets: ``{"macs": "30M"}``.
 
         Raises:
             UserError: If a metric is unknown.
@@ -136,11 +135,11 @@ class Run:
 
     @_in_keywords
     def best_under(self, objective: str = "error", **budgets: str | float) -> pd.Series | None:
-        """Return the row of the best network within limits, None where no network keeps them.
+        """Return the row of the best network within budgets, or None.
 
         Args:
-            objective: What is best.
-            **budgets: Limits by metric, numbers or texts: ``macs="30M"``, ``params=500_000``.
+            objective: The metric to compare.
+            **budgets: Budgets by metric, numbers or texts: ``macs="30M"``, ``params=500_000``.
 
         Raises:
             UserError: If a metric is unknown, or a limit is no number.
@@ -173,14 +172,14 @@ class Run:
         job: str | None = None,
         under: Under = (),
     ) -> Exported:
-        """Write a retrained network as a file for somewhere else, verified, with a model card.
+        """Export a retrained network to a file with a model card, and verify the file.
 
         Args:
-            out: The file; None is ``network_DIGEST`` with its suffix.
-            format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``; None is what the suffix says.
-            digest: The network whose digest begins so.
-            job: The job that trained it.
-            under: Only networks that keep this, ``{"macs": "30M"}``; the most accurate one is taken.
+            out: The file. None is ``network_DIGEST`` with the suffix of the format.
+            format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix.
+            digest: Beginning of the digest of the network.
+            job: The job that trained the network.
+            under: Only networks within the budgets, ``{"macs": "30M"}``. The most accurate one is exported.
 
         Raises:
             UserError: If there is no such network, or the file cannot be written in that format.
@@ -202,7 +201,7 @@ def open_run(run: AnyPath) -> Run:
         run: The folder, or its URL.
 
     Raises:
-        RunFolderError: If it holds no run.
+        RunFolderError: If the folder has no run.
     """
     folder = place(run).resolve()
     if not (reached(folder) and is_run(folder)):

@@ -1,4 +1,4 @@
-"""The configuration of a run, complete and frozen."""
+"""The complete, frozen configuration of a run."""
 
 from __future__ import annotations
 

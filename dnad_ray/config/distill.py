@@ -1,4 +1,4 @@
-"""The section of a configuration about search by imitating: who is imitated, in what, and how strongly when."""
+"""The section `distill` of a configuration: the teacher, the imitation losses and their weights over time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class Kind(NamedTuple):
     """One imitation kind.
 
     Attributes:
-        name: As it stands in a sum.
-        of: What is compared: the classifier's outputs, softened by the KD temperature, or the taps, which are the
-            features at the three stage ends.
-        same_size: Whether the taps of both sides must be of one size, because they are compared pixel by pixel.
-        share: What its factor in a sum multiplies, with unit or range.
+        name: Its name in a sum.
+        of: The compared tensors: the logits, softened by the KD temperature, or the taps, which are the features at
+            the three stage ends.
+        same_size: Whether the taps of student and teacher must have equal sizes, because they are compared pixel by
+            pixel.
+        share: Description of its factor in a sum: the loss that it multiplies, with unit or range.
     """
 
     name: str
@@ -29,54 +30,56 @@ class Kind(NamedTuple):
 
 
 _TABLE = (
-    Kind("logits", "logits", False, "Of the divergence of softened outputs, in nats."),
-    Kind("decoupled", "logits", False, "Of decoupled KD, in nats."),
-    Kind("features", "taps", True, "Of the regression of standardised features, a mean square."),
-    Kind("attention", "taps", True, "Of the distance of attention maps, at most 2."),
-    Kind("factor", "taps", True, "Of the distance of factors, at most 2."),
-    Kind("similarity", "taps", False, "Of the difference of similarities within the batch, a mean square."),
-    Kind("relational", "taps", False, "Of the differences of distances and angles within the batch."),
+    Kind("logits", "logits", False, "Factor of the KL divergence of softened outputs, in nats."),
+    Kind("decoupled", "logits", False, "Factor of the decoupled KD loss, in nats."),
+    Kind("features", "taps", True, "Factor of the mean squared error of standardised features."),
+    Kind("attention", "taps", True, "Factor of the distance of attention maps, which is at most 2."),
+    Kind("factor", "taps", True, "Factor of the distance of factors, which is at most 2."),
+    Kind("similarity", "taps", False, "Factor of the mean squared difference of similarities within the batch."),
+    Kind("relational", "taps", False, "Factor of the differences of distances and angles within the batch."),
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
-"""Name -> imitation kind, in the order in which a sum names them; `dnad_ray.distill.imitation.LOSSES` computes them."""
+"""Imitation kinds by name, in the order of a sum. Their losses are in `dnad_ray.distill.imitation.LOSSES`."""
 
 _SUM = "+"
 
 
 class TeacherConfig(Section):
-    """The network that is imitated: one per run, trained on the training images or taken as it is."""
+    """The teacher: one network per run, trained on the training images, or loaded."""
 
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
-    """Width C of a derived teacher."""
+    """Width C of a teacher with source `derived`."""
     epochs: Annotated[int, Field(ge=1)] = 60
-    """Passes over the training images, where the teacher is trained."""
+    """Training epochs of the teacher, if it is trained."""
     learning_rate: Positive = 1e-3
-    """Peak Adam step size; cosine to zero."""
+    """Peak learning rate of Adam, with cosine decay to zero."""
     genotype: str | None = None
-    """Genotype JSON file to train, or a run folder: the best of its front. None takes sep_conv_3x3 from both inputs."""
+    """Genotype file, or a run folder (the best of its front). None: every node has sep_conv_3x3 of both inputs."""
     source: Literal["derived", "torchvision", "module", "saved"] = "derived"
-    """`derived` trains a genotype, `torchvision` and `module` take `model`, `saved` what was trained before."""
+    """`derived` trains `genotype`; `torchvision` and `module` use `model`; `saved` loads a trained teacher."""
     model: str | None = None
-    """Name of a torchvision model (`resnet18`), or `module:factory` of one's own, called with `num_classes`."""
+    """Name of a torchvision model (`resnet18`), or your own `module:factory`, which is called with `num_classes`."""
     weights: str | None = None
-    """Checkpoint of `model`; or a `saved` teacher's folder, RUN/retrained/<job>, or an exported .safetensors file."""
+    """Checkpoint of `model`. For `saved`: a teacher folder, RUN/retrained/<job>, or an exported .safetensors file."""
     train: bool | None = None
-    """Train `model` here, from `weights` where given; None trains where there are none."""
+    """Whether to train `model`, starting from `weights` if given. None trains it only if there are no `weights`."""
     taps: tuple[str, ...] | None = None
-    """Modules of `model` whose outputs are imitated, one per stage; None finds the last of each stage by its size."""
+    """Names of the modules of `model` to imitate, one per stage. None takes the last module of each stage."""
     input_size: Annotated[int, Field(ge=4, le=1024)] | None = None
-    """Side to which images are brought for `model`; None: their own, and a torchvision model halves it less often."""
+    """Side to which images are resized for `model`. None keeps their size; for small images, the first strides of a
+    torchvision model are then removed."""
     mean: tuple[float, ...] | None = None
-    """Mean of each channel (pixels in 0 to 1) that `model` was normalised with; None takes that of the run's images."""
+    """Mean of each channel in the normalisation of `model` (pixels from 0 to 1). None takes that of the run's data."""
     std: tuple[Positive, ...] | None = None
-    """Standard deviation of each channel, likewise."""
+    """Standard deviation of each channel in the normalisation of `model`. None takes that of the run's data."""
     precision: Literal["auto", "float32"] = "auto"
-    """`auto` imitates in half precision on a GPU (untried so far) and in float32 on a CPU."""
+    """Precision of the teacher's outputs. `auto` is half precision on a GPU (untested so far), float32 on a CPU."""
     cache: Literal["auto", "always", "never"] = "auto"
-    """Keep its outputs in a file per node, the search is the same; `auto` on a CPU where they recur and fit."""
+    """Cache of the teacher's outputs, one file per node. The results do not depend on it. `auto`: use it on a CPU, if
+    outputs are used again and fit into the file."""
     cache_gib: Positive = 2.0
-    """Largest size of that file in GiB, on the disk of the run folder."""
+    """Maximum size of the cache file in GiB, on the disk of the run folder."""
 
     @model_validator(mode="after")
     def _fits_the_source(self) -> TeacherConfig:
@@ -119,41 +122,41 @@ _SHARES: dict[str, Any] = {
 
 
 class SharesConfig(create_model("Shares", __base__=Section, **_SHARES)):  # type: ignore[misc] # fields of a table
-    """Factor of each imitation kind in a sum of several; of those that are not in the sum it has no effect."""
+    """Factor of each imitation kind in the sum `kind`. Factors of other kinds have no effect."""
 
 
 class DistillConfig(Section):
-    """Search by imitating (KD)."""
+    """Knowledge distillation (KD) during the search."""
 
     kind: Annotated[str, Field(description=f"`none`, or a sum (`a+b`) of {', '.join(KINDS)}.")] = "features"
     shares: SharesConfig = SharesConfig()
-    """Factors in that sum."""
+    """Factors of the kinds in the sum."""
     weight: NonNegative = 1.0
-    """KD weight lambda; with a schedule, at the first step."""
+    """KD weight lambda. With a schedule, its value at the first step."""
     weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the weight goes from `weight` to `weight_end` over the epochs of the search."""
+    """Schedule of the weight from `weight` to `weight_end` over the epochs of the search."""
     weight_end: NonNegative | None = None
-    """KD weight at the last step of the last epoch; None is 0."""
+    """KD weight at the last step of the last epoch. None is 0."""
     temperature: Positive | None = None
-    """KD temperature T of the logits, with a schedule the first; None takes 4 where the kind imitates logits."""
+    """KD temperature T of the logits. With a schedule, its value at the first step. None is 4 for kinds with logits."""
     temperature_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the temperature goes from `temperature` to `temperature_end` over the epochs of the search."""
+    """Schedule of the temperature from `temperature` to `temperature_end` over the epochs of the search."""
     temperature_end: Positive | None = None
-    """KD temperature at the last step of the last epoch; None is 1."""
+    """KD temperature at the last step of the last epoch. None is 1."""
     decoupled_target: NonNegative = 1.0
     """Factor alpha of the target class in decoupled KD."""
     decoupled_rest: NonNegative = 8.0
     """Factor beta of the other classes in decoupled KD."""
     stage_ratios: tuple[NonNegative, NonNegative, NonNegative] = (0.2, 0.3, 0.5)
-    """Shares of the three stage ends in every loss on features."""
+    """Weights of the three stage ends in every loss on features."""
     factor_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Factors of factor transfer, as a share of the teacher's channels (k of the paper)."""
+    """Number of factors in factor transfer, as a share of the teacher's channels (k in the paper)."""
     teacher: TeacherConfig = TeacherConfig()
-    """Who is imitated."""
+    """The teacher."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is summed; nothing for `none` and where the weight is 0 throughout."""
+        """The imitation kinds in the sum. Empty for `none`, and if the weight is always 0."""
         return () if self.kind == "none" or not self._has_weight else tuple(self.kind.split(_SUM))
 
     @property
@@ -163,17 +166,17 @@ class DistillConfig(Section):
 
     @property
     def uses_features(self) -> bool:
-        """Whether the stage ends are imitated."""
+        """Whether features at the stage ends are imitated."""
         return any(KINDS[kind].of == "taps" for kind in self.kinds)
 
     @property
     def uses_same_sizes(self) -> bool:
-        """Whether the stage ends of both sides must be of one size in pixels."""
+        """Whether the features of student and teacher must have equal sizes in pixels."""
         return any(KINDS[kind].same_size for kind in self.kinds)
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether a teacher is needed at all."""
+        """Whether a teacher is needed."""
         return bool(self.kinds)
 
     @property
@@ -206,7 +209,7 @@ class DistillConfig(Section):
                 raise RefusedError("temperature_schedule", self.temperature_schedule, f"{allowed} constant", why)
         if self.temperature is None and self.uses_logits:
             object.__setattr__(self, "temperature", 4.0)
-            # Nobody set it, also where somebody wrote null: it follows from the kind, and from a new kind anew.
+            # The user did not set it (null counts as not set). It follows from the kind, also if the kind changes.
             self.model_fields_set.discard("temperature")
         if self.uses_features and not any(self.stage_ratios):
             raise RefusedError("stage_ratios", Words("(0, 0, 0)"), "at least one above 0 when features are imitated")

@@ -1,7 +1,6 @@
-"""Named complete configurations: where to start, and what the demo and the papers use.
+"""Recipes: named complete configurations, for a start, for the demo and for the settings of the papers.
 
-A recipe is a function that returns a :class:`RunConfig`; the first line of its docstring is what
-``dnad-ray recipes`` prints.
+A recipe is a function that returns a :class:`RunConfig`. ``dnad-ray recipes`` prints the first line of its docstring.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["RECIPES", "recipe_named", "summary_of"]
 
 
 def demo() -> RunConfig:
-    """Embedded digits, 6 searches of 108 candidates over shrink rate x KD temperature, some minutes on 2 cores."""
+    """Embedded digits, 6 searches of 108 candidates over shrink rate x KD temperature; some minutes on 2 cores."""
     return RunConfig(
         data=DataConfig(name="digits", validation_share=0.3, augment="none"),
         space=SpaceConfig(
@@ -42,8 +41,8 @@ def demo() -> RunConfig:
         shrink=ShrinkConfig(
             rate=0.08, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
         ),
-        # Imitation lessens over-fitting of shared weights here; temperatures of 1 to 8, weights of 0.1 to 3 and a rate
-        # of half or twice as much gave no better networks (docs/results.md, 5 seeds).
+        # Imitation reduces overfitting of the shared weights here. Temperatures from 1 to 8, weights from 0.1 to 3 and
+        # half or twice the shrink rate gave no better networks (docs/results.md, 5 seeds).
         distill=DistillConfig(
             kind="logits+features",
             weight=0.3,
@@ -56,7 +55,7 @@ def demo() -> RunConfig:
 
 
 def smoke() -> RunConfig:
-    """Embedded digits, 2 searches of 30 candidates in seconds: does everything work here?"""
+    """Embedded digits, 2 searches of 30 candidates in seconds, to test the installation."""
     return RunConfig(
         data=DataConfig(name="digits"),
         space=SpaceConfig(operations=("sep_conv_3x3", "skip_connect"), num_cells=3, num_nodes=2, init_channels=4),
@@ -74,12 +73,13 @@ def smoke() -> RunConfig:
 
 def cifar10() -> RunConfig:
     """CIFAR-10 with the settings of the authors' release, one search; needs a GPU and `--set data.root=FOLDER`."""
-    # At this size nothing of ours was measured: the paper's own form of deletion. All other defaults are the release's.
+    # Our form of deletion was not measured at this size, so this uses the paper's. All other defaults are those of the
+    # authors' release.
     return RunConfig(data=DataConfig(name="cifar10"), shrink=ShrinkConfig(pressure="paper", criterion="weight"))
 
 
 def images() -> RunConfig:
-    """A small search to begin with on one's own images, `--data FOLDER`: 5 cells, 12 channels, 60 epochs."""
+    """A small search for your own images, `--data FOLDER`: 5 cells, 12 channels, 60 epochs."""
     return RunConfig(
         data=DataConfig(name="imagefolder"),
         space=SpaceConfig(num_cells=5, num_nodes=3, init_channels=12),
@@ -89,8 +89,9 @@ def images() -> RunConfig:
         shrink=ShrinkConfig(
             rate=0.02, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=20)
         ),
-        # On a part of CIFAR-10 imitation by these gave networks 1.2 points better at equal cost (ten fresh seeds).
-        # Of other weights, temperatures and kinds weight 1 alone stood out, but not on fresh seeds (docs/results.md).
+        # On a part of CIFAR-10, these settings gave networks with 1.2 points less error at equal cost (ten fresh
+        # seeds). Among other weights, temperatures and kinds only weight 1 was better, but not on fresh seeds
+        # (docs/results.md).
         distill=DistillConfig(
             kind="logits+features", weight=0.3, temperature=4.0, teacher=TeacherConfig(init_channels=24, epochs=30)
         ),
@@ -99,17 +100,17 @@ def images() -> RunConfig:
 
 
 def kd_temperature() -> RunConfig:
-    """Embedded digits, 15 searches of 108 candidates over KD temperature: 5 temperatures under 3 seeds."""
+    """Embedded digits, 15 searches of 108 candidates over KD temperature, 5 temperatures with 3 seeds each."""
     return _kd_sweep({"distill.temperature": (1.0, 2.0, 4.0, 8.0, 16.0)}, kind="logits", weight=0.3)
 
 
 def kd_weight() -> RunConfig:
-    """Embedded digits, 15 searches of 108 candidates over KD weight, from no imitation at all: 3 seeds of each."""
+    """Embedded digits, 15 searches of 108 candidates over KD weight, 5 weights from 0 to 3 with 3 seeds each."""
     return _kd_sweep({"distill.weight": (0.0, 0.1, 0.3, 1.0, 3.0)}, kind="logits")
 
 
 def kd_kind() -> RunConfig:
-    """Embedded digits, 24 searches of 108 candidates over imitation kinds: 8 of them, with none, under 3 seeds."""
+    """Embedded digits, 24 searches of 108 candidates over imitation kinds, 7 kinds and none with 3 seeds each."""
     kinds = ("none", "logits", "decoupled", "features", "attention", "factor", "similarity", "relational")
     return _kd_sweep({"distill.kind": kinds}, kind="logits", weight=0.3)
 
@@ -128,11 +129,15 @@ def _kd_sweep(grid: dict[str, tuple[Any, ...]], **distill: Any) -> RunConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe for recipe in (demo, smoke, images, cifar10, kd_temperature, kd_weight, kd_kind)
 }
-"""Name -> function that returns a complete configuration."""
+"""The recipes by name."""
 
 
 def recipe_named(name: str) -> RunConfig:
-    """Return the configuration of a recipe; raises :class:`ConfigError` if there is none of that name."""
+    """Return the configuration of a recipe.
+
+    Raises:
+        ConfigError: If there is no recipe of this name.
+    """
     if name not in RECIPES:
         raise ConfigError("recipe", name, f"{', '.join(RECIPES)}, or a YAML file")
     return RECIPES[name]()

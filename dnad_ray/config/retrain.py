@@ -1,4 +1,4 @@
-"""How a found network is trained from scratch: settings, and the recipes of the papers."""
+"""Settings for training a network from scratch, and recipes with the settings of the papers."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ __all__ = ["RETRAIN_RECIPES", "RetrainConfig", "retrain_recipe", "with_settings"
 
 
 class RetrainConfig(Section):
-    """One protocol: what is equal for all networks that are to be compared."""
+    """A training protocol: the settings that are equal for all networks of a comparison."""
 
     epochs: Count = 600
-    """Passes over the training images."""
+    """Number of training epochs."""
     batch_size: Annotated[int, Field(ge=2)] = 96
-    """Images per step."""
+    """Images per training step."""
     learning_rate: Positive = 0.025
-    """Peak step size of SGD."""
+    """Peak learning rate of SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: NonNegative = 3e-4
-    """L2 weight decay, on all parameters."""
+    """L2 weight decay of all parameters."""
     schedule: Literal["cosine", "linear"] = "cosine"
-    """How the step size falls to zero, step by step."""
+    """Decay of the learning rate to zero, at every step."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs in which the step size first rises linearly."""
+    """Epochs at the start in which the learning rate rises linearly."""
     grad_clip: Positive = 5.0
-    """Largest gradient norm."""
+    """Maximum gradient norm; larger gradients are scaled down to it."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread over all classes."""
+    """Label smoothing: share of the target that is distributed over all classes."""
     auxiliary_weight: NonNegative = 0.4
-    """Weight of the auxiliary head's loss; 0 builds none."""
+    """Weight of the auxiliary head's loss. 0: no auxiliary head."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Drop-path probability of the last epoch for a network of 8 operations a cell or fewer; it rises from 0."""
+    """Drop-path probability in the last epoch (it rises from 0), for networks of at most 8 operations per cell."""
     drop_path_per_operation: NonNegative = 0.15 / 112
-    """What each operation beyond 8 a cell adds to it."""
+    """Additional drop-path probability for each operation per cell beyond 8."""
     augment: Literal["auto", "none", "imagenet"] = "auto"
-    """`auto` as in the search; `imagenet` random resized crops, mirror images and colour jitter."""
+    """`auto`: as in the search. `imagenet`: random resized crops, horizontal flips and colour jitter. `none`: none."""
     cutout: Annotated[int, Field(ge=0)] = 16
-    """Side of the square that is blanked in each training image, in pixels of a 32 x 32 image; scaled with the size."""
+    """Side of the cutout square in pixels of a 32 x 32 image; it is scaled with the image size. 0: no cutout."""
     init_channels: Annotated[int, Field(ge=2, le=1024)] | None = 36
-    """Width C; None takes that at which the run counted its networks."""
+    """Width C. None takes `evaluation.init_channels` of the run."""
     ema_decay: Share | None = None
-    """Decay per step of the moving average of the weights that is measured; None measures the weights themselves."""
+    """Decay per step of the moving average of the weights, which is then tested. None tests the weights themselves."""
     kd_weight: NonNegative = 0.0
-    """Weight of imitating the logits of the run's teacher; 0 for no teacher."""
+    """Weight of the KD loss on the logits of the run's teacher. 0: no teacher."""
     kd_temperature: Positive = 4.0
-    """Temperature of that imitation."""
+    """Temperature of that KD loss."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
+    """`auto` uses a GPU if there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` runs convolutions in half precision, norms and losses in full; verified on CPUs only."""
+    """`bfloat16`: convolutions in half precision, norms and losses in float32; tested on CPUs only."""
     num_processes: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes that share every batch by DistributedDataParallel, each on a GPU or CPUs of its own."""
+    """Number of processes that share each batch (DistributedDataParallel). Each has its own GPU or CPUs."""
     recalibration_images: Annotated[int, Field(ge=0)] = 1024
-    """Training images on which batch-norm statistics of inherited or averaged weights are re-estimated."""
+    """Training images for new batch-norm statistics, if weights are inherited or averaged."""
 
     @model_validator(mode="after")
     def _fits(self) -> RetrainConfig:
@@ -113,14 +113,14 @@ RETRAIN_RECIPES: dict[str, Callable[[], RetrainConfig]] = {
     "imagenet-mobile": imagenet_mobile,
     "quick": quick,
 }
-"""Name -> function that returns complete settings."""
+"""The recipes by name."""
 
 
 def retrain_recipe(name: str) -> RetrainConfig:
     """Return the settings of a recipe.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If there is no recipe of this name.
     """
     if name not in RETRAIN_RECIPES:
         raise ConfigError("--recipe", name, ", ".join(RETRAIN_RECIPES))

@@ -1,6 +1,6 @@
-"""The configuration of a run: frozen models with one line per field (meaning, unit, symbol in the paper).
+"""The configuration of a run: frozen models with a docstring per field (meaning, unit, symbol in the paper).
 
-Everything that a user can change is a field here; unknown keys and impossible values are refused in words.
+Everything that a user can change is a field. Unknown keys and impossible values raise a clear error.
 "Paper" is DNAD, arXiv 2504.20080.
 """
 
@@ -45,28 +45,29 @@ _VARIED = ("sweep.grid.", "sweep.ranges.")
 
 
 class DataConfig(Section):
-    """Which images."""
+    """The images."""
 
     name: str = "digits"
     """`digits` (embedded), `cifar10`, `cifar100`, `svhn`, `fashion_mnist`, or `imagefolder`."""
     root: str | None = None
-    """Folder with the data; needed by every dataset but `digits`."""
+    """Folder of the data; required for all datasets except `digits`."""
     download: bool = False
-    """Allow a torchvision dataset to be downloaded into `root`."""
+    """Whether a torchvision dataset may be downloaded into `root`."""
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
-    """Side of the images in pixels; None takes the dataset's own."""
+    """Side of the images in pixels. None takes the size of the dataset."""
     validation_share: Share = 0.2
-    """Share of each class's training images held out for the proxy accuracy."""
+    """Share of the training images of each class that is held out for validation (proxy accuracy)."""
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of that split; the same for all trials, so that their scores compare."""
+    """Seed of the validation split. It is the same for all trials, so that their accuracies can be compared."""
     augment: Literal["auto", "none"] = "auto"
-    """`auto` takes what suits the dataset (crop, flip where mirror images keep their class), `none` nothing."""
+    """`auto`: the usual augmentation of the dataset (crops, and flips if they keep the class). `none`: none."""
     cutout: Annotated[int, Field(ge=0)] = 0
-    """Side of the square that is blanked in each training image, in pixels; 0 for none."""
+    """Side of the cutout square in pixels. 0: no cutout."""
     storage: Literal["auto", "memory", "disk"] = "auto"
-    """`memory` decodes images once, `disk` a folder's for each batch (every node must see it), `auto` what fits."""
+    """`memory`: decode all images once. `disk`: decode those of an image folder for each batch; every node must see the
+    folder. `auto`: `memory` if they fit, otherwise `disk`."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Processes per trial that decode ahead from disk; None takes its CPUs but one (1 to 8), 0 decodes in the trial."""
+    """Processes per trial that decode from disk. None: the trial's CPUs minus one (1 to 8). 0: in the trial itself."""
 
     @model_validator(mode="after")
     def _disk_has_an_effect(self) -> DataConfig:
@@ -82,33 +83,35 @@ class DataConfig(Section):
 
 
 class SpaceConfig(Section):
-    """What can be built."""
+    """The search space."""
 
     name: str = "dnad"
-    """Named search space; `dnad-ray spaces` lists them."""
+    """Name of the search space; `dnad-ray spaces` lists the names."""
     operations: tuple[str, ...] | None = None
-    """Candidate operations; None takes those of the named space."""
+    """Candidate operations. None takes those of the named space."""
     num_cells: Annotated[int, Field(ge=1, le=100)] = 8
-    """Cells L; those at L//3 and 2L//3 halve the resolution."""
+    """Number of cells L. The cells at L//3 and 2L//3 halve the resolution."""
     num_nodes: Annotated[int, Field(ge=1, le=16)] = 4
-    """Intermediate nodes per cell."""
+    """Number of intermediate nodes per cell."""
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 16
     """Width C of the supernet."""
     stem: Literal["cifar", "imagenet"] = "cifar"
-    """`cifar` keeps the resolution, `imagenet` divides it by 8."""
+    """Stem: `cifar` keeps the resolution, `imagenet` divides it by 8."""
     sharing: Literal["cell", "kind", "all"] | None = None
-    """Which cells have one topology: each its own, normal and reduction cells, all; None is as in the named space."""
+    """Cells with a common topology. `cell`: none; `kind`: all normal cells, and all reduction cells; `all`: all cells.
+    None takes that of the named space."""
     derivation: Literal["alive", "inputs", "edges"] | None = None
-    """What a snapshot keeps: all that is alive, the strongest inputs per node, one operation an edge; None as above."""
+    """Candidates in a snapshot: `alive`: all alive ones; `inputs`: the strongest inputs of each node; `edges`: one
+    operation per edge. None takes that of the named space."""
     inputs_kept: Annotated[int, Field(ge=1, le=2)] | None = None
-    """Inputs that deletion leaves each node at least; with `derivation: inputs` also at most; None as above."""
+    """Minimum of inputs per node; for derivation `inputs` also the maximum. None takes that of the named space."""
     num_stages: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Resolutions: cells at L/S, 2L/S, ... begin the later ones; None as above."""
+    """Number of resolutions S; reduction cells are at L/S, 2L/S, ... None takes that of the named space."""
 
     @model_validator(mode="before")
     @classmethod
     def _sizes_of_the_named_space(cls, data: Any) -> Any:
-        # Whoever names a space and no size means its usual size; what is written out stays as it is.
+        # A named space without sizes means its usual sizes. Sizes that are given stay as they are.
         template = SPACES.get(data["name"]) if isinstance(data, dict) and isinstance(data.get("name"), str) else None
         if template is None:
             return data
@@ -117,36 +120,36 @@ class SpaceConfig(Section):
 
 
 class TrainConfig(Section):
-    """How supernet and architecture weights learn, both on training images only (one-level)."""
+    """Training of the supernet and of the architecture parameters, both on the training images (one-level)."""
 
     epochs: Count = 120
-    """Most passes over the training images."""
+    """Maximum number of epochs."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs before the sparsity loss and deletions begin."""
     batch_size: Count = 128
-    """Images per step."""
+    """Images per training step."""
     learning_rate: Positive = 5e-4
-    """Adam step size of the network weights."""
+    """Learning rate of the network weights (Adam)."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
-    """Adam decay rates of the network weights."""
+    """Betas of Adam for the network weights."""
     weight_decay: NonNegative = 3e-4
-    """Adam weight decay of the network weights."""
+    """Weight decay of the network weights (Adam)."""
     grad_clip: Positive = 5.0
-    """Largest gradient norm of the network weights."""
+    """Maximum gradient norm of the network weights; larger gradients are scaled down to it."""
     arch_learning_rate: Positive = 0.2
-    """SGD step size of the architecture weights a."""
+    """Learning rate of the architecture parameters a (SGD)."""
     arch_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """SGD momentum of the architecture weights."""
+    """Momentum of the architecture parameters (SGD)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where the trial has one."""
+    """`auto` uses a GPU if the trial has one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` runs convolutions in half precision, norms and losses in full; slower on CPUs, untried on GPUs."""
+    """`bfloat16`: convolutions in half precision, norms and losses in float32; slower on CPUs, untested on GPUs."""
     cuda_graphs: bool = False
-    """Record a step's kernels on a GPU and replay them until something is deleted; untried so far, hence off."""
+    """Record the kernels of a step on a GPU and replay them until the next deletion. Untested so far."""
     num_processes: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes that share every batch of a search, each on a GPU or CPUs of its own; `dnad-ray sweep` only."""
+    """Number of processes that share each batch, each with its own GPU or CPUs; for `dnad-ray sweep` only."""
     look_steps: Count | None = None
-    """Steps between looks of the host at losses and weights, when it also deletes; None takes 1 on CPU, 8 on a GPU."""
+    """Steps between two reads of losses and weights by the host, which then deletes. None: 1 on a CPU, 8 on a GPU."""
 
     @model_validator(mode="after")
     def _graphs_and_processes(self) -> TrainConfig:
@@ -163,89 +166,91 @@ class TrainConfig(Section):
 
 
 class FloorConfig(Section):
-    """Where shrinking ends: the first limit that is reached; None is no limit."""
+    """Floors of the search: it stops at the first one that it reaches. None: no such floor."""
 
     macs: Count | None = None
-    """Stop below this many multiply-adds of the derived network (fvcore total)."""
+    """Stop if the derived network has fewer multiply-adds than this (fvcore's total)."""
     operations: Count | None = None
-    """Stop at this many alive operations."""
+    """Stop if at most this many operations are alive."""
     sparsity: Positive | None = None
-    """Stop below this sparsity sum S (the release's criterion, 250 there)."""
+    """Stop if the sparsity sum S is below this (the criterion of the authors' release, with 250)."""
 
 
 class ShrinkConfig(Section):
-    """Search by deleting (SNPS). Rates are per epoch, so that they keep their meaning across data sizes."""
+    """Deletion of candidates (SNPS). Rates are per epoch, so they do not depend on the number of images."""
 
     rate: Annotated[float, Field(gt=0, le=1)] = 0.006
-    """Target shrink rate: share of the initial candidates deleted per epoch (n_target x steps / candidates)."""
+    """Target shrink rate: share of the initial candidates to delete per epoch (n_target x steps / candidates)."""
     baseline: Share = 0.01
-    """A candidate whose normalised weight falls below this is deleted for good."""
+    """With criterion `weight`, a candidate is deleted permanently if its weight w is below this."""
     pressure: Literal["added", "paper"] = "added"
-    """`added` leaves the task's gradient as it is, caps gamma and the rate; `paper` is L (1 + gamma S) + gamma mu S."""
+    """Sparsity term. `paper`: the loss is L (1 + gamma S) + gamma mu S. `added`: the sparsity term does not change the
+    gradient of the task, and gamma and the shrink rate are capped."""
     criterion: Literal["weight", "taylor", "removal"] = "taylor"
-    """What goes first: the smallest weight w, the least |w dL/dw| in the mean over steps, the least loss of removal."""
+    """Order of deletion. `weight`: smallest weight w first. `taylor`: smallest mean of |w dL/dw| over the steps first.
+    `removal`: the candidate whose removal gives the smallest loss first."""
     gamma_init: Positive = 1e-4
-    """First sparsity weight gamma."""
+    """Initial sparsity weight gamma."""
     gamma_max: Positive = 0.1
-    """Level of gamma at and above which stalls count; its cap under the pressure `added`."""
+    """Steps with too few deletions are stalls if gamma is at least this. With pressure `added`, gamma's maximum."""
     gamma_growth: Annotated[float, Field(gt=1)] = 48.9
-    """Factor by which gamma grows in an epoch without deletions (1.01 per step at 391 steps); decays likewise."""
+    """Growth factor of gamma per epoch without deletions (1.01 per step at 391 steps). It decays by the same factor."""
     mu: NonNegative = 0.1
     """Offset factor mu of the sparsity term."""
     mu_growth: Annotated[float, Field(ge=1)] = 1.5
-    """Factor on mu after a Pareto snapshot."""
+    """Mu is multiplied by this after a Pareto snapshot."""
     rate_factor: Positive = 1.0
-    """Factor xi on the target shrink rate after a Pareto snapshot."""
+    """The target shrink rate is multiplied by this after a Pareto snapshot (xi)."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay tau, per step, of the running mean of deletions."""
+    """Decay per step of the running mean of deletions (tau)."""
     stall_epochs: Positive = 0.128
-    """Epochs of stalls in a row that make a Pareto snapshot (50 steps of 391)."""
+    """Epochs of consecutive stalls before a Pareto snapshot (0.128 is 50 of 391 steps)."""
     floor: FloorConfig = FloorConfig(sparsity=250.0)
-    """Where to stop."""
+    """Size at which the search stops."""
 
 
 class EvaluationConfig(Section):
-    """How a shrunken network is scored and counted."""
+    """Validation and costs of the networks of a search."""
 
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
-    """Width C at which derived networks are counted and later retrained."""
+    """Width C of derived networks, for their costs and their retraining."""
     interval_epochs: Count = 1
     """Epochs between pruned snapshots."""
     batch_size: Count = 512
-    """Images per step when scoring."""
+    """Images per validation step."""
     trace: Literal["none", "final", "all"] = "final"
-    """Snapshots whose costs, sums over a table, are confirmed by a trace of the whole network (half a second each)."""
+    """Snapshots whose costs (from a table) are checked by a trace of the network, which takes half a second each."""
     recalibration_images: Annotated[int, Field(ge=0)] = 1024
-    """Training images on which batch-norm statistics are re-estimated before scoring; 0 keeps the running ones."""
+    """Training images for new batch-norm statistics before validation. 0 keeps the running statistics."""
     ladder: bool = True
-    """At each interval, warm-up included, record networks of all sizes that the weights imply; 4 % of the time."""
+    """Whether to record smaller networks of the weights at each interval, also in the warm-up; 4 % of the time."""
     keep_weights: bool = False
-    """Keep each snapshot's shared weights, of what is alive, as safetensors, for `dnad-ray retrain --inherit`."""
+    """Whether to save the alive shared weights of each snapshot (safetensors), for `dnad-ray retrain --inherit`."""
 
 
 class RunConfig(Section):
-    """A complete run."""
+    """The complete configuration of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of initial weights, order of images and augmentation."""
     data: DataConfig = DataConfig()
-    """Which images."""
+    """The images."""
     space: SpaceConfig = SpaceConfig()
-    """What can be built."""
+    """The search space."""
     train: TrainConfig = TrainConfig()
-    """How it learns."""
+    """Training of the supernet."""
     shrink: ShrinkConfig = ShrinkConfig()
-    """Search by deleting."""
+    """Deletion of candidates."""
     distill: DistillConfig = DistillConfig()
-    """Search by imitating."""
+    """Knowledge distillation."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """How a shrunken network is scored and counted."""
+    """Validation and costs of the networks of a search."""
     limit: LimitConfig = LimitConfig()
-    """Where a trial ends early."""
+    """Limits on the compute of a trial."""
     sweep: SweepConfig = SweepConfig()
     """Many searches in parallel."""
     watch: WatchConfig = WatchConfig()
-    """What is kept for people who watch."""
+    """Logs and pages for watching a run."""
 
     @model_validator(mode="after")
     def _floor_and_warmup(self) -> RunConfig:
@@ -256,14 +261,14 @@ class RunConfig(Section):
 
 
 def config_from_dict(data: Mapping[str, Any], origin: str = "config") -> RunConfig:
-    """Validate plain data.
+    """Return the configuration of plain data, validated.
 
     Args:
-        data: Nested dictionaries, as read from YAML; what is missing takes its default.
-        origin: Where they came from, for error messages.
+        data: Nested dictionaries, for example from YAML. Missing keys get their defaults.
+        origin: Source of the data, for error messages.
 
     Raises:
-        ConfigError: On the first unknown key or impossible value, in one line.
+        ConfigError: If a key is unknown or a value impossible; one line about the first such key.
     """
     try:
         return RunConfig.model_validate(dict(data))
@@ -272,12 +277,12 @@ def config_from_dict(data: Mapping[str, Any], origin: str = "config") -> RunConf
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
-    """Return plain data for YAML and JSON, every field written out."""
+    """Return all fields as plain data for YAML and JSON."""
     return config.model_dump(mode="json")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split ``a.b=value`` as given to ``--set``; the value is read as YAML.
+    """Return key and value of ``a.b=value``, the argument of ``--set``. The value is parsed as YAML.
 
     >>> parse_assignment("shrink.rate=0.05")
     ('shrink.rate', 0.05)
@@ -289,26 +294,26 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         parsed = parse_yaml(value, key)
     except YamlError:
         raise ConfigError(f"--set {key}", value, "a YAML value, for example 0.05, [1, 2] or null") from None
-    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 (no dot) as a string; nobody who writes it means one
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 (without a dot) as a string, but a number is meant
         with contextlib.suppress(ValueError):
             parsed = float(parsed)
     return key.strip(), parsed
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str = "--set") -> RunConfig:
-    """Return a copy with some dotted keys replaced, validated as a whole.
+    """Return a copy with other values for some dotted keys; the whole copy is validated.
 
     Raises:
         ConfigError: If a key does not exist or a value is impossible.
     """
     data = config_to_dict(config)
     if not config.distill.model_fields_set & {"temperature"}:
-        # A temperature that followed from the kind must follow from the new kind too.
+        # The temperature followed from the kind, so it must follow from the new kind, too.
         data["distill"]["temperature"] = None
     for key, value in overrides.items():
         section: Any = data
         is_varied = key.startswith(_VARIED)
-        # What is varied is a config key itself, with dots of its own, and need not stand in the grid yet.
+        # A key of the grid or the ranges is itself a config key with dots, and it can be new there.
         *parents, last = key.split(".", 2) if is_varied else key.split(".")
         for name in parents:
             section = section.get(name) if isinstance(section, dict) else None

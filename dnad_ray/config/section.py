@@ -1,4 +1,4 @@
-"""What the sections of a configuration have in common: their kinds of numbers, and how they refuse a value."""
+"""The base class of the sections of a configuration, its number types and its errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Frozen, with a doc line per field; unknown keys and numbers that are none are refused."""
+    """A frozen section with a docstring per field. Unknown keys, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Words(str):
-    """Text that an error message shows without quotes, where the value itself would be hard to read."""
+    """Text that an error message shows without quotes, if the value itself would be hard to read."""
 
     __slots__ = ()
 
@@ -33,13 +33,13 @@ class Words(str):
 
 
 class RefusedError(ConfigError):
-    """What a validator of a section raises.
+    """The error that a validator of a section raises.
 
     Args:
         where: Key within the section.
-        given: Its value.
-        allowed: What would have been accepted, in words.
-        why: What is wrong with it where ``allowed`` does not say so: "which has no effect with ...".
+        given: The value.
+        allowed: The allowed values, in words.
+        why: The reason, if ``allowed`` does not give it: "which has no effect with ...".
     """
 
     def __init__(self, where: str, given: object, allowed: str, why: str = "") -> None:
@@ -47,12 +47,12 @@ class RefusedError(ConfigError):
 
 
 def config_error(error: ValidationError, model: type[BaseModel], before: str) -> ConfigError:
-    """Return the first of pydantic's errors in our words.
+    """Return the first of pydantic's errors as one of ours.
 
     Args:
-        error: What pydantic raised.
+        error: The error of pydantic.
         model: The section that was validated.
-        before: What stands before the key in the message: the origin, with what divides it from the key.
+        before: Text before the key in the message: the origin and a separator.
     """
     first = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"]))
@@ -67,7 +67,7 @@ def config_error(error: ValidationError, model: type[BaseModel], before: str) ->
 
 
 def _part(model: Any, path: Sequence[int | str]) -> Any:
-    """Return the section that stands below another one; on the way there may be a dictionary of sections."""
+    """Return the section at a path below another one; the path may go through dictionaries of sections."""
     for name in path:
         model = model.model_fields[name].annotation if hasattr(model, "model_fields") else get_args(model)[-1]
     return model

@@ -1,4 +1,4 @@
-"""The sections of a configuration about many searches: what is varied, what each may spend, what is watched."""
+"""The sections of a configuration for sweeps: settings of the trials, limits of a trial, logs."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ __all__ = ["LimitConfig", "Range", "SweepConfig", "WatchConfig"]
 
 
 class SweepConfig(Section):
-    """Many searches in parallel; ignored by `dnad-ray search`."""
+    """The trials of a sweep; `dnad-ray search` ignores this section."""
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Values for config keys, for example `shrink.rate: [0.05, 0.1]`; every combination is a trial."""
+    """Values of config keys, for example `shrink.rate: [0.05, 0.1]`. Every combination is a trial."""
     num_trials: Count | None = None
-    """Trials in all: the grid under `seed`, then under `seed + 1`, and so on; None takes the grid once."""
+    """Total number of trials: the grid with `seed`, then with `seed + 1`, and so on. None: the grid once."""
     sampler: Literal["grid", "random", "optuna"] = "grid"
-    """`grid`, or `num_trials` settings from `ranges`: at random, or by Optuna's multi-objective search."""
+    """`grid`; or `num_trials` settings from `ranges`, `random` or by `optuna` (multi-objective search)."""
     ranges: dict[str, Range] = Field(default_factory=dict)
-    """What `random` and `optuna` draw config keys from, for example `shrink.rate: {loguniform: [0.02, 0.2]}`."""
+    """Ranges of config keys for `random` and `optuna`, for example `shrink.rate: {loguniform: [0.02, 0.2]}`."""
     cost_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.3, 0.5, 1.0)
-    """Shares of the dense network's MACs: `optuna` weighs the lowest errors at most that large against each other."""
+    """MACs budgets, as shares of the dense network's MACs. The objectives of `optuna` are the lowest errors within each
+    budget."""
     scheduler: Literal["none", "pareto"] = "none"
-    """`pareto` stops trials that are dominated at equal MACs all along, beyond the noise of seeds and images."""
+    """`pareto` stops dominated trials: those that are worse than others at equal MACs at every snapshot, by more than
+    the noise of seeds and images."""
     patience: Count = 2
-    """Fewest snapshots that `pareto` compares before it stops a trial."""
+    """`pareto` compares at least this many snapshots before it stops a trial."""
     noise_factor: Positive = 3.0
-    """Standard deviations that `pareto` takes for noise, in the mean over a trial's snapshots."""
+    """Noise in standard deviations: `pareto` stops a trial whose mean distance over its snapshots is larger."""
     cpus_per_trial: Positive | None = None
-    """CPUs of a trial, in all its processes; each uses its part as threads. None: see `docs/resources.md`."""
+    """CPUs per trial, shared equally by its processes, which use them as threads. None: see `docs/resources.md`."""
     gpus_per_trial: NonNegative | None = None
-    """GPUs of a trial, one per process, or a fraction of one; None takes one each where the cluster has GPUs."""
+    """GPUs per trial: one per process, or a fraction of one. None: one per process if the cluster has GPUs."""
     max_concurrent: Count | None = None
-    """Most trials at once; None takes as many as fit."""
+    """Maximum number of trials at the same time. None: as many as fit."""
 
     @model_validator(mode="after")
     def _what_is_varied_has_an_effect(self) -> SweepConfig:
@@ -56,40 +58,40 @@ class SweepConfig(Section):
 
 
 class LimitConfig(Section):
-    """Where a trial ends early, with a final snapshot of what it has: the first limit reached; None is no limit."""
+    """Limits of a trial: it ends with a final snapshot at the first limit that it reaches. None: no limit."""
 
     seconds: Positive | None = None
-    """Compute of the trial: wall seconds times devices. On another machine a search ends elsewhere."""
+    """Compute of the trial: wall seconds times devices. Where the search ends depends on the machine."""
     macs: Annotated[float, Field(ge=1)] | None = None
-    """Multiply-adds of training: 3 times the supernet's forward pass for each image. The same on every machine."""
+    """Multiply-adds of training: 3 times the supernet's forward pass per image. The same on every machine."""
 
 
 class WatchConfig(Section):
-    """What is kept about a run while it goes on, for people who watch; results do not depend on it."""
+    """Logs and pages for watching a run. The results do not depend on them."""
 
     tensorboard: bool = True
-    """Write event files for TensorBoard, `tensorboard/<trial>/` in the run folder."""
+    """Whether to write event files for TensorBoard, to `tensorboard/<trial>/` in the run folder."""
     live_page: bool = True
-    """Write `live.html`, a page that redraws itself while the run goes on."""
+    """Whether to write `live.html`, a page that is updated during the run."""
     loggers: tuple[Literal["mlflow", "wandb"], ...] = ()
-    """Experiment trackers that get the curves, too; each is an extra: `pip install 'dnad-ray[mlflow]'`."""
+    """Experiment trackers that also get the curves. Each is an extra: `pip install 'dnad-ray[mlflow]'`."""
 
 
 class Range(Section):
-    """Where a value is drawn from; exactly one of the kinds is given.
+    """The range of a config key. Exactly one kind is given.
 
     >>> Range(loguniform=(0.01, 0.1)).kind
     'loguniform'
     """
 
     uniform: tuple[float, float] | None = None
-    """Any number between two, all equally likely."""
+    """Bounds of a uniform distribution."""
     loguniform: tuple[float, float] | None = None
-    """Any number between two above 0, all factors equally likely."""
+    """Bounds, above 0, of a log-uniform distribution."""
     integer: tuple[int, int] | None = None
-    """A whole number from one to another, both included."""
+    """Bounds of a uniform distribution of integers, both included."""
     choice: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
-    """One of these values."""
+    """Values of equal probability."""
 
     @model_validator(mode="after")
     def _one_kind_in_order(self) -> Range:
@@ -105,7 +107,7 @@ class Range(Section):
 
     @property
     def kind(self) -> str:
-        """Which of the kinds is given."""
+        """The kind of the range."""
         return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     @property
@@ -115,7 +117,7 @@ class Range(Section):
         return values
 
     def draw(self, generator: np.random.Generator) -> Any:
-        """Draw a value, a plain Python one."""
+        """Return a random value as a plain Python number or choice."""
         if self.choice is not None:
             return self.choice[int(generator.integers(len(self.choice)))]
         low, high = self.values
@@ -123,5 +125,5 @@ class Range(Section):
             return int(generator.integers(low, high, endpoint=True))
         if self.kind == "uniform":
             return float(generator.uniform(low, high))
-        # The exponential of a rounded logarithm may fall out of the bounds by the last digit.
+        # By rounding, the exponential of the logarithm can be outside of the bounds in the last digit.
         return min(max(math.exp(generator.uniform(math.log(low), math.log(high))), low), high)
