@@ -170,8 +170,11 @@ def parse_budget(text: str) -> tuple[str, float]:
     sign = next((sign for sign in ("<=", ">=", "<", ">", "=") if sign in text), None)
     name, _, number = (part.strip() for part in text.partition(sign or "="))
     entry = METRICS.get(name)
-    if sign is None or entry is None or entry.minimise is None:
+    if sign is None:
         raise UserError("budget", text, allowed)
+    if entry is None or entry.minimise is None:
+        known = ", ".join(name for name, metric in METRICS.items() if metric.minimise is not None)
+        raise UserError("metric of a budget", name, known)
     if sign in ("<=", "<", ">=", ">") and (sign[0] == "<") != entry.minimise:
         raise UserError("budget", text, f"{name}{'<=' if entry.minimise else '>='}NUMBER, its better side")
     factor = next((value for suffix, value in _SUFFIXES.items() if suffix and number.endswith(suffix)), 1.0)

@@ -81,6 +81,14 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
     before = config_from_dict(stored.config, address(config_file(out)))
     if config_to_dict(before) != config_to_dict(config):
         raise ConfigError("--resume", _differences(before, config), f"the configuration in {address(config_file(out))}")
+    missing = sorted(dotted(config_to_dict(before)).keys() - dotted(stored.config).keys())
+    if missing and unfinished(specs, stored):
+        # Their defaults may have changed: the search would go on by other rules than it began with.
+        raise RunFolderError(
+            "--resume with --out",
+            f"{address(out)}, a run of an earlier version (no {', '.join(missing[:3])} in its config.yaml)",
+            "a run of this version; the version that began a run can continue it",
+        )
     for spec in specs:
         overrides = stored.status.get(spec.name, {}).get("overrides")
         if overrides is not None and _canonical(overrides) != _canonical(dict(spec.overrides)):

@@ -7,6 +7,7 @@ error. A paused or interrupted run returns, with its state in :attr:`Run.outcome
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,9 @@ from dnad_ray.commands.retrain import retrain as _retrain
 from dnad_ray.commands.search import search
 from dnad_ray.commands.sweep import sweep
 from dnad_ray.commands.teacher import teacher
-from dnad_ray.errors import RunFolderError, UserError
+from dnad_ray.errors import ConfigError, RunFolderError, UserError
 from dnad_ray.run_folder.layout import report_file
-from dnad_ray.run_folder.reading import RunContents, is_run, read_run
+from dnad_ray.run_folder.reading import RunContents, check_marker, is_run, read_run
 from dnad_ray.storage.places import Place, address, place, reached
 
 if TYPE_CHECKING:
@@ -40,12 +41,36 @@ _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 _ARGUMENTS = {"CONFIG": "config", "IMAGES": "images", "MODEL": "model", "RUN": "run", "SOURCE": "source"}
 
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "True or False"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number, or None"),
+    "float | None": ((int, float, type(None)), "a number, or None"),
+}
+"""Annotations of keywords, the types of their values, and these in words. The command line parses; Python does not."""
+
+
+def _check_kinds(arguments: inspect.BoundArguments) -> None:
+    """Check the types of numbers and flags.
+
+    Raises:
+        ConfigError: If one is of another type.
+    """
+    for name, value in arguments.arguments.items():
+        types, allowed = _KINDS.get(str(arguments.signature.parameters[name].annotation), ((object,), ""))
+        is_flag = isinstance(value, bool) and bool not in types  # True is an int in Python
+        if types != (object,) and (is_flag or not isinstance(value, types)):
+            raise ConfigError(name, value, allowed)
+
+
 def _in_keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """Spell options as keywords in what a function raises: ``max_macs`` for ``--max-macs``."""
+    """Check numbers and flags; spell options as keywords in errors: ``max_macs`` for ``--max-macs``."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
+            _check_kinds(signature.bind(*args, **kwargs))
             return function(*args, **kwargs)
         except UserError as error:
             name = _ARGUMENTS.get(error.argument, error.argument)
@@ -206,6 +231,7 @@ def open_run(run: AnyPath) -> Run:
     folder = place(run).resolve()
     if not (reached(folder) and is_run(folder)):
         raise RunFolderError("RUN", address(folder), "a folder that `run_search` or `run_sweep` made")
+    check_marker(folder)
     return Run(folder)
 
 

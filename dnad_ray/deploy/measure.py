@@ -24,7 +24,7 @@ from search_spaces.shape import ImageShape
 __all__ = ["measure", "peak_bytes"]
 
 _WARM_UP = 5
-_MOST_BATCH, _MOST_REPEATS = 4096, 100_000
+_MOST_BATCH, _MOST_REPEATS, _MOST_THREADS = 4096, 100_000, 1024
 
 
 def measure(
@@ -51,11 +51,10 @@ def measure(
     Raises:
         ConfigError: If a number is impossible.
     """
-    for name, value, most in (("--batch", batch_size, _MOST_BATCH), ("--repeats", repeats, _MOST_REPEATS)):
+    batch_limit, repeat_limit = ("--batch", batch_size, _MOST_BATCH), ("--repeats", repeats, _MOST_REPEATS)
+    for name, value, most in (batch_limit, repeat_limit, ("--threads", threads, _MOST_THREADS)):
         if not 1 <= value <= most:
             raise ConfigError(name, value, f"1 to {most:,}")
-    if threads < 1:
-        raise ConfigError("--threads", threads, "at least 1")
     with torch.random.fork_rng(devices=[]):
         network = to_device(build(spec, images), device).eval()
     size = (batch_size, images.in_channels, images.image_size, images.image_size)

@@ -16,6 +16,9 @@ from dnad_ray.run_folder.genotypes import NamedGenotype
 __all__ = ["Request", "chosen", "jobs_for", "specs_for"]
 
 
+_MOST_SEEDS = 10_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A user's request for retraining.
@@ -49,6 +52,8 @@ class Request:
         for name, value in (("--max-macs", self.max_macs), ("--max-params", self.max_params)):
             if value is not None and value < 1:
                 raise ConfigError(name, value, "at least 1")
+        if self.seeds > _MOST_SEEDS:
+            raise ConfigError("--seeds", self.seeds, f"1 to {_MOST_SEEDS:,}")
         if not 0 <= self.first_seed < 2**31 - self.seeds:
             raise ConfigError("--seed", self.first_seed, f"0 to {2**31 - self.seeds - 1}")
 

@@ -39,6 +39,7 @@ from search_spaces.json_reader import parse_json
 
 __all__ = [
     "RunContents",
+    "check_marker",
     "is_run",
     "read_final_step",
     "read_genotype",
@@ -86,6 +87,15 @@ class RunContents:
 def is_run(path: Place) -> bool:
     """Whether ``path`` is a folder that :func:`create_run` made."""
     return marker_file(path).is_file()
+
+
+def check_marker(folder: Place) -> None:
+    """Check that the marker of a run can be read.
+
+    Raises:
+        RunFolderError: If it cannot, or if it is that of something else or of a newer version.
+    """
+    _read_marker(folder)
 
 
 def read_run(path: str | Place) -> RunContents:
@@ -169,10 +179,13 @@ def _read_marker(folder: Place) -> dict[str, Any]:
         marker = parse_json(read_file(marker_file(folder), _LARGEST_MARKER), "run.json")
     except RunFolderError:
         raise
-    except (OSError, UserError) as error:
+    except FileNotFoundError as error:
         raise RunFolderError(
             "run folder", address(folder), "a folder made by `dnad-ray search` or `dnad-ray sweep` (it has a run.json)"
         ) from error
+    except (OSError, UserError) as error:
+        given = f"{address(folder)}, whose run.json cannot be read ({one_line(error)[:200]})"
+        raise RunFolderError("run folder", given, "a folder made by `dnad-ray search` or `dnad-ray sweep`") from error
     if not isinstance(marker, dict) or marker.get("kind") != MARKER_KIND:
         raise RunFolderError("run folder", address(folder), f"a folder whose run.json has kind {MARKER_KIND!r}")
     schema = marker.get("schema")

@@ -98,5 +98,10 @@ def test_parse_budget_refuses_in_words(text):
         parse_budget(text)
 
 
+def test_parse_budget_of_an_unknown_metric_names_those_that_are_known():
+    with pytest.raises(UserError, match=r"metric of a budget: got 'speed'; allowed: .*macs.*params"):
+        parse_budget("speed=3")
+
+
 def test_describe_uses_the_table():
     assert describe(["params", ENERGY], [1234, math.pi]) == ("Parameters 1,234", "Energy 3.14")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 
 import pytest
+import yaml
 from rich.console import Console
 
 from dnad_ray.commands.folder import check_out, conclude, run_folder, stored_run
-from dnad_ray.config.run import config_to_dict
+from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import (
     ConfigError,
     DataError,
@@ -185,3 +186,14 @@ def test_conclude_says_which_trials_ended_before_their_floor(two, folder, board)
     assert "t00 finished: it reached limit.seconds 5; its snapshots stand" in said(board)
     assert "t01 stopped by the scheduler: worse at all 4 snapshots; its snapshots stand" in said(board)
     assert is_complete(two, read_run(folder))
+
+
+def test_check_out_of_an_unfinished_run_of_an_earlier_version_is_refused(tiny, folder):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["shrink"]["pressure"], config["evaluation"]["ladder"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    older = RunConfig.model_validate(config)
+    with pytest.raises(RunFolderError, match=r"a run of an earlier version .no evaluation.ladder, shrink.pressure in"):
+        check_out(older, [spec_of(older)], folder, stored_run(folder))
+    write_status(folder, "t00", "finished")  # with nothing left to search no rule matters
+    assert check_out(older, [spec_of(older)], folder, stored_run(folder)) == folder

@@ -168,6 +168,30 @@ def test_open_run_refuses_what_is_no_run(tmp_path):
         dr.open_run(tmp_path)
 
 
+def test_open_run_refuses_a_marker_that_cannot_be_read(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(dr.UserError, match=r"whose run\.json cannot be read"):
+        dr.open_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        ({"seeds": "2"}, "seeds: got '2'; allowed: a whole number"),
+        ({"seeds": True}, "seeds: got True; allowed: a whole number"),
+        ({"networks": 1.5}, "networks: got 1.5; allowed: a whole number, or None"),
+        ({"max_macs": "30M"}, "max_macs: got '30M'; allowed: a whole number, or None"),
+        ({"cpus": "x"}, "cpus: got 'x'; allowed: a number, or None"),
+        ({"no_ray": 1}, "no_ray: got 1; allowed: True or False"),
+        ({"seeds": 10**20}, "seeds: got 100000000000000000000; allowed: 1 to 10,000"),
+    ],
+)
+def test_numbers_of_another_type_or_size_are_refused(run, words, allowed):
+    with pytest.raises(dr.UserError) as caught:
+        run.retrain(recipe="quick", **words)
+    assert str(caught.value) == allowed
+
+
 def test_run_of_failures_is_opened_while_it_goes_on(tiny, tmp_path):
     folder = create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
     write_status(folder, "t00", "running")

@@ -85,7 +85,9 @@ def test_measurement_leaves_threads_as_they_were_and_is_read_again(tmp_path):
     assert (records, problems) == ([found.to_dict()], [])
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"repeats": 0}, {"threads": 0}, {"batch_size": 10**6}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"repeats": 0}, {"threads": 0}, {"batch_size": 10**6}, {"threads": 10**11}]
+)
 def test_measurement_of_impossible_numbers_is_refused(wrong):
     with pytest.raises(ConfigError, match="got"):
         measure(SMALL, IMAGES, CPU, run="r", **wrong)
