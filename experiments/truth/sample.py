@@ -22,7 +22,7 @@ from pathlib import Path
 from dnad_ray.costs.table import costs_of
 from search_spaces.genotype import Edge, Genotype
 from search_spaces.named.nas_bench_201 import NAS_BENCH_201_OPERATIONS
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace, space_named
 from search_spaces.supernet import Candidate, subset
 
@@ -44,7 +44,7 @@ SPACES: dict[str, SearchSpace] = {
     "dnad": space_named("dnad", None, num_cells=3, num_nodes=3),
 }
 """Sizes at which networks are built; a cell of NAS-Bench-201 stands once in each stage."""
-SHAPE = NetworkShape(in_channels=3, image_size=12, num_classes=10, init_channels=8)
+SHAPE = NetworkShape(images=ImageShape(in_channels=3, image_size=12, num_classes=10), init_channels=8)
 """Width and images with which they are trained, scored and counted."""
 
 NUM_CELLS, NUM_PER_BIN = 150, 50

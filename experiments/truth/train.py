@@ -117,7 +117,7 @@ def load_images(folder: Path, protocol: Protocol) -> Images:
         raise DataError(
             "FOLDER", str(folder), "CIFAR-10 as an image folder: train/<class>/*.jpg and test/<class>/*.jpg"
         )
-    config = DataConfig(name="imagefolder", root=str(folder), image_size=SHAPE.image_size)
+    config = DataConfig(name="imagefolder", root=str(folder), image_size=SHAPE.images.image_size)
     data, test = load_data(config), load_test(config)
     assert test is not None
     pixels = np.concatenate([_bytes(data.train), _bytes(data.validation)])

@@ -25,7 +25,9 @@ QUICK = Protocol(train_per_class=2, test_per_class=2, epochs=1, batch_size=10)
 @pytest.fixture(scope="module")
 def images() -> Images:
     labels = torch.arange(20) % 10
-    pixels = torch.randn(20, 3, SHAPE.image_size, SHAPE.image_size, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(
+        20, 3, SHAPE.images.image_size, SHAPE.images.image_size, generator=torch.Generator().manual_seed(0)
+    )
     return Images(train=pixels, train_labels=labels, test=pixels, test_labels=labels)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dnad_ray.networks.scores import SCORES, Batch, grad_norm, jacov, naswot, swap, synflow, zen, zico
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
-from search_spaces.shape import NetworkShape
+from search_spaces.shape import ImageShape, NetworkShape
 
 
 def linear(*rows: list[float]) -> nn.Linear:
@@ -120,7 +120,7 @@ def test_zico_refuses_a_batch_that_has_no_four_parts():
 def small() -> nn.Module:
     cell = CellGenotype(reduction=False, nodes=((Edge("sep_conv_3x3", 0),), (Edge("skip_connect", 2),)))
     torch.manual_seed(0)
-    shape = NetworkShape(in_channels=3, image_size=8, num_classes=10, init_channels=4)
+    shape = NetworkShape(images=ImageShape(in_channels=3, image_size=8, num_classes=10), init_channels=4)
     return network_from(Genotype((cell, CellGenotype(True, cell.nodes))), shape)
 
 
