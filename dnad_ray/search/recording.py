@@ -57,7 +57,9 @@ def _scored_ladder(state: SearchState) -> list[tuple[int, Genotype, float]]:
         for rung, chosen in enumerate(rungs(state.space, candidates, state.worth()), 1)
     ]
     state.ladder = {genotype.digest: genotype for _, genotype, _ in networks}
-    new = [entry for entry in networks if entry[1].digest not in state.ladder_digests and entry[1].num_operations]
+    new = [
+        entry for entry in networks if entry[1].digest not in state.ladder_digests and _is_within_floor(state, entry[1])
+    ]
     state.ladder_digests += [genotype.digest for _, genotype, _ in new]
     count = score_images(len(state.data.train), len(networks), state.config.evaluation.interval_epochs)
     sample = state.data.validation.select(np.random.RandomState(0).permutation(len(state.data.validation))[:count])
@@ -68,6 +70,14 @@ def _scored_ladder(state: SearchState) -> list[tuple[int, Genotype, float]]:
             logits = state.supernet(images, state.relaxation.weights_of(chosen)).logits
         scored.append((rung, genotype, float((logits.argmax(1) == labels).double().mean())))
     return scored
+
+
+def _is_within_floor(state: SearchState, genotype: Genotype) -> bool:
+    """Whether a network is no smaller than the floor of the search; nobody asked for smaller ones."""
+    floor = state.config.shrink.floor
+    if genotype.num_operations < max(1, floor.operations or 0):
+        return False
+    return floor.macs is None or costs_of(genotype, derived_shape(state)).macs >= floor.macs
 
 
 def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy: float, rung: int = 0) -> Snapshot:

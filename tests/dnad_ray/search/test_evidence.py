@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dnad_ray.config.run import with_overrides
 from dnad_ray.data.batches import evaluation_batches
 from dnad_ray.run_folder.checkpoints import load_newest, save_checkpoint
 from dnad_ray.run_folder.reading import read_genotype, read_run
@@ -130,7 +131,8 @@ def test_search_by_evidence_resumes_bit_for_bit_from_every_snapshot(criterion, t
 
 
 def test_ladder_is_there_from_the_first_interval_and_covers_all_sizes(tiny, digits):
-    state = start(tiny({**ADDED, "evaluation.ladder": True, "train.epochs": 3, "train.warmup_epochs": 2}), digits)
+    changes = {"evaluation.ladder": True, "train.epochs": 3, "train.warmup_epochs": 2, "shrink.floor.operations": 6}
+    state = start(tiny({**ADDED, **changes}), digits)
     events = search(state)
     first = []
     for event in events:
@@ -146,6 +148,18 @@ def test_ladder_is_there_from_the_first_interval_and_covers_all_sizes(tiny, digi
     assert [event.macs for event in first] == sorted(event.macs for event in first)
     digests = [event.digest for event in (*first, *events) if isinstance(event, Snapshot) and event.rung]
     assert len(digests) == len(set(digests)), "what is known is not recorded again"
+
+
+@pytest.mark.parametrize("floor", ["operations", "macs"])
+def test_ladder_has_no_network_below_the_floor(floor, tiny, digits):
+    config = tiny({**ADDED, "evaluation.ladder": True, "train.epochs": 2, "shrink.floor.operations": 6})
+    first = [event for event in search(start(config, digits)) if getattr(event, "rung", 0)][:4]
+    size = {"operations": "num_operations", "macs": "macs"}[floor]
+    least = getattr(first[2], size)  # that of the third rung
+    changes = {"shrink.floor.operations": None, f"shrink.floor.{floor}": least}
+    events = search(start(with_overrides(config, changes), digits))
+    sizes = [getattr(event, size) for event in events if getattr(event, "rung", 0)]
+    assert min(sizes) == least
 
 
 def test_ladder_does_not_change_the_search(tiny, digits, timeless):
