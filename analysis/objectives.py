@@ -170,7 +170,7 @@ def parse_budget(text: str) -> tuple[str, float]:
     sign = next((sign for sign in ("<=", ">=", "<", ">", "=") if sign in text), None)
     name, _, number = (part.strip() for part in text.partition(sign or "="))
     entry = METRICS.get(name)
-    if sign is None:
+    if sign is None or "=" in name:  # "macs=<few>"
         raise UserError("budget", text, allowed)
     if entry is None or entry.minimise is None:
         known = ", ".join(name for name, metric in METRICS.items() if metric.minimise is not None)

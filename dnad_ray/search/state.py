@@ -135,13 +135,8 @@ class SearchState:
             alive = Genotype.from_dict(saved["alive"], "checkpoint")
             state = cls(config, data, teacher, run=run, trial=trial, alive=alive, ranks=ranks)
             state._load(saved)
-        except KeyError as error:
-            given = f"a state without {one_line(error)}, of an earlier version"
-            raise RunFolderError(
-                "checkpoint", given, "a state of this version; the version that began the search can continue it"
-            ) from error
         # Any error that torch and the generators raise for a wrong state.
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise RunFolderError("checkpoint", one_line(error)[:300], "a state of this very search") from error
         return state
 
