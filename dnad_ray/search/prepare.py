@@ -11,19 +11,10 @@ import torch
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData, load_data
-from dnad_ray.distill.teacher import (
-    Teacher,
-    TeacherFile,
-    check_teacher,
-    load_teacher,
-    read_teacher,
-    save_teacher,
-)
+from dnad_ray.distill.teacher import Teacher, TeacherFile, check_teacher, load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.distill.teacher_sources import make_teacher
-from dnad_ray.errors import (
-    ResourceError,
-)
+from dnad_ray.errors import ResourceError
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
 from dnad_ray.run_folder.layout import checkpoints_folder, teacher_checkpoints, teacher_folder
 from dnad_ray.run_folder.reading import read_status
