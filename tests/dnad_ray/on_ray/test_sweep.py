@@ -105,7 +105,7 @@ def test_sweep_starts_workers_while_its_teacher_is_trained_and_ends_with_it(swee
     out = tmp_path / "demo"
     running = sweep(sweep_file({"distill.kind": "logits", "distill.teacher.epochs": 100_000}), "--json", out=out)
     running.wait_for(running.trial_process)
-    assert not (out / "teacher").exists()  # it would take an hour until there is one
+    assert not (out / "teacher" / "teacher.json").exists()  # it would take an hour until there is one
     os.killpg(running.driver.pid, signal.SIGINT)
     code, said, err, _ = running.wait()
     assert (code, "dnad-ray: stopping at the end of the step" in err) == (130, True), (said, err)
