@@ -45,7 +45,7 @@ class RetrainConfig(Section):
     cutout: Annotated[int, Field(ge=0)] = 16
     """Side of the cutout square in pixels of a 32 x 32 image; it is scaled with the image size. 0: no cutout."""
     init_channels: Annotated[int, Field(ge=2, le=1024)] | None = 36
-    """Width C. None takes `evaluation.init_channels` of the run."""
+    """Width C. None takes the width in the front's record, or else `evaluation.init_channels` of the run."""
     ema_decay: Share | None = None
     """Decay per step of the moving average of the weights, which is then tested. None tests the weights themselves."""
     kd_weight: NonNegative = 0.0

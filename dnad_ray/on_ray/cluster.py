@@ -42,7 +42,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         address: Cluster to join; None joins the one this process runs in, or starts one on this machine.
 
     Raises:
-        ResourceError: If the cluster does not answer, or can never give that.
+        ResourceError: If the cluster does not answer, or can never give a trial what it needs.
     """
     # Tune's own files beside ours (CSV, TensorBoard) would only cost time; trials write to absolute paths.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -77,7 +77,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise ``OSError`` where nobody listens; Ray itself would take minutes, and several lines, to say so."""
+    """Raise ``OSError`` if nothing listens at ``address``; Ray itself would report this only after minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal() and int(port) < 2**16:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

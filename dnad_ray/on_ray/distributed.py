@@ -53,7 +53,7 @@ _POLL_SECONDS = "0.2"  # Train's own two seconds between looks at its processes 
 _LARGEST_PLACE = 1_000
 
 Shared = list["ray.ObjectRef[Any]"]
-"""In the object store: images, a teacher. In a list, or Ray would hand over what they stand for."""
+"""References to images or a teacher in the object store; in a list, since Ray resolves a bare reference."""
 
 
 def tune_shared_trial(
@@ -164,7 +164,7 @@ def _search_part(config: dict[str, Any]) -> None:
 
 
 def _train_storage(folder: Place) -> dict[str, Any]:
-    """Return where Train keeps what it notes of its own, in its words."""
+    """Return Train's storage options for its own files, as arguments of its run configuration."""
     if isinstance(folder, UPath):
         return {
             "storage_path": folder.path,
@@ -195,7 +195,7 @@ class SharedStop:
 
 @final
 class PlacementCleaner(tune.Callback):
-    """Gives back the CPUs and GPUs of the processes of a trial that ended, in whatever way.
+    """Releases the CPUs and GPUs of a trial's processes after it finished, failed or was stopped.
 
     A trial that was killed or stopped cannot do it, and its attempt to go on would wait for them for ever. Train has a
     cleaner of its own, which needs Ray's dashboard; that is not on every cluster.

@@ -16,7 +16,7 @@ __all__ = ["Mailbox", "RemoteStop", "SweepStop", "start_mailbox"]
 
 
 _MOST_WAITING = 100_000
-"""Calls that the mailbox answers later, two for each trial that runs; by itself Ray lets an actor have 1,000."""
+"""Most calls that wait for an answer at once, two for each trial that runs; Ray's default is 1,000."""
 
 
 class Mailbox:
@@ -62,7 +62,7 @@ def start_mailbox() -> Any:
 
 @final
 class RemoteStop:
-    """The trial's end: a :data:`dnad_ray.runtime.stopping.StopCheck` that looks into memory, not into the network.
+    """The trial's side: a :data:`dnad_ray.runtime.stopping.StopCheck` that does not wait for the network.
 
     Args:
         mailbox: What :func:`start_mailbox` returned.
@@ -84,7 +84,7 @@ class RemoteStop:
 
 @final
 class SweepStop(tune.Stopper, tune.Callback):
-    """The driver's end: passes a request on, waits for the trials that run, and ends the experiment.
+    """The driver's side: passes a request on, waits for the trials that run, and ends the experiment.
 
     Args:
         check: Says when to stop.
@@ -121,7 +121,7 @@ class SweepStop(tune.Stopper, tune.Callback):
         self._ended(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note that a trial failed; should it start again, there is nothing in it to wait for."""
+        """Note that a trial failed; if it starts again, the sweep does not wait for it."""
         self._ended(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -22,13 +22,13 @@ _NEAR = 0.05
 
 
 def random_like(spec: NetworkSpec, space: SearchSpace, images: ImageShape, seed: int) -> NetworkSpec:
-    """Return a random architecture of a space that costs as much as another network.
+    """Return a random architecture of a space with about the multiply-adds of another network.
 
-    If the space keeps all alive candidates, candidates are drawn uniformly; their number is that of the given network
-    or a few more. If the space keeps some inputs of each node, or one operation on each edge, the network is derived
-    from random architecture weights. Cells that share a topology get the same one. Draws are repeated until the
-    multiply-adds at the same width agree within 5 %. After 1,000 draws the nearest network is taken; its record holds
-    its own cost.
+    If the space keeps all alive candidates, candidates are drawn uniformly; they are added until at least as many
+    operations are alive as in the given network. If the space keeps some inputs of each node, or one operation on each
+    edge, the network is derived from random architecture weights. Cells that share a topology get the same one. Draws
+    are repeated until the multiply-adds at the same width agree within 5 %; if none does, the nearest network is taken;
+    its record holds its own cost.
 
     Args:
         spec: A network of the space.

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not used: fixed file names and a manifest that is written last.
+"""Checkpoints with a manifest that is written last; an incomplete or damaged one is not used.
 
 A torn checkpoint stays on disk, a retry may merge into the same folder, and flipped bits pass silently through
 torch: the loader reads only what the manifest lists, with the size and the SHA-256 that it lists.
@@ -33,7 +33,7 @@ SCHEMA = 2
 _STATE, _MANIFEST = "state.pt", "manifest.json"
 _LARGEST_MANIFEST = 10_000
 LONGEST_GAP_SECONDS = 30.0
-"""Longest time without a checkpoint, where no snapshot asks for one (snapped to the end of the epoch)."""
+"""After this time the next check keeps a checkpoint, even where nothing asks for one."""
 LEAST_GAP_FACTOR = 100.0
 """Least time between two checkpoints, in multiples of what the last one took: they cost at most one hundredth."""
 LEAST_GAP_SECONDS = 5.0
@@ -42,17 +42,17 @@ LEAST_GAP_SECONDS = 5.0
 
 @final
 class CheckpointKeeper:
-    """The checkpoints of a trial, or of another training, no more often than they are worth.
+    """Writes the checkpoints of a trial, or of another training, and limits the time that they cost.
 
-    What a killed trial repeats gives the same snapshots again, so a checkpoint saves time and nothing else: where
-    snapshots come faster than a hundred times what it takes to write one, or within seconds, most of them do without.
+    A trial that was killed repeats its steps with the same snapshots, so a checkpoint saves time only. See
+    :meth:`is_due` for how often one is written.
 
-    A state with a NaN or an infinity in it is never kept: who goes on from it would diverge again, and one kept before
-    is the better one.
+    A state with NaN or infinity is never written: a trial that continued from it would diverge again, and the
+    checkpoint before it stays the newest.
 
     Args:
         checkpoints: The folder that :func:`dnad_ray.run_folder.layout.checkpoints_folder` names.
-        settle: Called before each checkpoint; returns when all that an attempt from there will not write again stands.
+        settle: Called before each checkpoint; returns once all files written before it are complete.
     """
 
     def __init__(self, checkpoints: Place, settle: Callable[[], None] | None = None) -> None:
@@ -61,14 +61,17 @@ class CheckpointKeeper:
         self._cost = 0.0
 
     def newest(self) -> dict[str, Any] | None:
-        """Return the state to continue from, None to begin."""
+        """Return the state of the newest intact checkpoint; None if there is none."""
         return load_newest(self._checkpoints.glob("*"))
 
     def is_due(self, *, wanted: bool) -> bool:
         """Whether to keep a checkpoint now.
 
+        True after 30 seconds without one. If ``wanted``, true earlier: after 5 seconds or 100 times the duration of
+        the last write, whichever is longer.
+
         Args:
-            wanted: Whether something happened that had better not be repeated, such as a snapshot.
+            wanted: Whether something just happened that should not be computed again, such as a snapshot.
         """
         passed = time.monotonic() - self._last
         return passed > LONGEST_GAP_SECONDS or (
@@ -76,7 +79,7 @@ class CheckpointKeeper:
         )
 
     def keep(self, state: Callable[[], dict[str, Any]], step: int) -> None:
-        """Add a checkpoint and remove the ones before the two newest; does nothing where a number is none.
+        """Add a checkpoint and remove all but the two newest; a state with NaN or infinity is not written.
 
         Args:
             state: Returns plain data and tensors, as :meth:`dnad_ray.search.loop.SearchState.state_dict` does.
@@ -135,7 +138,7 @@ def prune_checkpoints(folder: Place, keep: int = 2) -> None:
 
 
 def _is_finite(state: Any) -> bool:
-    """Whether no tensor of a state has a NaN or an infinity; asked of the device once, and not for each tensor."""
+    """Whether all tensors of a state are finite; synchronises with the device once, not for each tensor."""
     flags = [tensor.detach().isfinite().all() for tensor in _tensors(state) if tensor.is_floating_point()]
     return not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all())
 

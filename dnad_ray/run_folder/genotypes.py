@@ -20,7 +20,7 @@ __all__ = ["NamedGenotype", "found_in_file", "found_in_front", "read_any_genotyp
 
 @dataclass(frozen=True)
 class NamedGenotype:
-    """A genotype and what was known of it.
+    """A genotype and what its source records about it.
 
     Attributes:
         genotype: The topology.
@@ -81,7 +81,7 @@ def found_in_front(records: list[Any], folder: Place, origin: str) -> list[Named
         origin: Where the records came from, for error messages.
 
     Raises:
-        RunFolderError: If a record names no genotype, or one that is not there.
+        RunFolderError: If a record has no digest, its genotype cannot be read, or there are no records.
     """
     best: dict[str, dict[str, Any]] = {}
     for number, record in enumerate(records, 1):

@@ -14,7 +14,7 @@ class TrialState(str, Enum):
     Attributes:
         words: The state in words, for reports and messages.
         is_finished: Whether it is at its end. A resume leaves it alone; it continues or repeats everything else.
-        is_over: Whether the last attempt has said how it ended, at its end or not.
+        is_over: Whether the last attempt has written how it ended, finished or not.
         rank: Place in a live list: what runs first, then what ended, then what waits.
         style: Style of its row in the live table, as rich names styles; empty for the plain one.
         mlflow: Status of its MLflow run when it ends so: FINISHED as planned, FAILED by an error, KILLED for what a
@@ -34,19 +34,19 @@ class TrialState(str, Enum):
     FINISHED = "finished", "finished", True, True, 3, "green", "FINISHED", 0
     """At the end of its epochs, at its floor, or at its limit."""
     RUNNING = "running", "still running or interrupted", False, False, 0, "", "RUNNING", 255
-    """It runs, or was killed before it could say that it does no longer."""
+    """It runs, or it was killed before it could write another status."""
     INTERRUPTED = "interrupted", "interrupted", False, True, 6, "yellow", "KILLED", 255
     """Ended by a signal, with a checkpoint."""
     PENDING = "pending", "not begun", False, False, 8, "dim", "SCHEDULED", 255
     """Chosen and written down."""
     WAITING = "waiting", "not begun", False, False, 7, "dim", "SCHEDULED", 255
-    """Not begun by this command; it stands in no file, only in what displays show."""
+    """Not begun by this command; shown by displays only, never written to a file."""
     PAUSED = "paused", "paused", False, True, 5, "", "KILLED", 255
     """Ended by a budget of time, with a checkpoint."""
     STOPPED = "stopped", "stopped early", True, True, 2, "yellow", "FAILED", 1
     """Its loss diverged, and would do so again."""
     DOMINATED = "dominated", "stopped by the scheduler", True, True, 4, "green", "FINISHED", 0
-    """At its end by design: worse than others all along."""
+    """Stopped by the scheduler, because other trials were better; a resume leaves it alone."""
     FAILED = "failed", "failed", False, True, 1, "red", "FAILED", 1
     """An error ended it; a resume tries again."""
     UNKNOWN = "unknown", "without a known status", False, False, 9, "", "KILLED", 255
@@ -66,7 +66,7 @@ class TrialState(str, Enum):
 
 
 def state_of(value: object) -> TrialState:
-    """Return the state that a status file gives; UNKNOWN for what is none, since the file may say anything.
+    """Return the state that a status file gives; UNKNOWN for any other value.
 
     >>> state_of("paused"), state_of("of a newer version").words
     (<TrialState.PAUSED: 'paused'>, 'without a known status')

@@ -1,7 +1,7 @@
 """Writing a run folder (:mod:`dnad_ray.run_folder.layout` says what is where).
 
 Writers replay after a resume, and after a network cut an old worker may still write: every file is therefore
-written whole under a temporary name and renamed (or put at once, into an object store), and a snapshot that stands
+written whole under a temporary name and renamed (or put at once, into an object store), and a snapshot that exists
 is not written again.
 """
 
@@ -59,7 +59,7 @@ def write_result(run: Place, record: Retrained) -> None:
 
 
 def write_measurement(run: Place, record: Measurement) -> Place:
-    """Store a measurement; one of the same network on the same device takes the place of an earlier one."""
+    """Store a measurement; it replaces an earlier one of the same network on the same device."""
     data = record.to_dict()
     subject = {name: value for name, value in data.items() if name not in _MEASURED}
     file = measured_file(run, f"{record.digest}-{digest_of_data(subject)}")
@@ -134,7 +134,7 @@ def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write:
         write: Writes the files in this order; None for :func:`write_bytes`.
 
     Returns:
-        False if the record stood there already (a step that was replayed after a resume), else True.
+        False if the record existed already (a step that was replayed after a resume), else True.
     """
     if snapshot.digest != genotype.digest:
         raise ValueError(f"snapshot names {snapshot.digest}, the genotype is {genotype.digest}")

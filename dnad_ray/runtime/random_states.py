@@ -65,7 +65,7 @@ class OwnStream:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Let what is drawn from the global stream come from this one."""
+        """Within the context, draws from the global stream come from this one."""
         with self._aside():
             self._go_to(self.state)
             yield

@@ -40,7 +40,7 @@ StopCheck = Callable[[], StopRequest | None]
 
 
 def first_of(*checks: StopCheck | None) -> StopCheck:
-    """Return a check that passes on the first request of several; None among them is left out."""
+    """Return a check that passes on the first request of several; entries that are None are skipped."""
     asked = [check for check in checks if check is not None]
     return lambda: next((request for check in asked if (request := check()) is not None), None)
 
@@ -104,7 +104,7 @@ class StopSignals:
             signal.signal(signum, self._note)
 
     def defer(self) -> None:
-        """From now on, let the first signal wait for the end of a step."""
+        """From now on, the first signal stops the command only at the end of a step."""
         self._install()  # a library may have taken the signals meanwhile
         self._is_deferring = True
 

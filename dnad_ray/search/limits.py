@@ -23,7 +23,8 @@ def limit_reached(limit: LimitConfig, macs: int, seconds: float, step: int, ends
         seconds: Compute spent, wall seconds times devices.
         step: Optimisation steps taken.
         ends_at: The step of the final snapshot of an earlier attempt that was killed before its checkpoint; None if
-            there is none. A replay takes another time, but must end at the same step.
+            there is none. If given, it replaces the check of ``limit.seconds``: a replay takes a different time, but
+            must end at the same step.
 
     >>> limit_reached(LimitConfig(seconds=60, macs=1e9), macs=10**9, seconds=59.0, step=7, ends_at=None)
     'limit.macs 1e+09'

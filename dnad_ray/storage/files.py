@@ -33,7 +33,7 @@ __all__ = [
 
 
 class FileError(UserError):
-    """A file is not allowed to be read: a link, a device, or too large."""
+    """A file that must not be read: a link, a device, or too large."""
 
 
 def read_file(file: Place, max_bytes: int, *, follow_links: bool = False) -> bytes:
@@ -81,7 +81,7 @@ Write: TypeAlias = Callable[[Place, bytes], None]
 
 
 def write_json(file: Place, data: Any, write: Write | None = None) -> None:
-    """Write plain data as JSON, whole or not at all; NaN is refused because JSON has none."""
+    """Write plain data as JSON, whole or not at all; NaN and infinity are refused."""
     (write or write_bytes)(file, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 

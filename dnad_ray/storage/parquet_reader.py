@@ -19,7 +19,7 @@ __all__ = ["MAX_BYTES", "MAX_ROWS", "MAX_TEXT", "ParquetError", "parse_parquet_t
 MAX_BYTES = 256 * 2**20
 MAX_ROWS = 2_000_000
 MAX_TEXT = 1_000
-"""Characters of one text; the longest of ours names a counter."""
+"""Most characters of one text."""
 
 _MAX_COLUMNS = 200
 _BATCH_ROWS = 10_000

@@ -17,10 +17,10 @@ from dnad_ray.errors import UserError, one_line
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "YamlError", "parse_yaml"]
 
 MAX_BYTES = 2**20
-"""A complete configuration has about 2,500."""
+"""Limit; a complete configuration has about 2,500."""
 
 MAX_DEPTH = 16
-"""Levels of lists and mappings; a configuration has 5."""
+"""Most levels of nested lists and mappings; a configuration has 5."""
 
 
 class YamlError(UserError):
