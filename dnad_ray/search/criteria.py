@@ -57,7 +57,7 @@ class WorthMean:
     1611.06440, section 2.2). The terms of cells that share a parameter are summed before the absolute value is taken.
     Each step is divided by its mean over the architecture parameters, so that all steps count the same. Without this,
     late steps would count most, because gradients grow during a search; late steps favour skip connections, because a
-    node learns to depend on them (docs/results.md).
+    node learns to depend on them (docs/search-pressure.md).
 
     Args:
         num_parameters: Number of architecture parameters.

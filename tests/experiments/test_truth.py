@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "truth"))
 from ranking import COMBINATIONS, SCORES, kendall, perfect, resampled
 from sample import ANCHORS, BINS, NEAR, SHAPE, draw_all, genotype_of, meaning_of, read_networks
+from searches import NUM_SEEDS, SEARCHES, searched
 from train import Images, Protocol, load_images, train_all
 
 from dnad_ray.costs.table import costs_of
 from dnad_ray.errors import DataError
 from dnad_ray.networks.scores import SCORES as FUNCTIONS
+from search_spaces.formats import from_nas_bench_201
 
 QUICK = Protocol(train_per_class=2, test_per_class=2, epochs=1, batch_size=10)
 
@@ -129,3 +132,17 @@ def test_perfect_at_its_ends():
 def test_ranking_knows_every_score():
     assert set(FUNCTIONS) < set(SCORES)
     assert {name for names in COMBINATIONS for name in names} <= set(SCORES)
+
+
+def test_searches_end_once_in_a_cell_and_record_no_rung_twice():
+    with SEARCHES.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert searched() == {("snps", seed) for seed in range(NUM_SEEDS)}
+    for arm, seed in searched():
+        own = [row for row in rows if (row["arm"], int(row["seed"])) == (arm, seed)]
+        (final,) = (row for row in own if row["kind"] == "final")
+        assert int(final["step"]) == max(int(row["step"]) for row in own)
+        assert from_nas_bench_201(final["cell"], 6).num_operations == 36  # one on each of the 6 edges of 6 cells
+        assert len({(row["cell"], row["kind"]) for row in own if row["kind"] == "ladder"}) == sum(
+            row["kind"] == "ladder" for row in own
+        )

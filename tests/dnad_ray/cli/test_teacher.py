@@ -62,7 +62,7 @@ def test_teacher_goes_into_a_folder_of_its_own(command, few, tmp_path):
 
 @pytest.fixture
 def interrupting(monkeypatch):
-    """Presses Ctrl-C in a block once a folder holds a checkpoint; they are kept at every step."""
+    """Presses Ctrl-C in a block once a folder holds a checkpoint after step 0; they are kept at every step."""
     monkeypatch.setattr(checkpoint_module, "LONGEST_GAP_SECONDS", 0.0)
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ def interrupting(monkeypatch):
 
         def press():
             while not is_over.is_set():
-                if list(checkpoints.glob("*/manifest.json")):
+                if any(int(file.parent.name) > 0 for file in checkpoints.glob("*/manifest.json")):
                     os.kill(os.getpid(), signal.SIGINT)
                     return
                 time.sleep(0.005)
@@ -96,8 +96,7 @@ def test_teacher_that_is_interrupted_goes_on_from_there(command, few, tmp_path, 
     assert code == 130
     assert "error: interrupted by SIGINT; to continue: dnad-ray teacher smoke " in err
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["checkpoints"]
-    # On a busy machine the interrupt may come before the first step.
-    assert load_newest((tmp_path / "made" / "checkpoints").iterdir())["step"] < 24
+    assert 0 < load_newest((tmp_path / "made" / "checkpoints").iterdir())["step"] < 24
     code, _, err = command(*arguments, tmp_path / "made", "--seed", 5)
     assert code == 2
     assert "a checkpoint of the very same teacher, or a new folder" in err
@@ -115,7 +114,7 @@ def test_search_that_is_interrupted_while_its_teacher_is_trained_goes_on(command
     assert code == 130
     assert "interrupted; to continue: dnad-ray search smoke" in err
     assert not list(out.glob("trials/*/snapshots/*"))
-    assert load_newest((out / "teacher" / "checkpoints").iterdir())["step"] < 24
+    assert load_newest((out / "teacher" / "checkpoints").iterdir())["step"] > 0
     assert command(*arguments, out, "--resume")[0] == 0
     assert not (out / "teacher" / "checkpoints").exists()
     assert command(*arguments, tmp_path / "whole")[0] == 0
