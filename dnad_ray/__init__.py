@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from dnad_ray.version import __version__
+
 TYPE_CHECKING = False  # type checkers take it for true; to import `typing` takes longer than all the rest
 if TYPE_CHECKING:
     from dnad_ray.commands.deploy import Exported
@@ -43,8 +45,6 @@ __all__ = [
     "run_search",
     "run_sweep",
 ]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Run", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"), "commands.run"),

@@ -20,13 +20,14 @@ MAX_LINES = 450
 MAX_FILES = 20
 STANDARD_LIBRARY_ONLY = {
     *("search_spaces", "search_spaces.errors", "search_spaces.formats", "search_spaces.genotype"),
-    *("search_spaces.published", "search_spaces.stages", "dnad_ray.text", "dnad_ray.run_folder.layout"),
-    *("dnad_ray.run_folder.metrics", "dnad_ray.run_folder.records", "dnad_ray.storage.digests"),
+    *("search_spaces.published", "search_spaces.stages", "dnad_ray.text", "dnad_ray.version"),
+    *("dnad_ray.run_folder.layout", "dnad_ray.run_folder.metrics", "dnad_ray.run_folder.records"),
+    "dnad_ray.storage.digests",
 }
 RAY_ROOM = "dnad_ray.on_ray"
 VISION_MODULE = "dnad_ray.runtime.torchvision_import"
 FLOORS = (
-    *("errors", "text telemetry", "storage costs", "config run_folder runtime", "data trials"),
+    *("errors version", "text telemetry", "storage costs", "config run_folder runtime", "data trials"),
     *("networks training watch", "distill deploy", "search retrain", "on_ray", "commands", "cli"),
 )
 """Rooms of ``dnad_ray``, from the ground up: each imports rooms of the floors below it only."""
@@ -112,16 +113,14 @@ def may_import(module: str, found: Import, sources: Sources) -> bool:
         return found.root == "search_spaces"
     if is_in(module, "analysis"):
         if found.root == "dnad_ray":
-            # The bare package holds nothing but the version.
-            is_version = other == "dnad_ray" and found.name == "__version__"
-            return is_version or (is_in(other, *ANALYSIS_MAY_IMPORT) and other not in ANALYSIS_MAY_NOT)
+            return is_in(other, *ANALYSIS_MAY_IMPORT) and other not in ANALYSIS_MAY_NOT
         return found.root == "analysis" or other in ANALYSIS_OF_SPACES
     if found.root == "analysis":
         return floor_of(module) >= FLOOR_OF["commands"]
-    if found.root == "search_spaces" or other == "dnad_ray":
+    if found.root == "search_spaces":
         return True
     if module == "dnad_ray":  # the public face: it names types, and loads what is used when it is used
-        return is_face(module, found)
+        return is_face(module, found) or other == "dnad_ray.version"
     return module.split(".")[1:2] == other.split(".")[1:2] or floor_of(other) < floor_of(module)
 
 

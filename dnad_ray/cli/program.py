@@ -10,7 +10,6 @@ import warnings
 
 import click
 
-from dnad_ray import __version__
 from dnad_ray.cli.baselines import baselines
 from dnad_ray.cli.count import count, draw, published, spaces
 from dnad_ray.cli.deploy import export, measure, predict
@@ -22,6 +21,7 @@ from dnad_ray.cli.search import search, sweep
 from dnad_ray.cli.teacher import teacher
 from dnad_ray.errors import DnadRayError, UserError
 from dnad_ray.telemetry import no_usage_statistics
+from dnad_ray.version import __version__
 
 __all__ = ["cli", "main"]
 

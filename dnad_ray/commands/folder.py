@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dnad_ray import __version__
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, NonFiniteLossError, RunFolderError
@@ -31,6 +30,7 @@ from dnad_ray.storage.places import Place, address, reached, remove_folder
 from dnad_ray.text import dotted
 from dnad_ray.trials.plan import unfinished
 from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 
 if TYPE_CHECKING:

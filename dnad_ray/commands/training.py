@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnad_ray import __version__
 from dnad_ray.commands.options import AnyPath, Settings, TimeBudget, budget_of, mode_of, settings_of
 from dnad_ray.commands.outcome import Outcome, State
 from dnad_ray.commands.search import shown
@@ -30,6 +29,7 @@ from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
 from dnad_ray.storage.places import Place, address, reached
+from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 
 if TYPE_CHECKING:

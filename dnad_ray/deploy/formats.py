@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dnad_ray import __version__
 from dnad_ray.deploy.python_module import module_source
 from dnad_ray.deploy.suffixes import SUFFIXES
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.network_file import TrainedNetwork, described, weights_of, with_weights, write_trained
 from dnad_ray.networks.spec import logits_of
+from dnad_ray.version import __version__
 
 __all__ = ["FORMATS", "Deployed", "Predict"]
 Array = npt.NDArray[np.float32]

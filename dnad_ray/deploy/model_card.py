@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dnad_ray import __version__
 from dnad_ray.networks.network_file import TrainedNetwork
+from dnad_ray.version import __version__
 
 __all__ = ["model_card"]
 

@@ -8,10 +8,10 @@ import pprint
 from types import ModuleType
 from typing import Any
 
-from dnad_ray import __version__
 from dnad_ray.deploy.standalone import blocks, darts, nas_bench_201
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.network_file import TrainedNetwork
+from dnad_ray.version import __version__
 from search_spaces.genotype import Genotype
 
 __all__ = ["module_source"]

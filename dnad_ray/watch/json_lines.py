@@ -8,9 +8,9 @@ import time
 from datetime import datetime, timezone
 from typing import Any, TextIO, final
 
-from dnad_ray import __version__
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.storage.places import address
+from dnad_ray.version import __version__
 from dnad_ray.watch.moments import Activity, Moment, Reported, RunBegan, RunEnded, Said, TrialBegan, TrialEnded
 
 __all__ = ["JsonLines"]
