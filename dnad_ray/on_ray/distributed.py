@@ -37,7 +37,7 @@ from dnad_ray.runtime.devices import device_for, limit_memory
 from dnad_ray.runtime.processes import Ranks, ranks_here, share_state
 from dnad_ray.runtime.random_states import seed_all
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
-from dnad_ray.search.trial import run_trial
+from dnad_ray.search.trial import keep_state, run_trial
 from dnad_ray.storage.files import read_file, write_json
 from dnad_ray.storage.places import Place, address, place
 from dnad_ray.trials.spec import TrialSpec, spec_of
@@ -156,7 +156,7 @@ def _search_part(config: dict[str, Any]) -> None:
     for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
         is_last = isinstance(event, StopRequest)
         if ranks.is_first and (is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot))):
-            checkpoints.keep(state.state_dict, state.step)
+            keep_state(checkpoints, state, run_folder)
         if isinstance(event, StopRequest):
             ray.train.report({"step": state.step, "stopped": event.reason})
             continue

@@ -23,7 +23,7 @@ from dnad_ray.runtime.budget import time_check
 from dnad_ray.runtime.devices import device_for, limit_memory
 from dnad_ray.runtime.random_states import seed_all
 from dnad_ray.runtime.stopping import StopCheck, StopRequest, first_of
-from dnad_ray.search.trial import run_trial
+from dnad_ray.search.trial import keep_state, run_trial
 from dnad_ray.storage.background_writer import BackgroundWriter
 from dnad_ray.storage.places import place
 from dnad_ray.trials.spec import spec_of
@@ -87,13 +87,13 @@ def tune_trial(
         with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
             for event, state in events:
                 if isinstance(event, StopRequest):
-                    checkpoints.keep(state.state_dict, state.step)
+                    keep_state(checkpoints, state, run_folder, writer.write)
                     ended = {"step": state.step, "stopped": event.reason}
                     continue
                 reporter.add(event, state.is_finished)
                 if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
                     reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
-                    checkpoints.keep(state.state_dict, state.step)
+                    keep_state(checkpoints, state, run_folder, writer.write)
         writer.settle()  # only now does the status say how it ended
         reporter.end(**ended)
 

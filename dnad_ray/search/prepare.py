@@ -22,7 +22,7 @@ from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.search.state import SearchState
-from dnad_ray.search.trial import run_trial
+from dnad_ray.search.trial import keep_state, run_trial
 from dnad_ray.storage.places import Place
 from dnad_ray.text import duration_in_words
 from dnad_ray.trials.spec import TrialSpec
@@ -152,7 +152,7 @@ def run_search(
             board.report(spec.name, event)
         is_last = isinstance(event, StopRequest)
         if is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot)):
-            checkpoints.keep(state.state_dict, state.step)
+            keep_state(checkpoints, state, folder)
     status = read_status(folder, spec.name)
     board.trial_ended(spec.name, status["state"], status.get("reason"))
 

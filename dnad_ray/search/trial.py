@@ -1,6 +1,6 @@
 """One trial on disk: its snapshots and status are written to the run folder before the events are yielded.
 
-The history is written at most a few seconds later, and at once when the trial ends; checkpoints contain it too.
+The history is written at most a few seconds later, and at once when the trial ends or a checkpoint is kept.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.distill.teacher_cache import open_cache
 from dnad_ray.errors import NonFiniteLossError
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper
 from dnad_ray.run_folder.reading import read_final_step, read_status
 from dnad_ray.run_folder.records import EpochReport, Snapshot
 from dnad_ray.run_folder.states import TrialState
@@ -33,7 +34,7 @@ from dnad_ray.storage.files import Write
 from dnad_ray.storage.places import Place
 from dnad_ray.trials.spec import TrialSpec
 
-__all__ = ["run_trial"]
+__all__ = ["keep_state", "run_trial"]
 
 HISTORY_SECONDS = 5.0
 """Shortest time between two writes of a history: each write is of the whole file, and waits for the disk."""
@@ -61,12 +62,12 @@ def run_trial(
         stop: Called at the end of each step; tells whether to stop.
         ranks: The processes that share the trial; the first one writes.
         write: Writes its files, in order. None for :func:`dnad_ray.storage.files.write_bytes`. If it writes later,
-            the caller must wait for it before it reports an event or saves a checkpoint.
+            the caller must wait for it before it reports an event.
 
     Yields:
         Every event with the state to checkpoint; a snapshot has been passed to ``write`` before. If the loss diverges,
         the trial's status says so and the generator ends. If a stop is requested, the request is the last event, and
-        the caller must save the state that comes with it.
+        the caller must save the state that comes with it, by :func:`keep_state`.
     """
     keep_freed_memory()
     if saved is None:
@@ -120,6 +121,22 @@ def run_trial(
     if state.limit:
         facts["reason"] = f"it reached {state.limit}"
     write_status(folder, spec.name, TrialState.FINISHED, write=write, device_seconds=state.device_seconds, **facts)
+
+
+def keep_state(checkpoints: CheckpointKeeper, state: SearchState, folder: Place, write: Write | None = None) -> None:
+    """Keep a checkpoint of a trial, after its history.
+
+    An attempt that goes on from the checkpoint does not report the epochs before it again: loggers find them in the
+    history file.
+
+    Args:
+        checkpoints: Those of the trial.
+        state: What :func:`run_trial` yielded.
+        folder: The run folder.
+        write: As for :func:`run_trial`.
+    """
+    write_history(folder, state.trial, state.history, write)
+    checkpoints.keep(state.state_dict, state.step)
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -15,14 +16,17 @@ import torch
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.costs.trace import complexity_of
 from dnad_ray.errors import ConfigError
+from dnad_ray.run_folder.checkpoints import CheckpointKeeper
+from dnad_ray.run_folder.layout import checkpoints_folder
 from dnad_ray.run_folder.reading import read_genotype, read_run, read_status
-from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.run_folder.records import EpochReport, Snapshot
 from dnad_ray.run_folder.writing import create_run
 from dnad_ray.runtime.budget import time_check
 from dnad_ray.runtime.stopping import StopRequest
 from dnad_ray.search import trial as trial_module
 from dnad_ray.search.loop import SearchState, search
-from dnad_ray.search.trial import run_trial
+from dnad_ray.search.trial import keep_state, run_trial
+from dnad_ray.storage.background_writer import BackgroundWriter
 from dnad_ray.trials.spec import TrialSpec, trials_of
 
 
@@ -109,6 +113,22 @@ def test_trial_that_was_killed_replays_without_writing_twice(has_checkpoint, spe
     assert [entry["epoch"] for entry in contents.history["t00"]] == list(range(1, len(contents.history["t00"]) + 1))
     assert contents.history["t00"][-1]["step"] == expected[-1]["step"]
     assert read_status(folder, "t00")["attempt"] == 2
+
+
+@pytest.mark.parametrize("is_later", [False, True], ids=["at once", "in a thread"])
+def test_history_is_never_behind_a_checkpoint(is_later, spec, folder, digits):
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(BackgroundWriter()) if is_later else None
+        write = writer.write if writer else None
+        checkpoints = CheckpointKeeper(checkpoints_folder(folder, "t00"), writer.settle if writer else None)
+        kept = 0
+        for event, state in run_trial(spec, digits, None, folder, None, write=write):
+            if isinstance(event, EpochReport) and event.epoch > 1:  # the file is written with the first event
+                keep_state(checkpoints, state, folder, write)
+                assert [entry["epoch"] for entry in read_run(folder).history["t00"]][-1] == event.epoch
+                assert checkpoints.newest()["step"] == event.step
+                kept += 1
+        assert kept >= 2
 
 
 def test_trial_killed_after_its_last_snapshot_only_ends(spec, folder, digits, expected, timeless):
