@@ -7,24 +7,23 @@ error. A paused or interrupted run returns, with its state in :attr:`Run.outcome
 from __future__ import annotations
 
 import functools
-import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from dnad_ray.commands.baselines import baselines as _baselines
 from dnad_ray.commands.deploy import Exported, Under, budgets_of
 from dnad_ray.commands.deploy import export as _export
 from dnad_ray.commands.deploy import load_model as _load_model
 from dnad_ray.commands.deploy import measure as _measure
+from dnad_ray.commands.keywords import in_keywords, spelled_as_keywords
 from dnad_ray.commands.options import AnyPath
 from dnad_ray.commands.outcome import Outcome, checked
 from dnad_ray.commands.retrain import retrain as _retrain
 from dnad_ray.commands.search import search
 from dnad_ray.commands.sweep import sweep
 from dnad_ray.commands.teacher import teacher
-from dnad_ray.errors import ConfigError, RunFolderError, UserError
+from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.reading import RunContents, check_marker, is_run, read_run
 from dnad_ray.storage.places import Place, address, place, reached
@@ -35,79 +34,37 @@ if TYPE_CHECKING:
 __all__ = ["Run", "load_model", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"]
 
 P = ParamSpec("P")
-T = TypeVar("T")
-
-_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-_ARGUMENTS = {"CONFIG": "config", "IMAGES": "images", "MODEL": "model", "RUN": "run", "SOURCE": "source"}
 
 
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), "True or False"),
-    "int": ((int,), "a whole number"),
-    "int | None": ((int, type(None)), "a whole number, or None"),
-    "float | None": ((int, float, type(None)), "a number, or None"),
-}
-"""Annotations of keywords, the types of their values, and these in words. The command line parses; Python does not."""
+def _for_python(command: Callable[P, Outcome]) -> Callable[P, Outcome]:
+    """Let a command check the types of its arguments, raise if it fails, and spell options as keywords."""
 
-
-def _check_kinds(arguments: inspect.BoundArguments) -> None:
-    """Check the types of numbers and flags.
-
-    Raises:
-        ConfigError: If one is of another type.
-    """
-    for name, value in arguments.arguments.items():
-        types, allowed = _KINDS.get(str(arguments.signature.parameters[name].annotation), ((object,), ""))
-        is_flag = isinstance(value, bool) and bool not in types  # True is an int in Python
-        if types != (object,) and (is_flag or not isinstance(value, types)):
-            raise ConfigError(name, value, allowed)
-
-
-def _in_keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """Check numbers and flags; spell options as keywords in errors: ``max_macs`` for ``--max-macs``."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            _check_kinds(signature.bind(*args, **kwargs))
-            return function(*args, **kwargs)
-        except UserError as error:
-            name = _ARGUMENTS.get(error.argument, error.argument)
-            raise type(error)(_keywords(name), error.given, _keywords(error.allowed)) from None
+    @in_keywords
+    @functools.wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Outcome:
+        outcome = checked(command(*args, **kwargs))
+        return replace(outcome, reason=None if outcome.reason is None else spelled_as_keywords(outcome.reason))
 
     return call
 
 
-def _keywords(text: str) -> str:
-    """Spell options as keywords.
-
-    >>> _keywords("at least 1, together with --more-seeds")
-    'at least 1, together with more_seeds'
-    """
-    return _OPTION.sub(lambda match: match[1].replace("-", "_"), text)
-
-
-def _in_our_words(outcome: Outcome) -> Outcome:
-    """Return an outcome that is no failure, with options spelled as keywords."""
-    return replace(checked(outcome), reason=None if outcome.reason is None else _keywords(outcome.reason))
-
-
 def _starting(command: Callable[P, Outcome]) -> Callable[P, Run]:
-    @_in_keywords
+    call = _for_python(command)
+
     @functools.wraps(command)
     def start(*args: P.args, **kwargs: P.kwargs) -> Run:
-        outcome = _in_our_words(command(*args, **kwargs))
+        outcome = call(*args, **kwargs)
         return Run(outcome.paths["run"], outcome)
 
     return start
 
 
 def _continuing(command: Callable[Concatenate[Place, P], Outcome]) -> Callable[Concatenate[Run, P], Run]:
-    @_in_keywords
+    call = _for_python(command)
+
     @functools.wraps(command)
     def go_on(self: Run, /, *args: P.args, **kwargs: P.kwargs) -> Run:
-        return replace(self, outcome=_in_our_words(command(self.path, *args, **kwargs)))
+        return replace(self, outcome=call(self.path, *args, **kwargs))
 
     return go_on
 
@@ -143,12 +100,12 @@ class Run:
 
         return load_runs(self.path)
 
-    @_in_keywords
-    def front(self, objectives: Sequence[str] = ("error", "macs", "params"), under: Under = ()) -> pd.DataFrame:
+    @in_keywords
+    def front(self, objectives: str | Sequence[str] = ("error", "macs", "params"), under: Under = ()) -> pd.DataFrame:
         """Return the networks that no other one beats in every objective.
 
         Args:
-            objectives: Names of metrics, for example ``("error", "macs")``.
+            objectives: Names of metrics, for example ``("error", "macs")``, or one name.
             under: Only networks within the budgets: ``{"macs": "30M"}``.
 
         Raises:
@@ -156,9 +113,10 @@ class Run:
         """
         from analysis import front_of, within
 
-        return front_of(within(self.snapshots(), budgets_of(under)), tuple(objectives))
+        names = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+        return front_of(within(self.snapshots(), budgets_of(under)), names)
 
-    @_in_keywords
+    @in_keywords
     def best_under(self, objective: str = "error", **budgets: str | float) -> pd.Series | None:
         """Return the row of the best network within budgets, or None.
 
@@ -187,7 +145,7 @@ class Run:
 
         return load_measurements(self.path)
 
-    @_in_keywords
+    @in_keywords
     def export(
         self,
         out: AnyPath | None = None,
@@ -211,6 +169,7 @@ class Run:
         """
         return _export(self.path, out, format=format, digest=digest, job=job, under=under)
 
+    @in_keywords
     def report(self, out: AnyPath | None = None) -> Place:
         """Write the HTML report, by default as ``report.html`` in the run folder; returns the file."""
         from analysis import write_report
@@ -218,7 +177,7 @@ class Run:
         return write_report(self.path, report_file(self.path) if out is None else place(out, "report"))
 
 
-@_in_keywords
+@in_keywords
 def open_run(run: AnyPath) -> Run:
     """Open a run folder, finished or still running.
 
@@ -235,8 +194,8 @@ def open_run(run: AnyPath) -> Run:
     return Run(folder)
 
 
-load_model = _in_keywords(_load_model)
+load_model = in_keywords(_load_model)
 run_search = _starting(search)
 run_sweep = _starting(sweep)
 run_retrain = _starting(_retrain)
-make_teacher = _in_keywords(teacher)
+make_teacher = in_keywords(teacher)

@@ -58,7 +58,9 @@ class Model(NamedTuple):
         """
         if top < 1:
             raise ConfigError("top", top, "at least 1")
-        files = [images] if isinstance(images, str | Path) else images
+        files: Any = [images] if isinstance(images, str | Path) else images
+        if not isinstance(files, Sequence) or not all(isinstance(file, str | Path) for file in files):
+            raise ConfigError("images", images, "the path of an image, or several in a list")
         return predict(self, [Path(file) for file in files], top)
 
 

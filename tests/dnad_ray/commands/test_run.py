@@ -192,6 +192,38 @@ def test_numbers_of_another_type_or_size_are_refused(run, words, allowed):
     assert str(caught.value) == allowed
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: dr.open_run(None), "run: got None; allowed: a path or URL"),
+        (lambda run: dr.load_model(3), "model: got 3; allowed: a path"),
+        (lambda run: run.front(objectives=3), "objectives: got 3; allowed: a text, or several in a list"),
+        (lambda run: run.front(under=5), r"under: got 5; allowed: a dictionary such as \{'macs': '30M'\}, or texts"),
+        (lambda run: run.front(under={"macs": None}), r"under: got \{'macs': None\}; allowed: a dictionary such as"),
+        (lambda run: run.best_under(macs=True), "macs: got True; allowed: a number, or a text such as '30M'"),
+        (lambda run: run.export(under=3), "under: got 3; allowed: a dictionary"),
+        (lambda run: run.export(out=3), "out: got 3; allowed: a path or URL, or None"),
+        (lambda run: run.report(3), "out: got 3; allowed: a path or URL, or None"),
+        (lambda run: run.retrain(set=3), "set: got 3; allowed: a dictionary such as"),
+        (lambda run: run.retrain(digest=5), "digest: got 5; allowed: a text, or several in a list"),
+        (lambda run: run.baselines(kinds=["random", 3]), r"kinds: got \['random', 3\]; allowed: a text, or several"),
+        (lambda run: dr.run_search(3), "config: got 3; allowed: the name of a recipe, the path of a YAML file"),
+        (lambda run: dr.run_search({"train": 3}), "config: train: got 3; allowed: "),
+        (lambda run: dr.run_search("smoke", set={3: 4}), r"set: got \{3: 4\}; allowed: a dictionary such as"),
+        (lambda run: dr.run_search("smoke", time_budget=[1]), r"time_budget: got \[1\]; allowed: seconds, a text such"),
+        (lambda run: dr.run_sweep("smoke", out=3), "out: got 3; allowed: a path or URL, or None"),
+    ],
+)  # fmt: skip
+def test_values_of_another_type_are_refused(run, call, message):
+    with pytest.raises(dr.UserError, match=f"^{message}"):
+        call(run)
+
+
+def test_front_of_one_objective_is_its_best_network(run):
+    snapshots = run.snapshots()
+    assert list(run.front("error")["error"]) == list(run.front(("error",))["error"]) == [snapshots["error"].min()]
+
+
 def test_run_of_failures_is_opened_while_it_goes_on(tiny, tmp_path):
     folder = create_run(tmp_path / "demo", config_to_dict(tiny()), "0.1")
     write_status(folder, "t00", "running")
