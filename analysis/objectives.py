@@ -18,6 +18,7 @@ __all__ = [
     "Budgets",
     "Objective",
     "best_under",
+    "best_values",
     "describe",
     "minimised",
     "parse_budget",
@@ -153,6 +154,18 @@ def best_under(frame: pd.DataFrame, budgets: Budgets, objective: Objective = "er
     return kept.index[np.lexsort(values.T[::-1])[0]] if len(kept) else None
 
 
+def best_values(frame: pd.DataFrame, budgets: Budgets) -> str:
+    """Return the best value of each budget's metric in words, for a message that nothing is within the budgets.
+
+    Examples:
+        >>> best_values(pd.DataFrame({"macs": [1000, 20], "error": [0.1, 0.5]}), {"macs": 5, "error": 0.01})
+        'macs 20, error 10.00%'
+    """
+    entries = resolve(frame, list(budgets))
+    values = [frame[entry.name].min() if entry.minimise else frame[entry.name].max() for entry in entries]
+    return ", ".join(f"{entry.name} {value:{entry.format}}" for entry, value in zip(entries, values, strict=True))
+
+
 def parse_budget(text: str) -> tuple[str, float]:
     """Parse a budget as people type it: ``macs=30M``, ``macs<=30M``, ``error<5%``, ``proxy_accuracy>=0.9``.
 
@@ -182,6 +195,6 @@ def parse_budget(text: str) -> tuple[str, float]:
         limit = float(number[:-1] if factor != 1.0 else number) * factor
     except ValueError:
         raise UserError("budget", text, allowed) from None
-    if not math.isfinite(limit):
-        raise UserError("budget", text, "a finite number")
+    if not math.isfinite(limit) or limit < 0:
+        raise UserError("budget", text, "a finite number that is not negative")
     return name, limit

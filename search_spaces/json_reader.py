@@ -84,7 +84,7 @@ def parse_json(content: str | bytes, origin: str, max_bytes: int = MAX_BYTES) ->
     except UnicodeDecodeError as error:
         refuse(f"bytes that are no text ({error.reason} at byte {error.start})", "JSON in UTF-8")
     except (ValueError, RecursionError) as error:
-        refuse(_short(str(error)), "a JSON document")
+        refuse(f"text that does not parse: {_short(str(error))}", "a JSON document")
     if "\\ud" in text.lower():  # the only way in which a half of a pair can come in
         try:
             json.dumps(data, ensure_ascii=False).encode()

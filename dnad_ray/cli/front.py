@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dnad_ray.cli.messages import to_place
+from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.storage.places import Place, address
@@ -42,10 +43,15 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 def front(folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], as_json: bool) -> None:
     """Print the common front of one or more run folders."""
     from analysis import OBJECTIVES, front_of, load_runs, parse_budget, to_records, within
+    from analysis.objectives import best_values
 
     budgets = dict(parse_budget(text) for text in under)
     names = OBJECTIVES if objectives is None else tuple(name.strip() for name in objectives.split(",") if name.strip())
-    chosen = front_of(within(load_runs(folders), budgets), names)
+    found = load_runs(folders)
+    chosen = front_of(within(found, budgets), names)
+    if len(chosen) == 0 and len(found) > 0 and not as_json:  # a program that reads JSON gets its empty list
+        best = best_values(found, budgets)
+        raise RunFolderError("--under", ", ".join(under), f"what a network keeps; the best values are {best}")
     if as_json:
         click.echo(json.dumps(to_records(chosen), indent=1, allow_nan=False))
     else:

@@ -38,8 +38,6 @@ def training_options(command: _Command) -> _Command:
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
         click.option("--seeds", type=int, default=1, show_default=True, help="Number of seeds per network."),
         click.option("--seed", type=int, default=0, show_default=True, help="The first seed."),
-        click.option("--max-macs", type=int, metavar="N", help="Scale the width to at most N multiply-adds."),
-        click.option("--max-params", type=int, metavar="N", help="Scale the width to at most N parameters."),
         click.option("--cpus", type=float, metavar="N", help="CPUs per job."),
         click.option("--gpus", type=float, metavar="N", help="GPUs per job."),
         click.option("--address", metavar="ADDRESS", help="Ray cluster to connect to, for example auto or HOST:6379."),
@@ -61,6 +59,8 @@ def training_options(command: _Command) -> _Command:
 @click.option("--networks", type=int, metavar="N", help="At most N networks, from all parts of the front.")
 @click.option("--out", metavar="DIR|URL", help="Run folder for the results.  [default: the one of SOURCE]")
 @click.option("--cells", type=int, metavar="N", help="Number of cells, if the genotype does not contain it.")
+@click.option("--max-macs", type=int, metavar="N", help="Scale the width to at most N multiply-adds.")
+@click.option("--max-params", type=int, metavar="N", help="Scale the width to at most N parameters.")
 @click.option("--inherit", is_flag=True, help="Start from the saved weights of snapshots (evaluation.keep_weights).")
 @training_options
 def retrain(**options: Any) -> None:

@@ -45,8 +45,6 @@ def baselines(
     image_size: int | None = None,
     seeds: int = 1,
     seed: int = 0,
-    max_macs: int | None = None,
-    max_params: int | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
     address: str | None = None,
@@ -69,8 +67,6 @@ def baselines(
         image_size: Side of the images in pixels.
         seeds: How often each network is trained.
         seed: The first seed.
-        max_macs: Must be None, because the sizes are those of the front.
-        max_params: Must be None, because the sizes are those of the front.
         cpus: CPUs of a job.
         gpus: GPUs of a job.
         address: Ray cluster to join; None starts one on this machine.
@@ -88,9 +84,6 @@ def baselines(
     folder = place(run)
     if not holds_run(folder):
         raise RunFolderError("RUN", address_of(folder), "a run folder")
-    for name, value in (("--max-macs", max_macs), ("--max-params", max_params)):
-        if value is not None:
-            raise ConfigError(name, value, "none: sizes are those of the front")
     training = Training(
         recipe=recipe, set=set, epochs=epochs, data=data, image_size=image_size, seeds=seeds, seed=seed,
         cpus=cpus, gpus=gpus, address=address, no_ray=no_ray, time_budget=time_budget, quiet=quiet,

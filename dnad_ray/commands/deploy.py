@@ -189,6 +189,7 @@ def _trained_network(source: Place, digest: str | None, job: str | None, under: 
 
 def _record(run: Place, digest: str | None, job: str | None, under: dict[str, float]) -> dict[str, Any]:
     from analysis import within
+    from analysis.objectives import best_values
 
     records, _ = read_retrained(run)
     wanted = [r for r in records if r["digest"].startswith(digest or "") and job in (None, r["job"])]
@@ -198,9 +199,10 @@ def _record(run: Place, digest: str | None, job: str | None, under: dict[str, fl
         option, given, name = ("--digest", digest, "digest") if job is None else ("--job", job, "job")
         known = sorted({record[name] for record in records})
         raise RunFolderError(option, given, f"one of the retrained networks: {', '.join(known)}")
-    kept = [wanted[label] for label in within(_frame(wanted), under).index]
+    frame = _frame(wanted)
+    kept = [wanted[label] for label in within(frame, under).index]
     if not kept:
         limits = ", ".join(f"{name}={limit:g}" for name, limit in under.items())
-        least = ", ".join(f"{name} {min(record[name] for record in wanted):,}" for name in ("macs", "params"))
-        raise RunFolderError("--under", limits, f"what a retrained network keeps; the least of them is {least}")
+        best = best_values(frame, under)
+        raise RunFolderError("--under", limits, f"what a retrained network keeps; the best values are {best}")
     return max(kept, key=lambda record: float(record["accuracy"]))

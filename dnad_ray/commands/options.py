@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,6 +31,7 @@ __all__ = [
     "budget_of",
     "configured",
     "mode_of",
+    "named_by_option",
     "out_of",
     "read_config",
     "settings_of",
@@ -65,8 +67,8 @@ def configured(
         UserError: If a name is unknown, a file cannot be read, or a value is impossible.
     """
     given = {
-        name: (key, value)
-        for name, key, value in (
+        option: (key, value)
+        for option, key, value in (
             ("--image-size", "data.image_size", image_size),
             ("--epochs", "train.epochs", epochs),
             ("--seed", "seed", seed),
@@ -74,15 +76,33 @@ def configured(
         )
         if value is not None
     }
+    chosen = settings_of(settings)
     overrides = {} if data is None else resolve_data_argument(str(data))
     if space is not None:
         overrides |= read_space(str(space))
-    overrides |= dict(given.values()) | settings_of(settings)
+    overrides |= dict(given.values()) | chosen
     # All together, because one option can be valid only with another one.
-    origin = ", ".join([*given, *["--set"] * bool(settings)])
-    made = with_overrides(read_config(config), overrides, origin or "CONFIG")
+    origin = ", ".join([*given, *["--set"] * bool(chosen)])
+    with named_by_option({key: option for option, (key, _) in given.items()}, chosen):
+        made = with_overrides(read_config(config), overrides, origin or "CONFIG")
     check_buildable(made)
     return made
+
+
+@contextlib.contextmanager
+def named_by_option(options: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[None]:
+    """Name the one option that an error is about, where the key in it was given by one.
+
+    Args:
+        options: By key of the configuration, the option that gave it.
+        settings: What ``--set`` gave, which has the last word.
+    """
+    try:
+        yield
+    except UserError as error:
+        key = error.argument.replace(":", " ").split()[-1]  # "--epochs, --set: train.epochs"
+        option = f"--set: {key}" if key in settings else options.get(key, error.argument)
+        raise type(error)(option, error.given, error.allowed) from None
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:

@@ -91,10 +91,14 @@ def retrain(
         time_budget=time_budget, quiet=quiet,
     )  # fmt: skip
     request = request_of(training, [digest] if isinstance(digest, str) else digest, networks)
+    target, begin = None if out is None else place(out, "--out"), place(source)
+    if cells is not None and cells < 1:
+        raise ConfigError("--cells", cells, "at least 1")
+    if cells is not None and holds_run(begin):
+        raise ConfigError("--cells", cells, "nothing where SOURCE is a run: its networks have their numbers of cells")
     if cells is None and recipe == "imagenet-mobile":
         cells = _CELLS_ON_IMAGENET
-    target = None if out is None else place(out, "--out")
-    folder, contents, found = _found(place(source), target, cells)
+    folder, contents, found = _found(begin, target, cells)
     # The images are those of the run that the networks come from; without one, those of the run that they go to.
     if contents is None:
         base = next((one for one in (folder, target) if one is not None and holds_run(one)), None)

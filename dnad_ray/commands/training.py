@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnad_ray.commands.options import AnyPath, Settings, TimeBudget, budget_of, mode_of, settings_of
+from dnad_ray.commands.options import AnyPath, Settings, TimeBudget, budget_of, mode_of, named_by_option, settings_of
 from dnad_ray.commands.outcome import Outcome, State
 from dnad_ray.commands.search import shown
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict, with_overrides
 from dnad_ray.data.loading import resolve_data_argument
 from dnad_ray.distill.teacher import TeacherFile, load_teacher, read_teacher
-from dnad_ray.errors import ConfigError, RunFolderError, UserError
+from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.on_ray.resources import check_requests
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
 from dnad_ray.retrain.jobs import Job, run_job, unfinished_jobs
@@ -86,10 +86,12 @@ class Training:
 
 def request_of(training: Training, digests: Sequence[str] = (), networks: int | None = None) -> Request:
     """Return what is asked for, checked."""
-    overrides = {} if training.epochs is None else {"epochs": training.epochs}
-    overrides |= {k: v for k, v in settings_of(training.set).items() if not k.startswith(_OF_RUN)}
+    settings = {k: v for k, v in settings_of(training.set).items() if not k.startswith(_OF_RUN)}
+    overrides = ({} if training.epochs is None else {"epochs": training.epochs}) | settings
+    with named_by_option({"epochs": "--epochs"}, settings):
+        config = with_settings(retrain_recipe(training.recipe), overrides, "--set" if settings else "--epochs")
     return Request(
-        config=with_settings(retrain_recipe(training.recipe), overrides, "--set" if training.set else "--epochs"),
+        config=config,
         recipe=training.recipe,
         seeds=training.seeds,
         first_seed=training.seed,
@@ -117,12 +119,12 @@ def run_config_of(contents: RunContents | None, training: Training) -> RunConfig
     else:
         config = RunConfig()
     overrides = {} if training.data is None else resolve_data_argument(str(training.data))
-    if training.image_size is not None:
-        overrides["data.image_size"] = training.image_size
-    overrides |= {key: value for key, value in settings_of(training.set).items() if key.startswith(_OF_RUN)}
+    settings = {key: value for key, value in settings_of(training.set).items() if key.startswith(_OF_RUN)}
+    overrides |= {key: value for key, (_, value) in _given(training).items()} | settings
     if training.recipe == "imagenet-mobile" and contents is None:
         overrides.setdefault("space.stem", "imagenet")
-    return with_overrides(config, overrides | {key: value for _, key, value in _shares(training)}, "--set")
+    with named_by_option(_options(training), settings):
+        return with_overrides(config, overrides)
 
 
 def train_networks(
@@ -156,7 +158,7 @@ def train_networks(
         },
     )
     if not training.no_ray:
-        with _shares_by_their_options(training):
+        with named_by_option(_options(training), {}):
             check_requests(placed)
     is_new = not holds_run(folder)
     if is_new:
@@ -188,7 +190,7 @@ def train_networks(
             from dnad_ray.on_ray.cluster import allotment_of, cluster
             from dnad_ray.on_ray.retrain_jobs import run_jobs
 
-            with _shares_by_their_options(training), cluster(placed, training.address):
+            with named_by_option(_options(training), {}), cluster(placed, training.address):
                 signals.defer()
                 run_jobs(
                     todo, images, teacher_file, folder, allotment_of(placed),
@@ -253,22 +255,18 @@ def _trained(jobs: Sequence[Job], folder: Place) -> pd.DataFrame:
     return trained
 
 
-def _shares(training: Training) -> list[tuple[str, str, float]]:
-    """Return what is given for a job: the option, the key that says it where the option does not, and the number."""
-    given = (("--cpus", "sweep.cpus_per_trial", training.cpus), ("--gpus", "sweep.gpus_per_trial", training.gpus))
-    return [(option, key, value) for option, key, value in given if value is not None]
+def _given(training: Training) -> dict[str, tuple[str, float]]:
+    """Return the options that stand for keys of the run's configuration, by key, with their values."""
+    given = (
+        ("data.image_size", "--image-size", training.image_size),
+        ("sweep.cpus_per_trial", "--cpus", training.cpus),
+        ("sweep.gpus_per_trial", "--gpus", training.gpus),
+    )
+    return {key: (option, value) for key, option, value in given if value is not None}
 
 
-@contextlib.contextmanager
-def _shares_by_their_options(training: Training) -> Iterator[None]:
-    """Name the option, not the key, where an error is about a share that was given by option."""
-    try:
-        yield
-    except UserError as error:
-        for option, key, _ in _shares(training):
-            if error.argument == key:
-                raise type(error)(option, error.given, error.allowed) from error
-        raise
+def _options(training: Training) -> dict[str, str]:
+    return {key: option for key, (option, _) in _given(training).items()}
 
 
 def _one_by_one(jobs: Sequence[Job], work: _Work) -> None:

@@ -142,4 +142,4 @@ def with_settings(config: RetrainConfig, overrides: Mapping[str, Any], origin: s
     try:
         return RetrainConfig.model_validate(config.model_dump() | dict(overrides))
     except ValidationError as error:
-        raise config_error(error, RetrainConfig, f"{origin} ") from None
+        raise config_error(error, RetrainConfig, f"{origin}: ") from None

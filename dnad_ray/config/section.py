@@ -63,7 +63,9 @@ def config_error(error: ValidationError, model: type[BaseModel], before: str) ->
     if isinstance(refused, RefusedError):
         where = f"{key}.{refused.argument}" if key else refused.argument
         return ConfigError(f"{before}{where}", refused.given, refused.allowed)
-    return ConfigError(f"{before}{key}", first["input"], first["msg"][0].lower() + first["msg"][1:])
+    # "Input should be greater than 0" stands after "allowed:".
+    allowed = first["msg"].removeprefix("Input should be ")
+    return ConfigError(f"{before}{key}", first["input"], allowed[0].lower() + allowed[1:])
 
 
 def _part(model: Any, path: Sequence[int | str]) -> Any:

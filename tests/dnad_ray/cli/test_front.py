@@ -26,3 +26,15 @@ def test_front_command_keeps_budgets(make_run):
 def test_front_command_refuses_a_budget_in_words(make_run):
     with pytest.raises(UserError, match="NAME=NUMBER with k, M, G or %"):
         CliRunner().invoke(front, [str(make_run()), "--under", "macs=many"], catch_exceptions=False)
+
+
+def test_front_command_says_when_no_network_keeps_the_budgets(make_run):
+    folder = make_run()
+    least = load_runs(folder)["macs"].min()
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(front, [str(folder), "--under", f"macs={least - 1}"], catch_exceptions=False)
+    assert str(caught.value) == (
+        f"--under: got 'macs={least - 1}'; allowed: what a network keeps; the best values are macs {least:,}"
+    )
+    result = CliRunner().invoke(front, [str(folder), "--under", f"macs={least - 1}", "--json"])
+    assert (result.exit_code, json.loads(result.output)) == (0, [])

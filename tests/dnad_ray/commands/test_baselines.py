@@ -64,5 +64,4 @@ def test_baselines_that_are_interrupted_while_darts_searches_go_on(command, run,
 
 def test_baselines_of_impossible_kinds_are_refused(command, run, refused):
     refused(command("baselines", run, *QUICK, "--kinds", "vgg"), "--kinds", "vgg", "resnet18")
-    refused(command("baselines", run, *QUICK, "--max-macs", "5"), "--max-macs", "sizes are those of the front")
     refused(command("baselines", run.parent, *QUICK), "RUN", "a run folder")

@@ -46,10 +46,12 @@ def test_settings_impossible_are_refused(settings, words):
 
 
 def test_settings_impossible_are_named_with_the_value_as_given():
-    with pytest.raises(ConfigError, match=r"^--set warmup_epochs: got 30; allowed: less than epochs \(30\)$") as caught:
+    with pytest.raises(
+        ConfigError, match=r"^--set: warmup_epochs: got 30; allowed: less than epochs \(30\)$"
+    ) as caught:
         with_settings(retrain_recipe("quick"), {"warmup_epochs": 30})
-    assert (caught.value.argument, caught.value.given) == ("--set warmup_epochs", 30)
-    with pytest.raises(ConfigError, match=r"^--set epochs: got 0; allowed: input should be greater than"):
+    assert (caught.value.argument, caught.value.given) == ("--set: warmup_epochs", 30)
+    with pytest.raises(ConfigError, match=r"^--set: epochs: got 0; allowed: greater than"):
         with_settings(retrain_recipe("quick"), {"epochs": 0})
 
 
