@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dnad_ray.errors import ConfigError
 from dnad_ray.runtime.torchvision_import import torchvision_models
@@ -55,7 +56,29 @@ def _resnet18(width: float, images: ImageShape) -> nn.Module:
         network.conv1 = nn.Conv2d(images.in_channels, _scaled(64, width), 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
     network.fc = nn.Linear(_scaled(512, width), images.num_classes)
+    for block in network.modules():
+        if isinstance(block, models.resnet.BasicBlock) and block.downsample is not None:
+            block.downsample[0] = _Projection(block.downsample[0])
     return network
+
+
+class _Projection(nn.Conv2d):
+    """A convolution 1x1 with a stride: convolves the pixels that the stride keeps.
+
+    Fewer than 8 channels in the channels-last format let oneDNN 3.12 (torch 2.13) write out of bounds in the gradient
+    of the weights, on CPUs without AVX-512: https://github.com/uxlfoundation/oneDNN/issues/6035.
+
+    Args:
+        conv: The convolution whose shape and weights it takes.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, 1, conv.stride, bias=False, device="meta")  # type: ignore[arg-type]
+        self.weight = conv.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight)
 
 
 def _mobilenet_v3_small(width: float, images: ImageShape) -> nn.Module:

@@ -7,12 +7,14 @@ import torch
 
 from analysis.comparison import compare_front, compare_network
 from dnad_ray.errors import ConfigError
+from dnad_ray.networks import torchvision_families as families
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
 from dnad_ray.networks.torchvision_families import VISION_FAMILIES, vision_network
 from dnad_ray.retrain.baselines import checked_kinds
 from dnad_ray.retrain.one_level_darts import darts_genotype
 from dnad_ray.retrain.random_networks import random_like
+from dnad_ray.runtime.torchvision_import import torchvision_models
 from search_spaces.derivation import is_member
 from search_spaces.named import SPACES
 from search_spaces.shape import ImageShape
@@ -141,6 +143,24 @@ def test_networks_of_torchvision_fit_small_images(family, size, channels):
     last.register_forward_hook(lambda *arguments: found.append(arguments[2].shape[-1]))
     assert network(torch.zeros(2, channels, size, size)).shape == (2, 7)
     assert found[0] >= (1 if family == "resnet18" and size == 8 else 4)
+
+
+def test_projections_of_a_resnet_are_those_of_torchvision_without_a_strided_convolution(monkeypatch):
+    network = vision_network("resnet18", 1.0, ImageShape(in_channels=3, image_size=96, num_classes=5)).double().eval()
+    original = torchvision_models().resnet18(num_classes=5).double().eval()
+    original.load_state_dict(network.state_dict())
+    images = torch.randn(2, 3, 95, 97, dtype=torch.float64)
+    with torch.no_grad():
+        expected = original(images)
+        strides = {}
+
+        def conv2d(inputs, weight, bias=None, stride=(1, 1), *arguments):
+            strides.setdefault(weight.shape[-1], set()).add(tuple(stride))
+            return torch.conv2d(inputs, weight, bias, stride, *arguments)
+
+        monkeypatch.setattr(families.F, "conv2d", conv2d)
+        torch.testing.assert_close(network(images), expected)
+    assert strides == {7: {(2, 2)}, 3: {(1, 1), (2, 2)}, 1: {(1, 1)}}
 
 
 def test_running_statistics_of_mobile_networks_follow_within_short_trainings():
