@@ -286,7 +286,7 @@ def _trial_configs(run: RunContents) -> dict[str, dict[str, Any]]:
         if isinstance(overrides, dict):
             config |= _flattened(overrides)
         elif len(trials) > 1:
-            # What a sweep varied and nobody wrote down is not known; the run's own value would be a guess.
+            # A varied setting that the trial did not store is unknown; the run's own value would be a guess.
             config |= dict.fromkeys((key for key in config if f"sweep.grid.{key}" in config), None)
         if trial in firsts:
             config |= {key: firsts[trial][column] for key, column in _TWINS.items() if key in config}

@@ -129,7 +129,7 @@ def contributions(
     owners = groups.loc[front.index]
     points = minimised(front, objectives)
     whole = hypervolume_share(points, corner)
-    # Without a group, what it hid comes to the front: the rest has to be asked anew, but not more than its own fronts.
+    # Without a group, points that it dominated join the front. They can only come from the fronts of other groups.
     fronts = {name: front_of(part, objectives) for name, part in frame.groupby(groups, observed=True, sort=False)}
     rows: dict[Hashable, tuple[float, ...]] = {}
     for name, own in fronts.items():

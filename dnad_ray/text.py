@@ -73,7 +73,7 @@ _CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 def printable(text: str) -> str:
     r"""Return text without characters that a terminal obeys: they are written as Python writes them.
 
-    A name in somebody's run folder could else move the cursor, change the title or the colours, or hide a line.
+    Without this, a name in a run folder could move the cursor, change the title or the colours, or hide a line.
 
     >>> print(printable("run \x1b[2J\u202e one"))
     run \x1b[2J\u202e one

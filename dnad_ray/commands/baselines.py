@@ -78,7 +78,7 @@ def baselines(
         How it ended; ``front`` has a row per trained network, those of the front and the baselines.
 
     Raises:
-        UserError: If something that was given cannot be used.
+        UserError: If an argument cannot be used.
     """
     wanted = checked_kinds(kinds if isinstance(kinds, str) else ",".join(kinds))
     folder = place(run)

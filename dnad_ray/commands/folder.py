@@ -83,7 +83,7 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
         raise ConfigError("--resume", _differences(before, config), f"the configuration in {address(config_file(out))}")
     missing = sorted(dotted(config_to_dict(before)).keys() - dotted(stored.config).keys())
     if missing and unfinished(specs, stored):
-        # Their defaults may have changed: the search would go on by other rules than it began with.
+        # The defaults of missing keys may have changed; the search would continue by other rules.
         raise RunFolderError(
             "--resume with --out",
             f"{address(out)}, a run of an earlier version (no {', '.join(missing[:3])} in its config.yaml)",
@@ -187,7 +187,7 @@ def leave_results(contents: RunContents) -> tuple[pd.DataFrame, dict[str, Place]
 
     folder, frame = contents.path, load_runs(contents)
     front = front_of(frame)
-    # Only what was recorded, and the error that was weighed: no path of the machine that ran it.
+    # Only recorded columns and the error, and no path of this machine.
     write_json(front_file(folder), to_records(front[[*SNAPSHOT_COLUMNS, "error"]]))
     paths = {"run": folder, "snapshots": table_file(folder), "front": front_file(folder)}
     if len(frame):

@@ -43,7 +43,7 @@ def read_space(text: str) -> dict[str, Any]:
     for key in data:
         if key not in _KEYS:
             raise ConfigError(f"--space {path}: key", key, ", ".join(_KEYS))
-    # First alone: sizes that the file does not give are those of its named space, not those of the recipe.
+    # First without the recipe: missing sizes come from the named space.
     config = config_from_dict({"space": {"name": "own", **data}}, f"--space {path}")
     return {f"space.{key}": value for key, value in config_to_dict(config)["space"].items()}
 
@@ -65,7 +65,7 @@ def _of_python(path: Path) -> Mapping[str, Any]:
         raise ConfigError("--space", str(path), "a readable file")
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:  # noqa: BLE001 - it is the user's code: whatever it raises is what there is to say
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything; the message contains it
         raise ConfigError("--space", str(path), f"code that runs ({type(error).__name__}: {one_line(error)})") from None
     space = names.get("SPACE")
     if not isinstance(space, Mapping) or not all(isinstance(key, str) for key in space):

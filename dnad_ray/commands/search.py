@@ -81,13 +81,13 @@ def search(
         time_budget: Pause after that many seconds, or a text such as ``10m``.
         quiet: Whether to show no progress.
         json: Whether to print progress as JSON lines.
-        to_continue: What people are told to say to continue; None where it is this call with ``resume=True``.
+        to_continue: The command that continues the run, for messages; None for this call with ``resume=True``.
 
     Returns:
         How it ended; its ``front`` is that of the whole run folder.
 
     Raises:
-        UserError: If something that was given cannot be used; no folder is left behind then.
+        UserError: If an argument cannot be used; no folder is left behind then.
     """
     budget = budget_of(time_budget)
     if trials not in (None, 1):
@@ -107,7 +107,7 @@ def search(
             prepared = stage.make(stop=stop)
         except Stopped as stopped:
             if stopped.request.state == "paused":
-                return  # the time was spent while the teacher was trained
+                return  # the time was over before the teacher was trained
             raise
         stage.board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
         run_search(spec, prepared, stage.folder, stage.board, stop=stop)
@@ -126,16 +126,16 @@ def search(
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a caller asked for.
+    """The request of a caller.
 
     Attributes:
         config: The run.
         specs: Its trials.
         out: Its folder.
-        stored: What the folder holds of it, None for a new run.
-        budget: What may be spent.
+        stored: The content of the folder, None for a new run.
+        budget: Limits of time and trials.
         mode: How progress is shown.
-        to_continue: What people are told to say to continue, None for nothing.
+        to_continue: The command that continues the run, for messages; None for no such message.
         seeds: How many new seeds every setting on the front gets; 0 for none.
     """
 
@@ -151,15 +151,15 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the trials are run with, once folder and images are there.
+    """The context of the running trials.
 
     Attributes:
         specs: All trials of the run.
         data: Images.
-        make: Makes the teacher, and what else trials share.
+        make: Makes the teacher and the other things that trials share.
         folder: The run folder.
         board: Where to show progress.
-        signals: What Ctrl-C and SIGTERM ask for.
+        signals: Requests by Ctrl-C and SIGTERM.
     """
 
     specs: Sequence[TrialSpec]
@@ -183,18 +183,18 @@ def shown(mode: Mode, others: Sequence[Display] = ()) -> Iterator[Board]:
 def carry_out(
     asked: Asked, session: Callable[[], AbstractContextManager[None]], work: Callable[[Work], None]
 ) -> Outcome:
-    """Do the work in the run folder, and leave front and report behind also where it ended early.
+    """Run the trials in the run folder, and write front and report, also if they end early.
 
-    What can be known to fail is tried first; a mistake leaves no folder behind.
+    All checks come first, so that a mistake in the arguments leaves no folder behind.
 
     Args:
         asked: What the caller asked for.
-        session: What is open while the work is done.
+        session: Context that is open during the trials, such as a cluster.
         work: Runs the trials.
 
     Raises:
         UserError: If something that was given cannot be used.
-        KeyboardInterrupt: If it was interrupted before any trial had begun, or by something else than a signal.
+        KeyboardInterrupt: If it was interrupted before the first trial, or not by a signal.
     """
     config, stored, budget = asked.config, asked.stored, asked.budget
     check_loggers(config.watch.loggers)
@@ -231,7 +231,7 @@ def carry_out(
         front, paths = None, {"run": folder}
         try:
             front, paths = leave_results(contents)
-        except (DnadRayError, OSError):  # what kept the run from its end may keep its results from the disk
+        except (DnadRayError, OSError):  # the error of the run, such as a full disk, may also prevent these files
             if problem is None:
                 raise
         outcome = Outcome(

@@ -57,7 +57,7 @@ def sweep(
         image_size: Side of the images in pixels.
         epochs: Most epochs of a search.
         seed: The first seed.
-        trials: Trials in all.
+        trials: Number of trials.
         set: Keys of the configuration to replace, ``{"shrink.rate": 0.1}``.
         out: Run folder, path or URL; None is ``runs/RECIPE``.
         resume: Whether to continue the run in ``out``.
@@ -65,15 +65,15 @@ def sweep(
         quiet: Whether to show no progress.
         json: Whether to print progress as JSON lines.
         address: Ray cluster to join, for example ``auto`` or ``HOST:6379``; None starts one on this machine.
-        max_trials: Run that many of the trials that are not at their end; None for all.
+        max_trials: Run only this many of the unfinished trials; None for all.
         more_seeds: With ``resume``: add trials, that many new seeds of every setting on the front.
-        to_continue: What people are told to say to continue; None where it is this call with ``resume=True``.
+        to_continue: The command that continues the run, for messages; None for this call with ``resume=True``.
 
     Returns:
         How it ended; its ``front`` is that of the whole run folder.
 
     Raises:
-        UserError: If something that was given cannot be used; no folder is left behind then.
+        UserError: If an argument cannot be used; no folder is left behind then.
     """
     budget = budget_of(time_budget, max_trials)
     if more_seeds is not None and (more_seeds < 1 or not resume):
@@ -92,8 +92,8 @@ def sweep(
     def session() -> AbstractContextManager[None]:
         from dnad_ray.on_ray.cluster import cluster
 
-        # To load Tune takes half a second, and torch's optimizers take one when the first is made; Ray's processes take
-        # some to start, in which this one would only wait for them.
+        # Tune loads in half a second, and the first optimizer loads torch modules for one second. Ray's processes need
+        # seconds to start, during which this process would only wait.
         threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep", "torch._dynamo"], daemon=True).start()
         return cluster(asked, address)
 

@@ -29,9 +29,9 @@ def teacher(
     set: Settings = (),
     quiet: bool = False,
 ) -> Outcome:
-    """Train, or take and measure, the teacher that a configuration asks for in its section ``distill.teacher``.
+    """Train the teacher of the section ``distill.teacher``, or load it from there and measure it.
 
-    A second call goes on where the first one was stopped or killed. Runs use the teacher by
+    A second call continues a stopped or killed one. Runs use the teacher by
     ``set={"distill.teacher.source": "saved", "distill.teacher.weights": out}``.
 
     Args:
@@ -47,7 +47,7 @@ def teacher(
         How it ended; ``reason`` says how good the teacher is.
 
     Raises:
-        UserError: If something that was given cannot be used.
+        UserError: If an argument cannot be used.
         NonFiniteLossError: If its loss diverges.
     """
     asked = configured(config, data=data, image_size=image_size, seed=seed, settings=set)

@@ -1,4 +1,4 @@
-"""What `retrain` and `baselines` share: from what is asked for to jobs, and from jobs to trained networks."""
+"""The common part of `retrain` and `baselines`: from arguments to jobs, and from jobs to trained networks."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ __all__ = ["Plan", "Training", "holds_run", "request_of", "run_config_of", "trai
 
 _LINE_SECONDS = 10.0
 _OF_RUN = ("data.", "space.stem")
-"""Keys of the run's configuration that settings replace here; all others are settings of the protocol."""
+"""Beginnings of keys of the run's configuration; all other keys are settings of the protocol."""
 
 Plan = Callable[[RetrainImages, Board, StopCheck], list[Job]]
-"""Makes the jobs, once the images are there."""
+"""Makes the jobs from the loaded images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Training:
 
 
 def request_of(training: Training, digests: Sequence[str] = (), networks: int | None = None) -> Request:
-    """Return what is asked for, checked."""
+    """Return the checked request."""
     settings = {k: v for k, v in settings_of(training.set).items() if not k.startswith(_OF_RUN)}
     overrides = ({} if training.epochs is None else {"epochs": training.epochs}) | settings
     with named_by_option({"epochs": "--epochs"}, settings):
@@ -108,7 +108,7 @@ def run_config_of(contents: RunContents | None, training: Training) -> RunConfig
 
     Args:
         contents: The run, None where there is none.
-        training: What is asked for.
+        training: The arguments.
     """
     if contents is not None:
         if not contents.config:
@@ -130,20 +130,20 @@ def run_config_of(contents: RunContents | None, training: Training) -> RunConfig
 def train_networks(
     plan: Plan, request: Request, run: RunConfig, folder: Place, training: Training | None = None
 ) -> Outcome:
-    """Train what is planned, each job from where it stands.
+    """Run the planned jobs, each from its last checkpoint.
 
     Args:
         plan: Makes the jobs.
-        request: The protocol, and what else was asked for.
-        run: The configuration of the run whose images are used; what a new folder gets.
-        folder: The run folder of the results; made if it is not there.
-        training: Where and how long; None for the defaults.
+        request: The protocol and the requested networks.
+        run: The configuration of the run whose images are used. A new folder gets it.
+        folder: The run folder for the results; created if it does not exist.
+        training: The other arguments; None for the defaults.
 
     Returns:
-        How it ended; ``front`` has a row per trained network, ``left`` names the jobs that are open.
+        How it ended; ``front`` has a row per trained network, ``left`` names the open jobs.
 
     Raises:
-        UserError: If something that was given cannot be used.
+        UserError: If an argument cannot be used.
     """
     training = training or Training()
     folder = folder.resolve()  # tasks run in folders of their own
@@ -200,7 +200,7 @@ def train_networks(
 
 
 def holds_run(folder: Place) -> bool:
-    """Whether a run is there; a place that does not answer has none."""
+    """Whether a folder has a run; an unreachable one has none."""
     with contextlib.suppress(OSError):
         return reached(folder, "SOURCE") and is_run(folder)
     return False
@@ -208,7 +208,7 @@ def holds_run(folder: Place) -> bool:
 
 @dataclass(frozen=True)
 class _Work:
-    """What jobs are run with."""
+    """The context of the running jobs."""
 
     images: RetrainImages
     teacher_file: TeacherFile | None
@@ -279,7 +279,7 @@ def _one_by_one(jobs: Sequence[Job], work: _Work) -> None:
 
 
 def _standing_of(jobs: Sequence[Job], work: _Work) -> Callable[..., None]:
-    """Return what shows every few seconds where the jobs are."""
+    """Return a function that shows the progress of jobs every few seconds."""
     shown_at = time.monotonic()
 
     def show(*_: object) -> None:

@@ -71,7 +71,7 @@ def user_folder(root: str | None, allowed: str, *, may_be_missing: bool = False)
     """
     if root is None:
         raise DataError("data.root", None, allowed)
-    # Unlike pathlib's, these answer for paths that are too long, forbidden, or in the home of nobody.
+    # Unlike pathlib's methods, these return False for paths that are too long, forbidden or in an unknown home.
     path = os.path.expanduser(root)  # noqa: PTH111
     if not os.path.isdir(path) and not (may_be_missing and not os.path.lexists(path)):  # noqa: PTH112
         raise DataError("data.root", f"{path} ({'not a folder' if os.path.lexists(path) else 'missing'})", allowed)

@@ -131,7 +131,7 @@ def _decoded_ahead(
     decoder: _Decoder, wanted: Iterable[Sequence[str]], workers: int, pin_memory: bool
 ) -> Generator[Tensor, None, None]:
     with warnings.catch_warnings():
-        # The number is what somebody asked for, or at most the trial's CPUs.
+        # The configured number, or at most the CPUs of the trial.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader = DataLoader(
             decoder,

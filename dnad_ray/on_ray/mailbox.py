@@ -16,11 +16,11 @@ __all__ = ["Mailbox", "RemoteStop", "SweepStop", "start_mailbox"]
 
 
 _MOST_WAITING = 100_000
-"""Most calls that wait for an answer at once, two for each trial that runs; Ray's default is 1,000."""
+"""Most calls that may wait at the same time, two for each running trial; Ray's default is 1,000."""
 
 
 class Mailbox:
-    """The actor: answers all that wait once somebody asks to stop, or gives them the teacher."""
+    """The actor. Its calls wait until there is a teacher, or a request to stop."""
 
     def __init__(self) -> None:
         self._asked, self._answered = asyncio.Event(), asyncio.Event()
@@ -28,7 +28,7 @@ class Mailbox:
         self._teacher: list[ray.ObjectRef[Any]] = []
 
     async def give_teacher(self, teacher: list[ray.ObjectRef[Any]]) -> None:
-        """Give all trials, those that wait and those that come, the same teacher.
+        """Give the teacher to all trials, those that wait for it and later ones.
 
         Args:
             teacher: The reference of the teacher file, or of None, in a list: Ray would fetch a bare reference.
@@ -37,12 +37,12 @@ class Mailbox:
         self._answered.set()
 
     async def teacher(self) -> list[ray.ObjectRef[Any]]:
-        """Wait for the teacher and return its reference in a list; an empty one if somebody asks to stop instead."""
+        """Wait for the teacher and return its reference in a list; the list is empty after a request to stop."""
         await self._answered.wait()
         return self._teacher
 
     async def ask_to_stop(self, request: StopRequest) -> None:
-        """Ask all trials to stop; the first request counts."""
+        """Ask all trials to stop; only the first request counts."""
         self._request = self._request or request
         self._asked.set()
         self._answered.set()
@@ -54,7 +54,7 @@ class Mailbox:
 
 
 def start_mailbox() -> Any:
-    """Start the actor on this node; it lives as long as its handle does."""
+    """Start the actor on this node; it ends when its handle is deleted."""
     here = ray.get_runtime_context().get_node_id()
     options = {"label_selector": {"ray.io/node-id": here}, "max_concurrency": _MOST_WAITING}
     return ray.remote(num_cpus=0)(Mailbox).options(**options).remote()
@@ -62,7 +62,9 @@ def start_mailbox() -> Any:
 
 @final
 class RemoteStop:
-    """The trial's side: a :data:`dnad_ray.runtime.stopping.StopCheck` that does not wait for the network.
+    """The stop check of a trial, which does not wait for the network.
+
+    It is a :data:`dnad_ray.runtime.stopping.StopCheck`.
 
     Args:
         mailbox: What :func:`start_mailbox` returned.
@@ -72,7 +74,7 @@ class RemoteStop:
         self._answer = mailbox.stop_request.remote()
 
     def __call__(self) -> StopRequest | None:
-        """Return the request once there is one."""
+        """Return the request, or None while there is none."""
         if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
             return None
         try:
@@ -84,10 +86,10 @@ class RemoteStop:
 
 @final
 class SweepStop(tune.Stopper, tune.Callback):
-    """The driver's side: passes a request on, waits for the trials that run, and ends the experiment.
+    """The stop check of the driver: passes a request to the trials, waits for them, and ends the experiment.
 
     Args:
-        check: Says when to stop.
+        check: Returns a request when the sweep has to stop.
         mailbox: What :func:`start_mailbox` returned.
     """
 
@@ -104,9 +106,9 @@ class SweepStop(tune.Stopper, tune.Callback):
         return False
 
     def stop_all(self) -> bool:
-        """Whether somebody asked to stop, and all trials that ran then have ended."""
+        """Whether there was a request to stop, and all trials that ran at that time have ended."""
         if self._awaited is None and (request := self._check()) is not None:
-            # Those that Tune starts from now on end before their first step: nothing of them can be lost.
+            # Trials that Tune starts from now on end before their first step, so there is nothing to lose.
             self._awaited = set(self._running)
             with contextlib.suppress(RayError):
                 self._mailbox.ask_to_stop.remote(request)

@@ -2,8 +2,8 @@
 
 A trial is not one point but a trajectory of networks. Its objectives are therefore the lowest errors that it reached
 within each of a few levels of MACs (``sweep.cost_levels``, shares of the dense network's), all minimised: a setting
-beats another if it is better for small and for large networks, and what is weighed against each other is small
-networks against large ones. A trial without any network as small as a level has an error of 1 there.
+beats another if it is better for small and for large networks. A trial without a network as small as a level has an
+error of 1 there.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _STUDY = "dnad-ray"
 
 @final
 class OptunaSampler:
-    """Asks Optuna through Tune's ``OptunaSearch``; after a resume it is told again what the run folder remembers.
+    """Asks Optuna through Tune's ``OptunaSearch``. After a resume, the trials in the run folder are added first.
 
     Args:
         config: The run: its ranges, levels and seed.
-        ended: Trials that are at their end.
+        ended: Finished trials.
         trajectories: The snapshots of all trials, those of ``ended`` included.
-        data: Images, for which networks are counted.
+        data: Images; their shape gives the costs of networks.
 
     Raises:
-        ConfigError: If a trial at its end has a value outside the ranges.
+        ConfigError: If a finished trial has a value outside the ranges.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class OptunaSampler:
         dense = _dense_macs(config, data)
         self._levels = [share * dense for share in config.sweep.cost_levels]
         self._space = {key: _distribution(entry) for key, entry in self._ranges.items()}
-        # Asked again with the same seed, a sampler would begin with the settings that it chose before.
+        # With the same seed, a resumed sampler would choose the settings of the first trials again.
         seed = int(np.random.SeedSequence([config.seed, len(ended)]).generate_state(1)[0])
         storage = optuna.storages.InMemoryStorage()
         names, modes = [f"error_{number}" for number in range(len(self._levels))], ["min"] * len(self._levels)
@@ -80,7 +80,7 @@ class OptunaSampler:
         }
 
     def tell(self, trial_id: str, spec: TrialSpec, has_failed: bool) -> None:
-        """Say that a trial ended; one that an earlier command asked for is told too."""
+        """Report the end of a trial, also of one whose settings an earlier command chose."""
         if trial_id in self._asked:
             result = None if has_failed else dict(zip(self._names, self._values(spec), strict=True))
             self._search.on_trial_complete(trial_id, result, has_failed)
@@ -111,7 +111,7 @@ def _dense_macs(config: RunConfig, data: ImageData) -> int:
 
 def _distribution(entry: Range) -> BaseDistribution:
     if entry.choice is not None:
-        # Optuna takes plain values only; as JSON, a list such as train.betas is one too.
+        # Optuna takes plain values only, so a list such as train.betas becomes JSON text.
         return CategoricalDistribution([json.dumps(value) for value in entry.choice])
     low, high = entry.values
     if entry.integer is not None:

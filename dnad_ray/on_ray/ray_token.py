@@ -1,4 +1,4 @@
-"""The secret that Ray's processes show each other: made readable for its user alone, which Ray does not see to."""
+"""The token by which Ray's processes authenticate; Ray itself does not make its file private."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["keep_token_private"]
 
 
 def keep_token_private() -> None:
-    """Make ``~/.ray/auth_token`` with mode 0600 where there is none, and take others' rights from one that is there.
+    """Create ``~/.ray/auth_token`` with mode 0600, or set that mode if the file exists.
 
-    Ray itself makes it with the rights that the user's files have by default, mostly readable for everybody on the
-    machine, and whoever has it can run code in the cluster. Nothing is done where the token comes from elsewhere.
+    Ray creates the file with the user's default mode, which usually lets every user of the machine read it. With the
+    token, one can run code in the cluster. Nothing is done if the token comes from an environment variable.
     """
     if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or os.environ.get("RAY_AUTH_MODE") == "disabled":
         return
     file = Path.home() / ".ray" / "auth_token"
-    with contextlib.suppress(OSError):  # a home that cannot be written: Ray says so better
+    with contextlib.suppress(OSError):  # if the home is not writable, Ray's own message is clearer
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
             _make(file)
@@ -35,7 +35,7 @@ def _make(file: Path) -> None:
     try:
         with os.fdopen(descriptor, "w") as stream:
             stream.write(secrets.token_hex(32))
-        with contextlib.suppress(FileExistsError):  # of two that start at once, the first one's is everybody's
-            os.link(temporary, file)  # whole, or not there
+        with contextlib.suppress(FileExistsError):  # of two that start at the same time, both use the first token
+            os.link(temporary, file)  # never a part of a token
     finally:
         Path(temporary).unlink()

@@ -1,8 +1,8 @@
-"""What a trial tells the driver of its sweep, no more often than somebody looks.
+"""Reports from a trial to the driver of its sweep.
 
-A report waits until the driver has dealt with it, and costs both of them some milliseconds; small trials have dozens
-of records in a few seconds. What happened since the last report therefore goes together, and nothing gets lost: all
-of it is told before a checkpoint after which it would not be repeated, and at the end of the trial.
+A report waits until the driver has processed it, which costs both of them some milliseconds, and small trials have
+dozens of records in a few seconds. So the records since the last report are sent together. Nothing is lost: they are
+also sent before each checkpoint, after which the trial would not repeat them, and at the end of the trial.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from search_spaces.json_reader import parse_json
 __all__ = ["TrialReporter", "metrics_of", "records_in"]
 
 REPORT_SECONDS = 2.0
-"""Least time between two reports: each holds up its trial, until the driver has dealt with it, for some 10 ms."""
+"""Least time between two reports; each one delays its trial by about 10 ms."""
 
 
 def metrics_of(records: Sequence[EpochReport | Snapshot], at_end: bool) -> dict[str, Any]:
-    """Return what Tune, its callbacks, scheduler and searcher are told.
+    """Return the metrics of a report, for Tune, its callbacks, the scheduler and the searcher.
 
     Args:
-        records: What happened since the last report, one at least.
-        at_end: Whether the trial came to its end with the last of them.
+        records: The records since the last report, at least one.
+        at_end: Whether the trial is finished with the last of them.
     """
     newest = records[-1]
     return {
@@ -36,7 +36,7 @@ def metrics_of(records: Sequence[EpochReport | Snapshot], at_end: bool) -> dict[
         "num_operations": newest.num_operations,
         "device_seconds": newest.device_seconds,
         "at_end": at_end,
-        # As text and in a list: Tune keeps running statistics of every number that it finds, for every trial.
+        # As text and in a list, because Tune keeps running statistics of every plain number.
         "records": json.dumps([record.to_dict() for record in records]),
         "points": [
             (record.step, record.macs, 1 - record.proxy_accuracy) for record in records if isinstance(record, Snapshot)
@@ -45,17 +45,17 @@ def metrics_of(records: Sequence[EpochReport | Snapshot], at_end: bool) -> dict[
 
 
 def records_in(metrics: Mapping[str, Any]) -> Iterator[EpochReport | Snapshot]:
-    """Yield the records of a report in the order in which they came; none if it tells of no record."""
+    """Yield the records of a report in their order."""
     for data in parse_json(metrics.get("records", "[]").encode(), "records"):
         yield Snapshot.from_dict(data) if "kind" in data else EpochReport.from_dict(data)
 
 
 @final
 class TrialReporter:
-    """Tells what a trial records, at most once in a while.
+    """Sends the records of a trial to the driver, several at a time.
 
     Args:
-        send: Takes what :func:`metrics_of` returned, and returns when it was dealt with.
+        send: Sends the result of :func:`metrics_of`, and returns when the driver has processed it.
         seconds: Least time between two reports.
     """
 
@@ -66,11 +66,11 @@ class TrialReporter:
         self._last = -math.inf
 
     def add(self, record: EpochReport | Snapshot, at_end: bool) -> None:
-        """Take a record, and report if it is time.
+        """Add a record, and send a report if the last one is old enough.
 
         Args:
-            record: It stands in the run folder.
-            at_end: Whether the trial is at its end; :meth:`end` then tells of the rest.
+            record: The record; it is in the run folder already.
+            at_end: Whether the trial is finished; :meth:`end` then sends the rest.
         """
         self._records.append(record)
         self._at_end = at_end
@@ -78,7 +78,7 @@ class TrialReporter:
             self.flush()
 
     def flush(self, **more: Any) -> None:
-        """Report what was not reported yet, and ``more``; nothing if there is neither."""
+        """Send the records that were not sent yet, and ``more``; nothing if there is neither."""
         metrics = metrics_of(self._records, self._at_end) if self._records else {}
         self._records = []
         if metrics or more:
@@ -86,6 +86,6 @@ class TrialReporter:
         self._last = time.monotonic()
 
     def end(self, **more: Any) -> None:
-        """Report what was not reported yet, and that no more will come: Tune need not ask once more."""
+        """Send the records that were not sent yet, and that these are the last: Tune then does not ask again."""
         if self._records or more:
             self.flush(**more, done=True)

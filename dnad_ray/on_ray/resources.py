@@ -1,4 +1,4 @@
-"""What a trial gets of a cluster: pure functions of the configuration and the sizes of the nodes."""
+"""CPUs and GPUs of trials: pure functions of the configuration and the sizes of the nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dnad_ray.errors import ConfigError, ResourceError
 __all__ = ["Allotment", "Node", "allot", "check_parts", "check_requests", "idle_in_words"]
 
 MOST_AUTOMATIC_CPUS = 9
-"""Most CPUs that a process on a GPU is given without being asked for: one, and as many decoders as are automatic."""
+"""Most CPUs that a process on a GPU gets by default: one, and one for each default worker that decodes images."""
 
 _ROUNDING = 1e-6  # Ray counts in units of 1/10,000
 
@@ -29,7 +29,7 @@ class Allotment:
     """What each process of a trial gets.
 
     Attributes:
-        processes: Processes of the trial; all but one-process trials may spread over nodes.
+        processes: Processes of the trial. Several processes may be on several nodes.
         cpus: CPUs of each.
         gpus: GPUs of each: 0, a fraction of one, or 1.
     """
@@ -40,16 +40,16 @@ class Allotment:
 
     @property
     def threads(self) -> int:
-        """Threads that each process computes with: whole CPUs, never more than it was given."""
+        """Number of threads of each process: its whole CPUs."""
         return max(1, int(self.cpus))
 
     def num_parallel(self, nodes: Sequence[Node]) -> int:
-        """Return how many trials fit at once."""
+        """Return how many trials fit at the same time."""
         return _num_processes(nodes, self.cpus, self.gpus) // self.processes
 
 
 def check_requests(config: RunConfig) -> None:
-    """Refuse what contradicts itself on every machine.
+    """Check the requests of a configuration, as far as they do not depend on the machine.
 
     Raises:
         ConfigError: With the key, its value, and what is allowed.
@@ -81,14 +81,14 @@ def check_requests(config: RunConfig) -> None:
 
 
 def check_parts(config: RunConfig, num_images: int) -> None:
-    """Refuse more processes than the images there are can occupy.
+    """Check that there are enough images for the processes.
 
     Args:
         config: The run.
-        num_images: Training images; where they are fewer than a batch, they are the batch.
+        num_images: Training images. If they are fewer than a batch, all of them are one batch.
 
     Raises:
-        ConfigError: If a process had fewer than 2 images of a batch.
+        ConfigError: If a process would get fewer than 2 images of a batch.
     """
     processes = config.train.num_processes
     if processes > 1 and num_images < 2 * processes:
@@ -100,10 +100,10 @@ def check_parts(config: RunConfig, num_images: int) -> None:
 def allot(config: RunConfig, nodes: Sequence[Node]) -> Allotment:
     """Return what each process of a trial gets; choose what the configuration leaves open.
 
-    GPUs: one per process where the cluster has any. CPUs with a GPU: the process's share of its node's, for workers
-    that decode images. CPUs without: 1, which scales best, also where some stay idle: the number of threads is seen
-    in the last bits of every result, so it must not depend on the machine, and of small networks two threads make no
-    faster ones; :func:`idle_in_words` says so.
+    GPUs: one per process if the cluster has any. CPUs with a GPU: the process's share of its node's CPUs, for workers
+    that decode images. CPUs without a GPU: 1, even if others stay idle, for two reasons. The number of threads changes
+    the last bits of every result, so it must not depend on the machine; and a second thread does not make small
+    networks faster. :func:`idle_in_words` returns a hint about idle CPUs.
 
     Args:
         config: The run.
@@ -131,12 +131,12 @@ def allot(config: RunConfig, nodes: Sequence[Node]) -> Allotment:
     else:
         cpus = _cpus_beside_gpu(nodes, gpus) if gpus else 1.0
     result = Allotment(processes=processes, cpus=cpus, gpus=gpus)
-    _check_teacher(result, nodes)
+    _check_room(result, nodes)
     return result
 
 
 def idle_in_words(config: RunConfig, allotment: Allotment, nodes: Sequence[Node], num_parallel: int) -> str | None:
-    """Return a hint where half of the CPUs or more stay idle because nobody said what trials on CPUs get.
+    """Return a hint if half of the CPUs or more stay idle because ``sweep.cpus_per_trial`` is open.
 
     >>> config, nodes = RunConfig(), [Node(cpus=16, gpus=0)]
     >>> idle_in_words(config, allot(config, nodes), nodes, num_parallel=4)
@@ -158,14 +158,14 @@ def idle_in_words(config: RunConfig, allotment: Allotment, nodes: Sequence[Node]
 
 
 def _cpus_beside_gpu(nodes: Sequence[Node], gpus: float) -> float:
-    """Return a process's share of its node's CPUs, on the node where that is least; whole, or a fraction of one."""
+    """Return the smallest share of a node's CPUs that a process gets: a whole number, or a fraction of one."""
     share = min((node.cpus / node.gpus * gpus for node in nodes if node.gpus >= gpus), default=1.0)
-    # Where there are fewer CPUs than processes, a whole one each would leave GPUs idle.
+    # With fewer CPUs than processes, one whole CPU for each would leave GPUs idle.
     return float(min(int(share + _ROUNDING), MOST_AUTOMATIC_CPUS)) if share >= 1 else max(int(share * 100) / 100, 0.01)
 
 
 def _num_processes(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
-    """Return how many processes fit at once; fractions of a GPU do not reach over two of them."""
+    """Return how many processes fit at the same time; a fraction of a GPU is never split over two."""
     total = 0
     for node in nodes:
         fits = [int(node.cpus / cpus + _ROUNDING)] if cpus else []
@@ -175,10 +175,10 @@ def _num_processes(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     return total
 
 
-def _check_teacher(allotment: Allotment, nodes: Sequence[Node]) -> None:
+def _check_room(allotment: Allotment, nodes: Sequence[Node]) -> None:
     processes = allotment.processes
     for name in ("cpus", "gpus"):
-        # The largest node counts, not the sum: a process lives on one node, and asking for more waits for ever.
+        # A process is on one node, and Ray would wait for ever for more than the largest node has.
         asked, most = getattr(allotment, name), max((getattr(node, name) for node in nodes), default=0.0)
         if asked > most + _ROUNDING:
             each = f" for each of {processes} processes" if processes > 1 else ""

@@ -1,4 +1,4 @@
-"""Jobs of retraining as Ray tasks, side by side on a cluster (may import ray)."""
+"""Jobs of retraining as parallel Ray tasks (may import ray)."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _POLL_SECONDS = 0.2
 
 
 class _Ends(NamedTuple):
-    """What ends a job before its time: a request in a mailbox, or a deadline in seconds since the epoch."""
+    """What can stop a job early: a request in a mailbox, or a deadline in seconds since the epoch."""
 
     mailbox: Any
     deadline: float | None
 
 
 Ended = Callable[[Job, str], None]
-"""Told of a job that is at its end, or was given up, and its state."""
+"""Called with a job that has ended or failed, and its state."""
 
 
 def run_jobs(
@@ -59,21 +59,21 @@ def run_jobs(
     ended: Ended,
     idle: Callable[[], None],
 ) -> None:
-    """Train jobs inside :func:`dnad_ray.on_ray.cluster.cluster`, as many at once as there is room for.
+    """Train jobs inside :func:`dnad_ray.on_ray.cluster.cluster`, as many at the same time as fit.
 
-    A worker that dies is started again and goes on from its job's checkpoint; what fails by itself is written down,
-    and the other jobs go on.
+    If a worker dies, a new one continues from the job's checkpoint. If a job fails, its status says so and the other
+    jobs continue.
 
     Args:
-        jobs: What is to be trained; all of one protocol.
-        images: Images; they go into the object store once.
-        teacher_file: The teacher, likewise; None for nobody.
+        jobs: The jobs, all of the same protocol.
+        images: Images; they are put into the object store once.
+        teacher_file: The teacher, or None; also put into the object store once.
         run: The run folder, on storage that every node sees.
         allotment: What each process gets.
-        stop: Asked five times a second; jobs then end after their step, with a checkpoint.
+        stop: Called five times a second. After a request, jobs end after their step, with a checkpoint.
         deadline: When to pause, in seconds since the epoch; None for never.
-        ended: Told of each job that is over.
-        idle: Called between two looks at the jobs, to show where they are.
+        ended: Called with each job that has ended.
+        idle: Called five times a second, to show progress.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
@@ -158,7 +158,7 @@ def _train_part(config: dict[str, Any]) -> None:
 
 
 def _note_failure(run: Place, job: Job, error: BaseException) -> None:
-    """Write down why a job failed; the job itself could not."""
+    """Store why a job failed, because its worker could not."""
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else one_line(error)
     with contextlib.suppress(OSError):
         write_job_status(run, job.name, TrialState.FAILED, reason=reason[:500])

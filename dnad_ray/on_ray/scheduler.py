@@ -1,4 +1,4 @@
-"""Stops trials that are dominated all along, so that their compute goes to others (may import ray)."""
+"""A scheduler that stops dominated trials, so that other trials get their compute (may import ray)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["ParetoScheduler"]
 
 @final
 class ParetoScheduler(FIFOScheduler):
-    """Runs trials in order, and stops one that :meth:`dnad_ray.trials.dominance.Trajectories.verdict` condemns.
+    """Runs trials in order, and stops a trial if :meth:`dnad_ray.trials.dominance.Trajectories.verdict` says so.
 
-    The trial waits in its report while this decides, and never wakes from it: what is written here is the last word on
-    its status. Which trials others are compared with depends on how far those are, so sweeps of several trials at once
-    may stop other trials when they are repeated; what a trial records up to its stop is the same.
+    A trial waits in its report during the decision, and a stopped one never continues, so its last status is written
+    here. Trials are compared at their present progress, so a repeated sweep with parallel trials may stop other
+    trials; the records of a trial up to its stop are the same.
 
     Args:
         trajectories: The snapshots of all trials.
@@ -37,7 +37,7 @@ class ParetoScheduler(FIFOScheduler):
         """Decide about a trial that reported."""
         name = trial.config["trial"]
         self._trajectories.take(name, setting_of(trial.config["overrides"]), result)
-        # A trial at its end has nothing left to give to others.
+        # To stop a trial at its end would save nothing.
         verdict = None if result["at_end"] else self._trajectories.verdict(name)
         if verdict is None:
             return str(TrialScheduler.CONTINUE)

@@ -1,7 +1,7 @@
-"""The teacher of a sweep is made in a thread, while Ray starts the workers that will ask for it.
+"""A thread that makes the teacher of a sweep while Ray starts the workers.
 
-A worker takes seconds until it has loaded torch, and waits for it most of that time; a small teacher takes seconds to
-train. Workers hold their CPUs or GPUs while they wait for a large one, but nobody else of the sweep could use them.
+A worker needs seconds to load torch, and a small teacher needs seconds to train, so they run at the same time. During
+the training of a large teacher the workers occupy CPUs or GPUs, but no other part of the sweep could use these.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class TeacherThread:
     """Makes the teacher before the trials of a sweep begin, and gives it to them; a context manager.
 
     Args:
-        make: Makes the teacher, None where nobody is imitated. It asks what it is given every now and then, and raises
-            :class:`~dnad_ray.runtime.stopping.Stopped` once that wants it to.
-        begin: Gives it to the trials.
-        stop: Asked every now and then; the teacher is then given up, for a resumed command to go on with it.
+        make: Makes the teacher; returns None for searches without one. It calls its argument regularly, and raises
+            :class:`~dnad_ray.runtime.stopping.Stopped` if that returns a request.
+        begin: Gives the teacher to the trials.
+        stop: Called regularly. If it returns a request, the training of the teacher ends; a resumed command
+            continues it.
     """
 
     def __init__(
@@ -51,17 +52,17 @@ class TeacherThread:
         self._thread.join()
 
     def request(self) -> StopRequest | None:
-        """Ask the trials to stop once it is clear that there will be no teacher; a ``StopCheck``."""
+        """Return a request to stop if there will be no teacher, else None; a ``StopCheck`` for the trials."""
         if self._error is None and self._honoured is None:
             return None
         return self._honoured or StopRequest("there is no teacher")
 
     def finish(self) -> None:
-        """Wait until it is done.
+        """Wait until the teacher is made.
 
         Raises:
-            Exception: What kept it from that.
-            Stopped: If it was given up because somebody asked to stop; not where the time was spent, as it may be.
+            Exception: The error of ``make`` or ``begin``.
+            Stopped: If the training was stopped by a signal. The end of a time budget raises nothing.
         """
         self._thread.join()
         if self._error is not None:
@@ -74,10 +75,10 @@ class TeacherThread:
             self._begin(self._make(self._check))
         except Stopped as stopped:
             self._honoured = stopped.request
-        except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
+        except Exception as error:  # noqa: BLE001 - `finish` raises it
             self._error = error
 
     def _check(self) -> StopRequest | None:
         if self._is_unwanted:
-            return StopRequest("nobody waits for it any more")
+            return StopRequest("the sweep has failed")
         return None if self._stop is None else self._stop()

@@ -31,7 +31,7 @@ from dnad_ray.trials.spec import spec_of
 __all__ = ["stop_check", "tune_trial"]
 
 _teachers: dict[tuple[str, str | None, torch.device], Teacher] = {}
-"""The teacher that this worker has loaded: nothing in a trial changes it, so the next trial imitates the same one."""
+"""The teacher that this worker has loaded. A trial does not change it, so the next trial can use it too."""
 
 
 def tune_trial(
@@ -58,30 +58,30 @@ def tune_trial(
         deadline: When to pause, in seconds since the epoch; None for never.
     """
     importlib.import_module("torch._dynamo")  # the first optimizer would load it, which takes a second
-    files = _teacher_files(mailbox)  # torch is loaded by now, which takes as long as a small teacher
+    files = _teacher_files(mailbox)  # only now: to load torch takes as long as to train a small teacher
     if not files:
         TrialReporter(tune.report).end(stopped="asked before it began")
         return
     if (request := time_check(deadline)()) is not None:
-        TrialReporter(tune.report).end(stopped=request.reason)  # it waited for resources until there was no time left
+        TrialReporter(tune.report).end(stopped=request.reason)  # it got its resources after the deadline
         return
-    # A worker may have run another trial before; threads beyond the allocation would take from the neighbours.
+    # The worker may have run another trial before. More threads than CPUs would slow other trials down.
     torch.set_num_threads(num_threads)
     spec, run_folder = spec_of(base, config["trial"], config["overrides"]), place(folder)
     seed_all(spec.config.seed)
     device = device_for(spec.config.train.device)
     limit_memory(device, gpu_share)
     teacher = None if files[0] is None else _teacher_of(files[0], device)
-    # Ours, not Tune's checkpoints: it copies in threads, and by way of a disk that other nodes would have to see.
+    # Our own checkpoints, because Tune copies its own in threads, over a disk that all nodes would have to share.
     ended: dict[str, Any] = {}
     with BackgroundWriter() as writer:
         checkpoints = CheckpointKeeper(checkpoints_folder(run_folder, spec.name), writer.settle)
 
         def report(metrics: dict[str, Any]) -> None:
-            writer.settle()  # nobody hears of what is not in the run folder
+            writer.settle()  # only what is in the run folder is reported
             tune.report(metrics)
 
-        # Who decides on every snapshot is told at once, or a trial of few seconds ends before it is judged.
+        # The Pareto scheduler needs every snapshot at once, or a trial of few seconds ends before its decision.
         reporter = TrialReporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
         saved, stop = checkpoints.newest(), stop_check(mailbox, deadline)
         with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
@@ -92,19 +92,19 @@ def tune_trial(
                     continue
                 reporter.add(event, state.is_finished)
                 if not state.is_finished and checkpoints.is_due(wanted=isinstance(event, Snapshot)):
-                    reporter.flush()  # an attempt that goes on from the checkpoint will not tell it again
+                    reporter.flush()  # an attempt that continues from the checkpoint does not report it again
                     keep_state(checkpoints, state, run_folder, writer.write)
-        writer.settle()  # only now does the status say how it ended
+        writer.settle()  # the final status is in the run folder now
         reporter.end(**ended)
 
 
 def stop_check(mailbox: Any, deadline: float | None) -> StopCheck:
-    """Return what ends a trial before its time: a request in the mailbox, or the time."""
+    """Return the stop check of a trial: for a request in the mailbox, and for the deadline."""
     return first_of(None if mailbox is None else RemoteStop(mailbox), time_check(deadline))
 
 
 def _teacher_files(mailbox: Any) -> list[TeacherFile | None]:
-    """Wait for the teacher; returns it (or None) in a list, an empty list if somebody asked to stop instead."""
+    """Wait for the teacher; returns it (or None) in a list, or an empty list after a request to stop."""
     files: list[TeacherFile | None] = ray.get(ray.get(mailbox.teacher.remote()))
     return files
 

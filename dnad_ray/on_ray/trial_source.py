@@ -1,4 +1,4 @@
-"""Where Tune gets its trials from: one after the other, until they or the time are used up (may import ray)."""
+"""The trials of a sweep, one after the other, until all are done or the time is over (may import ray)."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ __all__ = ["Sampler", "TrialSource"]
 
 
 class Sampler(Protocol):
-    """Who chooses settings and learns from what became of them."""
+    """Chooses settings and learns from their results."""
 
     def ask(self, trial_id: str) -> dict[str, Any]:
         """Return the config values to try next, without a seed."""
 
     def tell(self, trial_id: str, spec: TrialSpec, has_failed: bool) -> None:
-        """Say that a trial ended; one that was not asked for here is told too."""
+        """Report the end of a trial, also of one whose settings were not chosen here."""
 
 
 @final
 class TrialSource(Searcher):
-    """Hands out the trials that are to do; those that nobody has chosen yet are chosen then, and written down.
+    """Gives Tune the open trials. Where the settings of a trial are open, the sampler chooses and they are stored.
 
     Args:
         todo: Trials, in order.
         config: The run.
         folder: The run folder.
-        budget: No trial begins after its time.
-        sampler: Chooses; None where all trials are chosen.
-        trajectories: Where reported snapshots are noted.
-        on_chosen: Called with every trial that was chosen just now.
+        budget: No trial begins after its end.
+        sampler: Chooses open settings; None if there are none.
+        trajectories: Where reported snapshots are added.
+        on_chosen: Called with each trial whose settings were chosen.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class TrialSource(Searcher):
         self._running: dict[str, TrialSpec] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its searcher to restore an experiment; we never restore one, but go on from our own records.
+        # Tune pickles its searcher to restore an experiment; we never do, because the run folder has all we need.
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the configuration of Tune's next trial, or that there is none."""
+        """Return the configuration of the next trial, or ``Searcher.FINISHED``."""
         if not self._todo or self._budget.is_spent():
             return Searcher.FINISHED
         spec = self._todo.pop(0)
@@ -76,13 +76,13 @@ class TrialSource(Searcher):
         return {"trial": spec.name, "overrides": dict(spec.overrides)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note a snapshot."""
+        """Add the reported snapshots."""
         self._note(self._running[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Let the sampler learn from a trial that ended."""
         spec = self._running.pop(trial_id, None)
-        if spec is None:  # told already
+        if spec is None:  # Tune has reported it before
             return
         if result:
             self._note(spec, result)
@@ -93,7 +93,7 @@ class TrialSource(Searcher):
         self._trajectories.take(spec.name, spec.setting, result)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Save nothing: what a resume needs stands in the run folder."""
+        """Save nothing: the run folder has what a resume needs."""
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing."""

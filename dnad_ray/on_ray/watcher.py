@@ -1,4 +1,4 @@
-"""What a sweep shows while its trials report (may import ray)."""
+"""A callback of Tune that passes the reports of trials to the board (may import ray)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["BoardCallback"]
 
 @final
 class BoardCallback(tune.Callback):
-    """Hands what trials report to the board; whatever goes wrong in showing must not end the experiment.
+    """Passes the reports of trials to the board. An error in showing them must not end the experiment.
 
     Args:
-        folder: The run folder, where a trial says how it ended.
-        board: Where to show them.
+        folder: The run folder, which has the status of each trial.
+        board: The board.
     """
 
     def __init__(self, folder: Place, board: Board) -> None:
@@ -32,7 +32,7 @@ class BoardCallback(tune.Callback):
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Show those trials that have waited, and from now on each that starts: they have all that they need."""
+        """Show the trials that have started so far, and from now on each one when it starts; the teacher is there."""
         with self._lock:
             waiting, self._waiting = self._waiting or [], None
         for name in waiting:
@@ -61,13 +61,13 @@ class BoardCallback(tune.Callback):
                 self._board.report(trial.config["trial"], record)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show how a trial came to its end."""
+        """Show how a trial ended."""
         with contextlib.suppress(Exception):
             name = trial.config["trial"]
             if self._waiting is not None:
                 return  # it never began
             status = read_status(self._folder, name)
-            # A trial that ends without saying how did not come to its end; so says `conclude`, too.
+            # A trial that ended without a final status has failed, as in `conclude`.
             state = status["state"] if status["state"].is_over else TrialState.FAILED
             self._board.trial_ended(name, state, status.get("reason"))
 

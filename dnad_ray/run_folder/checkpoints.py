@@ -37,7 +37,7 @@ LONGEST_GAP_SECONDS = 30.0
 LEAST_GAP_FACTOR = 100.0
 """Least time between two checkpoints, in multiples of what the last one took: they cost at most one hundredth."""
 LEAST_GAP_SECONDS = 5.0
-"""Least time between two checkpoints: to start a worker anew takes about as long, so less is not worth saving."""
+"""Least time between two checkpoints. A new worker needs about as long to start, so a shorter gap saves nothing."""
 
 
 @final

@@ -58,7 +58,7 @@ def _read(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     records, problems = [], []
     for file in sorted(files, key=lambda path: (path.parent.name, path.name)):
-        # The folder may be somebody else's: no links out of it, no names that are none, no numbers that are none.
+        # The folder may come from an untrusted source: links out of it and wrong types are refused.
         if not is_inside(file, folder) or not SAFE_NAME.fullmatch(file.parent.name):
             problems.append(f"{file.parent.name}/{file.name} is no file of a run and is left out")
             continue

@@ -1,4 +1,4 @@
-"""Where everything in a run folder is, and what may name it: one function per path, and no other module writes these.
+"""The paths and names of a run folder: one function per path; no other module contains these names.
 
 Layout of a run folder::
 

@@ -60,9 +60,9 @@ _METRICS = (
 )
 
 METRICS: dict[str, Metric] = {entry.name: entry for entry in _METRICS}
-"""Unit, label and direction of every number that is shown anywhere; every axis, column and table asks it."""
+"""Unit, label and direction of every number that is shown anywhere; all axes, columns and tables use it."""
 
 
 def metric(name: str) -> Metric:
-    """Return the entry of ``name``, or a plain one without direction for a column the table does not know."""
+    """Return the entry of ``name``, or a plain one without direction for an unknown column."""
     return METRICS.get(name) or Metric(name, name, "", None, ".4g")

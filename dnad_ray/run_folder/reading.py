@@ -140,7 +140,7 @@ def read_run(path: str | Place) -> RunContents:
 
 
 def read_status(folder: Place, trial: str) -> dict[str, Any]:
-    """Return the status of a trial; its ``state`` is a member of ``TrialState``, UNKNOWN where none was written yet."""
+    """Return the status of a trial; its ``state`` is a member of ``TrialState``, UNKNOWN without a status file."""
     return status_in(status_file(folder, trial), [])
 
 
@@ -206,14 +206,14 @@ def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
 
 
 def _names_of(stored: pa.Table, trial: str) -> set[str]:
-    """Return the names, without their ends, of the files of which the table has the records of a trial."""
+    """Return the names, without suffix, of the snapshot files of a trial whose records are in the table."""
     rows = stored.filter(pc.equal(stored.column("trial"), trial))
     pairs = zip(rows.column("step").to_pylist(), rows.column("rung").to_pylist(), strict=True)
     return {snapshot_name(step, rung) for step, rung in pairs}
 
 
 def _is_older(file: Place, moment: int) -> bool:
-    """Whether a file of this machine was written before; of a remote one, to ask takes as long as to read it."""
+    """Whether a local file is older than a moment in nanoseconds; False for a remote file, which is read as fast."""
     return isinstance(file, Path) and file.lstat().st_mtime_ns < moment
 
 
@@ -227,7 +227,7 @@ def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
-    """Return the folders of the trials; those that a link takes out of the run are left out."""
+    """Return the folders of the trials, without links to folders outside the run."""
     trials = []
     for trial in sorted(trial_entries(folder), key=lambda path: path.name):
         if not trial.is_dir():
@@ -242,18 +242,18 @@ def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
 
 
 def status_in(file: Place, problems: list[str]) -> dict[str, Any]:
-    """Return what a status file says, its ``state`` as a member of the table; UNKNOWN where there is no such file."""
+    """Return the content of a status file, with ``state`` as a ``TrialState``; UNKNOWN if the file is missing."""
     status: dict[str, Any] = read_json(file, dict, {}, problems)
     return status | {"state": state_of(status.get("state"))}
 
 
 def read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
-    """Read a JSON file of a run folder, which may be missing or anybody's.
+    """Read a JSON file of a run folder, which may be missing or untrusted.
 
     Args:
         file: The file.
         kind: What it must hold, ``dict`` or ``list``.
-        default: Returned where there is no such file, or none that can be read.
+        default: Returned if the file is missing or cannot be read.
         problems: Gets a sentence if it cannot be read.
     """
     try:

@@ -24,13 +24,13 @@ SnapshotKind = Literal["pruned", "pareto", "final", "ladder"]
 
 @dataclass(frozen=True)
 class FieldKind:
-    """How the values of a field are stored, wherever they are; one table, so that no two readers disagree.
+    """How the values of a field are stored: one table for all readers, so that they agree.
 
     Attributes:
         name: The annotation of the field; ``text`` for text of any kind.
         python: Types in plain data.
         arrow: Type of a column in parquet.
-        fits: Types of columns that are taken for it, by the names of their tests in :mod:`pyarrow.types`.
+        fits: Accepted types of columns, by the names of their tests in :mod:`pyarrow.types`.
         pandas: Type of a column in a frame; None among numbers becomes NaN there.
     """
 
@@ -71,7 +71,7 @@ def kinds_of(record: type) -> dict[str, FieldKind]:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One network that a search left behind while it shrank; born complete, never changed.
+    """One network that a search recorded. A record is complete when it is made, and never changes.
 
     Attributes:
         run: Name of the run folder.
@@ -215,13 +215,13 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
         KeyError: If a field is missing that has no default.
         TypeError: If a field is of another type.
     """
-    # A field with a default came later than the others: records that were stored before lack it.
+    # Fields with a default were added later; older records lack them.
     given = {field.name: field.default for field in fields(record) if field.default is not MISSING} | data
     values = {field.name: given[field.name] for field in fields(record)}
     for name, kind in kinds_of(record).items():
         value = values[name]
         fits = isinstance(value, kind.python)
-        if isinstance(value, bool):  # an int to Python, but no number
+        if isinstance(value, bool):  # an int in Python, but no number here
             fits = bool in kind.python
         if isinstance(value, dict):
             fits = fits and _are_shares(value)
@@ -231,7 +231,7 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _are_shares(weights: dict[Any, Any]) -> bool:
-    """Whether a mapping is one of texts to lists of numbers from 0 to 1, no more than a supernet has."""
+    """Whether this maps texts to lists of numbers from 0 to 1, with at most the size of a supernet."""
     return len(weights) <= 100 and all(
         isinstance(name, str)
         and len(name) <= 100

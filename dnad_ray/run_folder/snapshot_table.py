@@ -1,4 +1,4 @@
-"""Snapshots in columns: checked as one by one, but a million of them in a second (no torch, no Ray)."""
+"""Snapshots in columns, with the checks of single records, but a million of them in a second (no torch, no Ray)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_
 _LONGEST_TEXT = 1_000
 _KINDS = kinds_of(Snapshot)
 ARROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind.arrow)) for name, kind in _KINDS.items()])
-"""Columns and types of ``snapshots.parquet``; text may stand as a dictionary in memory."""
+"""Columns and types of ``snapshots.parquet``; text may be dictionary-encoded in memory."""
 
 
 def checked_record(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot as plain data; what names files, and what is shown, is what a run of ours may hold.
+    """Return a snapshot as plain data, after a check of names of files and of texts that are shown.
 
     Raises:
         KeyError: If a field is missing.
@@ -74,12 +74,12 @@ def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Add records to a table; the result is ordered by trial, step and rung, and has one row for each.
 
     Args:
-        stored: A table of :data:`ARROW_SCHEMA`; of several rows for one key the last one stands.
+        stored: A table of :data:`ARROW_SCHEMA`; of several rows for one key the last one counts.
         rows: Records that the table does not hold.
     """
     added = table_of(rows)
     if added.num_rows and stored.num_rows:
-        # Only where both speak must text be of one type.
+        # Text must be of one type only if both tables have the column.
         stored = pa.concat_tables([stored.cast(ARROW_SCHEMA), added])
     elif added.num_rows:
         stored = added
@@ -122,7 +122,7 @@ def _checked_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _check_names(names: pa.Array, what: str) -> None:
-    # Arrow's expressions know no end of a text but "$", which a line break may follow in Python's only.
+    # In Arrow's expressions "$" is the end of the text; in Python's a line break may follow.
     is_safe = pc.match_substring_regex(_plain(names), f"^{SAFE_NAME.pattern}$")
     is_bad = pc.or_(pc.invert(is_safe), pc.match_substring(_plain(names), ".."))
     for name in names.filter(is_bad).to_pylist()[:1]:

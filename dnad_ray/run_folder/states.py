@@ -19,7 +19,7 @@ class TrialState(str, Enum):
         style: Style of its row in the live table, as rich names styles; empty for the plain one.
         mlflow: Status of its MLflow run when it ends so: FINISHED as planned, FAILED by an error, KILLED for what a
             resume continues.
-        exit_code: Exit code that W&B is told, by the same rule: 0, 1, and 255, which is its code for Ctrl-C.
+        exit_code: Exit code in W&B, by the same rule: 0, 1, and 255, its code for Ctrl-C.
     """
 
     words: str

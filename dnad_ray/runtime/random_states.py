@@ -28,7 +28,7 @@ def random_states() -> dict[str, Any]:
 def seed_all(seed: int) -> None:
     """Seed every random generator of the process, so that an earlier trial has no effect."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - also the old global one, whoever uses it
+    np.random.seed(seed)  # noqa: NPY002 - libraries may use the old global one
     torch.manual_seed(seed)
 
 

@@ -113,7 +113,7 @@ class StopSignals:
         if self.signum is None:
             self.signum, self._since = signum, now
             if self._is_deferring:
-                with contextlib.suppress(OSError):  # nobody may be left to read it
+                with contextlib.suppress(OSError):  # the terminal may be closed
                     os.write(2, _NOTICE)  # a stream may be in the middle of a write of its own
                 return
         elif self._is_deferring and now - self._since < _SAME_PRESS_SECONDS:

@@ -73,7 +73,7 @@ def _scored_ladder(state: SearchState) -> list[tuple[int, Genotype, float]]:
 
 
 def _is_within_floor(state: SearchState, genotype: Genotype) -> bool:
-    """Whether a network is no smaller than the floor of the search; nobody asked for smaller ones."""
+    """Whether a network is no smaller than the floor of the search."""
     floor = state.config.shrink.floor
     if genotype.num_operations < max(1, floor.operations or 0):
         return False

@@ -61,5 +61,5 @@ class BackgroundWriter:
         if self._error is None:
             try:
                 write_bytes(file, content)
-            except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+            except BaseException as error:  # noqa: BLE001 - `settle` raises it
                 self._error = error

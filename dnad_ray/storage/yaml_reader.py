@@ -1,6 +1,6 @@
 """The one reader of YAML: plain data of limited size and depth, without aliases.
 
-A YAML alias costs a few bytes and stands for a whole tree; ten of them in ten levels are ten billion nodes ("billion
+A YAML alias has a few bytes and means a whole tree; ten of them in ten levels are ten billion nodes ("billion
 laughs"). No configuration of ours has one.
 """
 

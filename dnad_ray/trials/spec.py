@@ -66,7 +66,7 @@ def trials_of(config: RunConfig) -> list[TrialSpec]:
     """
     pairs = list(trial_configs(config))
     if config.sweep.sampler == "optuna":
-        # Until it is chosen, a trial is taken for one that imitates, if any may: somebody has to train the teacher.
+        # Before the settings are chosen, a trial counts as one with a teacher if it can become one.
         likely = next((corner for corner in corners(config) if corner.distill.uses_teacher), config)
         pairs = [({}, likely)] * (config.sweep.num_trials or 0)
     digits = max(2, len(str(len(pairs) - 1)))

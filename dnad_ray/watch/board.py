@@ -49,7 +49,7 @@ class Board:
         self._show(Said(printable(text)))
 
     def begin(self, specs: Sequence[TrialSpec], folder: Place, stored: RunContents | None = None) -> None:
-        """Show the run whose folder stands; before it, and without it, reports of trials go nowhere."""
+        """Show a run, whose folder exists. Without this call, reports of trials are ignored."""
         self._run = Standing(folder, specs)
         if stored is not None:
             self._run.take_up(stored)
@@ -104,7 +104,7 @@ class Board:
             try:
                 display(moment)
                 self._errors[display] = 0
-            except Exception as error:  # noqa: BLE001 - a full disk, a closed pipe, a server that is down: all the same
+            except Exception as error:  # noqa: BLE001 - a full disk, a closed pipe, a server that is down
                 self._errors[display] = errors + 1
                 is_last = errors + 1 == _MAX_ERRORS
                 if is_last:
@@ -119,5 +119,5 @@ def _warn(display: Display, error: Exception, is_last: bool) -> None:
             f"{name} failed and the run goes on{' without it' * is_last}: {type(error).__name__}: {one_line(error)}",
             stacklevel=2,
         )
-    except Warning:  # somebody made errors of warnings: not of this one
+    except Warning:  # where warnings are errors, this one must not end the run
         return

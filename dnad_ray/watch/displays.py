@@ -32,7 +32,7 @@ def open_board(mode: Mode, console: Console, others: Sequence[Display] = ()) -> 
     """Open a board for a command.
 
     Args:
-        mode: ``people`` shows a table that is drawn anew on a terminal or in a notebook, and plain lines elsewhere,
+        mode: ``people`` shows a live table on a terminal or in a notebook, and plain lines elsewhere,
             ``quiet`` nothing, ``json`` only JSON objects on standard output, and text on standard error.
         console: For people.
         others: Further displays.
@@ -56,7 +56,7 @@ def logs_of(config: WatchConfig) -> list[Display]:
 
 
 def _is_notebook(console: Console) -> bool:
-    """Whether a table can be drawn anew in a notebook, for which its widgets are needed."""
+    """Whether this is a notebook with the widgets that a live table needs."""
     return console.is_jupyter and find_spec("ipywidgets") is not None
 
 

@@ -15,7 +15,7 @@ from dnad_ray.watch.standing import Record, Standing, TrialStanding, stored_reco
 
 __all__ = ["Logbook", "TrialLog", "after", "check_loggers", "optional_module", "scalars_of"]
 
-# No name stands in both, so the names of a stored point tell which kind of record it was.
+# No name is in both, so the names of a stored point tell the kind of its record.
 _REPORT_SCALARS = (
     "train_loss",
     "train_accuracy",
@@ -58,8 +58,8 @@ class TrialLog(ABC):
 
         Returns:
             Steps of the last epoch report and of the last snapshot that were in the log before, 0 where there are
-            none or the log cannot say. They may be beyond the records: a trial that begins anew, without an intact
-            checkpoint, stores a shorter history than an earlier command has heard.
+            none or the log does not know. They may be later than the records: a trial that starts from the beginning,
+            without an intact checkpoint, has a shorter history than an earlier command has logged.
         """
 
     @abstractmethod

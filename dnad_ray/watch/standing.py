@@ -113,7 +113,7 @@ class Standing:
                 for record in records:
                     self.report(name, record)
         for name, trial in self.trials.items():
-            trial.first = trial.latest = None  # reading is no pace
+            trial.first = trial.latest = None  # stored reports say nothing about the pace
             status = contents.status.get(name, {})
             if (state := state_of(status.get("state"))).is_finished:
                 trial.state, trial.reason = state, status.get("reason")
@@ -160,11 +160,11 @@ class Standing:
         trial.state, trial.reason = state_of(state), reason
 
     def by_interest(self) -> list[TrialStanding]:
-        """Return the trials: those that run, then those that ended, by their points on the front, then the waiting."""
+        """Return the trials: running ones, then ended ones by their points on the front, then waiting ones."""
         return sorted(self.trials.values(), key=self._interest)
 
     def _interest(self, trial: TrialStanding) -> tuple[int, int]:
-        # The order of what runs stays as it is, so that its lines do not jump.
+        # Running trials keep their order, so that their lines do not jump.
         return trial.state.rank, -self.front.count_of[trial.spec.name] if trial.state.is_finished else 0
 
     def counts(self) -> dict[TrialState, int]:
@@ -174,7 +174,7 @@ class Standing:
 
     @property
     def num_finished(self) -> int:
-        """How many trials are at their end."""
+        """How many trials have ended."""
         return sum(trial.state.is_finished for trial in self.trials.values())
 
     def seconds_left(self) -> float | None:
@@ -199,14 +199,14 @@ def stored_records(contents: RunContents) -> dict[str, list[Record]]:
     """Return what a run folder holds of each trial, in the order in which the trial reported it."""
     records: dict[str, list[Record]] = {}
     for row in contents.snapshots:
-        if row["kind"] == "ladder":  # they are in the run folder; nobody who watches is told of them
+        if row["kind"] == "ladder":  # displays do not show them
             continue
         records.setdefault(row["trial"], []).append(Snapshot.from_dict(row))
     for name, history in contents.history.items():
         for entry in history:
             try:
                 records.setdefault(name, []).append(EpochReport.from_dict(entry))
-            except (KeyError, TypeError):  # a file that somebody edited; the trial itself goes by its checkpoint
+            except (KeyError, TypeError):  # an edited file; the trial itself uses its checkpoint
                 continue
     # The snapshot of a step comes before the report of that step.
     for trial in records.values():

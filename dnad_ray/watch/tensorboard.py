@@ -3,8 +3,8 @@
 On a disk each record is written at once. Object stores cannot append, so there the whole file of a running trial is
 replaced, at most twice a minute.
 
-The files follow from the records: records that a killed command did not write are written when the run is resumed, and
-records that a trial repeats are not written again. Steps are those of the search; below ``over-macs`` they are MACs.
+Records that a killed command did not write are written when the run is resumed, and records that a trial repeats are
+not written again. Steps are those of the search; below ``over-macs`` they are MACs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dnad_ray.watch.standing import Record, Standing, TrialStanding
 
 __all__ = ["EventFiles", "events_in"]
 
-# One name for good: a resumed run goes on in the same file.
+# Always the same name: a resumed run continues the file.
 _FILE = "events.out.tfevents.dnad-ray"
 _PUT_SECONDS = 30.0
 _VERSION = "brain.Event:2"
@@ -108,7 +108,7 @@ class EventFiles(TrialLog):
         return report_step, snapshot_step
 
     def begin(self, trial: TrialStanding) -> None:
-        """Begin the trial's file, unless it stands."""
+        """Create the trial's file, unless it exists."""
         if trial.spec.name not in self._buffers and not (on_disk(self._folder) and self._file(trial).is_file()):
             self._append(trial, _head())
 
