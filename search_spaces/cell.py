@@ -45,7 +45,7 @@ class Cell(nn.Module):
         self.genotype = genotype
         self.reads_raw = in_channels is None
         self.has_strides = genotype.reduction and not self.reads_raw
-        # Input preprocessing exists only where a candidate reads it: an unread input costs nothing.
+        # An input that no candidate reads has no preprocessing, so it costs nothing.
         self.preprocess = nn.ModuleDict()
         for source, width in enumerate(in_channels or ()):
             if genotype.reads(source):
@@ -62,7 +62,7 @@ class Cell(nn.Module):
         """Compute the cell.
 
         Args:
-            older: ReLU of the output of the cell before the previous one (N, C0, H, W), None if nothing reads it.
+            older: ReLU of the output of the cell before the previous one (N, C0, H, W); None if no edge reads it.
             newer: ReLU of the output of the previous cell (N, C1, H, W), None if nothing reads it; the one input as it
                 is (N, C, H, W) where there is one.
             weights: For each node the weights (num_edges,) of its edges; None is the plain sum.
@@ -93,7 +93,7 @@ class Cell(nn.Module):
     def keep(self, genotype: CellGenotype) -> list[Sliced]:
         """Shrink to ``genotype``, a subset of the present edges; returns the parameters that lost rows.
 
-        Modules that nothing uses any more are dropped.
+        Unused modules are removed.
         """
         self.genotype, self._is_listed = genotype, False
         drop(self.shared, {edge_key(edge) for edges in genotype.nodes for edge in edges})
@@ -102,7 +102,7 @@ class Cell(nn.Module):
         return [sliced for node, edges in zip(nodes, genotype.nodes, strict=True) for sliced in node.keep(edges)]
 
     def _listed(self) -> Parts | None:
-        # To walk through all modules takes a while.
+        # Stored, because walking through all modules is slow.
         if not self._is_listed:
             self._parts = parts_of(self, self.genotype.outputs, self._channels, self.has_strides)
             self._is_listed = True

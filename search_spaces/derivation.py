@@ -16,8 +16,8 @@ def derived(space: SearchSpace, candidates: Sequence[Candidate], weights: Sequen
 
     ``alive``: all of them (DNAD). ``inputs``: of each node the strongest operation on each state, ``none`` aside, and
     of those the ``inputs_kept`` strongest (DARTS, arXiv 1806.09055, section 2.4). ``edges``: the strongest operation on
-    each edge, which is no edge where ``none`` is the strongest (NAS-Bench-201); a node that would lose all its edges so
-    keeps its strongest one. Of equal weights the first one wins.
+    each edge; if that is ``none``, the edge is left out (NAS-Bench-201), but a node always keeps its strongest edge. Of
+    equal weights the first one is taken.
 
     Args:
         space: The search space.
@@ -51,7 +51,7 @@ def derived_network(space: SearchSpace, alive: Genotype, weights: Sequence[float
         weights: Their architecture weights (num_alive,).
 
     Returns:
-        The genotype, and the positions of the candidates that make it, ascending.
+        The genotype, and the positions of its candidates, ascending.
     """
     candidates = candidates_of(alive)
     chosen = derived(space, candidates, weights)
@@ -61,14 +61,14 @@ def derived_network(space: SearchSpace, alive: Genotype, weights: Sequence[float
 def is_member(space: SearchSpace, genotype: Genotype) -> bool:
     """Return whether a search of the space could have derived a network.
 
-    It must have the skeleton, the stages and only candidates of the space; cells that share a topology must be equal,
-    but for what carries nothing to the classifier; and each node must stay within the limits of the derivation.
+    It must have the skeleton, the stages and only candidates of the space. Cells that share a topology must be equal,
+    except for edges without a path to the classifier. Each node must keep the limits of the derivation.
     """
     network = genotype.pruned()
     dense = space.dense()
     used = set(groups_of(space, network))
     shared = [item for item, name in zip(candidates_of(dense), groups_of(space, dense), strict=True) if name in used]
-    # What the network has in one cell, all cells of that topology have: if this is another network, it was not shared.
+    # Give each cell the edges of all cells of its topology. If that changes the network, its cells were not shared.
     whole = subset(dense, shared)
     if whole.pruned() != network or network.num_operations == 0:
         return False

@@ -36,8 +36,9 @@ CELLS_OF_FORM = {"cells": 20, "nas_bench_201": 15}
 """Cells of a network whose form does not say how many: those of the papers' CIFAR networks."""
 _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _NODES_OF_STRING = 3  # besides the input
-_MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000  # beyond it, to build would take too long
-# The names of search_spaces.ops.OPERATIONS, without loading torch; a test holds them equal.
+# Larger networks would take too long to build.
+_MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000
+# The names of search_spaces.ops.OPERATIONS, without torch; a test checks that they are equal.
 _OPERATIONS = (
     *(f"sep_conv_{size}" for size in ("3x3", "5x5", "7x7")),
     *("dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3", "noise"),
@@ -54,9 +55,8 @@ def parse_any_genotype(content: str | bytes, origin: str = "genotype", num_cells
         num_cells: Cells of a network whose form does not say; None takes :data:`CELLS_OF_FORM`.
 
     Raises:
-        GenotypeError: If it is in none of the forms, names an operation that there is not or a state that is no
-            earlier one (a later one would be a cycle), has a node without inputs, is of a newer schema, or if so many
-            cells cannot be divided into stages.
+        GenotypeError: If it is in none of the forms, has an unknown operation, an edge from a later state, a node
+            without inputs or a newer schema, or if the cells cannot be divided into stages.
     """
     text = content.decode("utf-8", errors="replace") if isinstance(content, bytes) else content
     if len(text) <= MAX_BYTES and text.lstrip("\ufeff \t\r\n").startswith("|"):
@@ -82,7 +82,7 @@ def from_cells(data: dict[str, Any], num_cells: int | None = None, origin: str =
     """Build a genotype from the cell form or the edge form, see the module.
 
     Args:
-        data: The four fields; others are not looked at.
+        data: The four fields; others are ignored.
         num_cells: Cells of the network; None takes 20.
         origin: Where it came from, for error messages.
 
@@ -95,7 +95,7 @@ def from_cells(data: dict[str, Any], num_cells: int | None = None, origin: str =
     count = CELLS_OF_FORM["cells"] if num_cells is None else num_cells
     _check_count(count)
     kinds = [_cell(data, name, origin) for name in ("normal", "reduce")]
-    # All cells of a genotype have equally many nodes: what the smaller one lacks is there, empty, and in no output.
+    # All cells of a genotype have the same number of nodes, so the smaller one gets empty nodes outside its output.
     most = max(len(cell.nodes) for cell in kinds)
     normal, reduction = (
         replace(cell, nodes=cell.nodes + ((),) * (most - len(cell.nodes)), concat=cell.outputs) for cell in kinds
@@ -155,11 +155,11 @@ def from_nas_bench_201(text: str, num_cells: int | None = None, origin: str = "g
 
 
 def to_nas_bench_201(genotype: Genotype) -> str:
-    """Write a genotype as a string of NAS-Bench-201; what is missing there is ``none``.
+    """Write a genotype as a string of NAS-Bench-201; missing edges become ``none``.
 
     Raises:
-        GenotypeError: If it is no network of that space: another skeleton, another number of nodes, cells that differ,
-            another operation, or several on one edge.
+        GenotypeError: If it is not in that space, because of its skeleton, its number of nodes, different cells, an
+            operation, or several operations on one edge.
     """
     if genotype.skeleton != "nas_bench_201" or genotype.num_nodes != _NODES_OF_STRING:
         _refuse("genotype", genotype.digest, "a network of NAS-Bench-201, which has 3 nodes besides the input")
@@ -185,7 +185,7 @@ def to_nas_bench_201(genotype: Genotype) -> str:
 
 
 def _fields_of_call(text: str, origin: str) -> dict[str, Any]:
-    """Return the keyword arguments of ``Genotype(...)`` as JSON would have them; nothing is executed."""
+    """Return the keyword arguments of ``Genotype(...)`` as plain data; nothing is executed."""
     allowed = "Genotype(normal=[(operation, input), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[...])"
 
     def plain(node: ast.expr) -> Any:

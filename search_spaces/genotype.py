@@ -20,8 +20,8 @@ __all__ = ["MAX_BYTES", "NONE", "NUM_INPUTS", "SCHEMA_VERSION", "SKELETONS", "Ce
 
 SCHEMA_VERSION = 1
 NUM_INPUTS = 2  # states 0 and 1 of a cell: the outputs of the cell before the previous one, and of the previous one
-SKELETONS = {"darts": NUM_INPUTS, "nas_bench_201": 1}  # what stands around the cells -> inputs of a cell
-NONE = "none"  # the candidate that stands for "no connection"; it never reaches a derived network
+SKELETONS = {"darts": NUM_INPUTS, "nas_bench_201": 1}  # name of the skeleton -> inputs of a cell
+NONE = "none"  # the candidate "no connection"; no derived network has it
 _KIND = "dnad-ray genotype"
 MAX_BYTES = 2**20  # of a file; 336 candidates have 30,000
 _MOST_CELLS, _MOST_NODES, _MOST_EDGES = 200, 64, 20_000  # of what is read; beyond it, to build would take too long
@@ -63,7 +63,7 @@ class CellGenotype:
         if not chosen or len(chosen) != len(self.concat) or not chosen <= set(range(len(self.nodes))):
             allowed = f"each node once, at least one, from 0 to {len(self.nodes) - 1}"
             raise GenotypeError("concat", list(self.concat), allowed)
-        # One form for one meaning: the order only permutes channels.
+        # Sorted, because the order only permutes channels.
         whole = len(chosen) == len(self.nodes)
         object.__setattr__(self, "concat", None if whole else tuple(sorted(chosen)))
 
@@ -136,7 +136,7 @@ class Genotype:
         return self.pruned().num_operations > 0
 
     def live_cells(self) -> tuple[bool, ...]:
-        """Tell for each cell whether its output reaches the classifier.
+        """Return for each cell whether its output reaches the classifier.
 
         The last cell is live. Another cell is live if the next cell is live and reads its newer input, or the one
         after that is live and reads its older input.
@@ -154,10 +154,9 @@ class Genotype:
     def pruned(self) -> Genotype:
         """Return the canonical form: only the edges that carry the image to the classifier.
 
-        Gone are the operation ``none``, edges that read a state which is always zero (a node without inputs, a
-        cell all of whose nodes are empty), edges into nodes that are in no output and that nothing reads, and all
-        edges of cells that nothing reads. Edges are sorted, so two
-        genotypes that build the same network have equal canonical forms.
+        It leaves out the operation ``none``, edges from states that are always zero (nodes without inputs, cells with
+        empty nodes only), edges into nodes that are in no output and that no edge reads, and all edges of cells that
+        no other cell reads. Edges are sorted, so two genotypes of the same network have equal canonical forms.
         """
         alive: list[CellGenotype] = []
         first = self.num_inputs
@@ -198,7 +197,7 @@ class Genotype:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, with the schema's version."""
         head: dict[str, Any] = {"kind": _KIND, "schema": SCHEMA_VERSION, "digest": self.digest}
-        # A reader of before there were skeletons and outputs of some nodes refuses such a file: its digest is another.
+        # Older versions, without skeletons and `concat`, refuse such a file, because they compute another digest.
         if self.skeleton != "darts":
             head["skeleton"] = self.skeleton
         return {**head, "cells": _cells_to_json(self)}

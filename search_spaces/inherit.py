@@ -32,7 +32,7 @@ __all__ = ["inherited_network"]
 
 @torch.no_grad()
 def inherited_network(supernet: Supernet, genotype: Genotype, weights: Tensor, shape: NetworkShape) -> CellNetwork:
-    """Return a network of alive candidates with the weights that the supernet has for them.
+    """Return the derived network of some alive candidates with the weights of the supernet.
 
     Args:
         supernet: The supernet, of the skeleton ``darts``; it is not changed.
@@ -41,7 +41,7 @@ def inherited_network(supernet: Supernet, genotype: Genotype, weights: Tensor, s
         shape: Width and images of the supernet.
 
     Returns:
-        A network on the CPU, in training mode, without anything in common with the supernet.
+        A network on the CPU, in training mode, which shares no memory with the supernet.
     """
     with torch.random.fork_rng(devices=[]):
         network = cast(CellNetwork, network_from(genotype, shape))
@@ -91,11 +91,11 @@ def _fill(target: nn.Module, node: WeightedNode, edge: Edge, factor: float, divi
         node: The node of the supernet.
         edge: The candidate.
         factor: Scale of the last norm.
-        divided: What the state that it reads was divided by: its first norm sees numbers so much smaller.
+        divided: Divisor of the state that it reads; the input of its first norm is smaller by it.
     """
     assert OPERATIONS[edge.operation] is not None
     norms = [module for module in target.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:  # noise has no scale that could carry its weight
+    if not norms:  # noise has no scale for its weight
         return
     for key, members in node.members.items():
         if edge in members:
@@ -126,7 +126,7 @@ def _fill_from_bank(target: nn.Module, norms: list[nn.BatchNorm2d], bank: Bank, 
 
 
 def _copy(old: nn.Module, new: nn.Module) -> None:
-    """Copy the parameters that both have; scales and offsets of the new one only stay at 1 and 0."""
+    """Copy the parameters that both have; scales and offsets that only the target has stay at 1 and 0."""
     theirs = old.state_dict()
     for name, tensor in new.state_dict().items():
         if name in theirs:
@@ -134,7 +134,7 @@ def _copy(old: nn.Module, new: nn.Module) -> None:
 
 
 def _scale_inputs(weight: Tensor, scales: list[float]) -> None:
-    """Multiply what a projection reads of each node of a cell by that node's factor.
+    """Multiply the weights of a projection for each node of a cell by the factor of that node.
 
     Args:
         weight: (out, num_nodes * C, ...).

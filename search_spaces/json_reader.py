@@ -1,4 +1,4 @@
-"""The one reader of JSON, with limits, because a file can come from anybody (standard library only).
+"""The only reader of JSON, with limits, because files can be untrusted (standard library only).
 
 Python's JSON reader accepts too much: the last of two equal keys wins, NaN and Infinity are numbers, ``1e999`` is
 infinite, an integer may have thousands of digits, and deep nesting ends in a RecursionError. All of this is refused
@@ -21,12 +21,12 @@ MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 """Levels of lists and objects; a genotype has 6."""
 
-_INTEGERS = range(-(2**63), 2**63)  # what a column of a table holds
+_INTEGERS = range(-(2**63), 2**63)  # of 64 bits, as in the columns of a table
 _MOST_DIGITS = 20
 
 
 class JsonError(UserError):
-    """A text is not JSON, or has something that our files never have."""
+    """A text is not JSON, or breaks a limit of :func:`parse_json`."""
 
 
 def parse_json(content: str | bytes, origin: str, max_bytes: int = MAX_BYTES) -> Any:
@@ -85,7 +85,7 @@ def parse_json(content: str | bytes, origin: str, max_bytes: int = MAX_BYTES) ->
         refuse(f"bytes that are no text ({error.reason} at byte {error.start})", "JSON in UTF-8")
     except (ValueError, RecursionError) as error:
         refuse(f"text that does not parse: {_short(str(error))}", "a JSON document")
-    if "\\ud" in text.lower():  # the only way in which a half of a pair can come in
+    if "\\ud" in text.lower():  # half of a surrogate pair can only be an escape
         try:
             json.dumps(data, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError):

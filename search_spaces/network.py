@@ -23,9 +23,9 @@ __all__ = ["CellNetwork", "Network", "NetworkOutput", "network_from"]
 class CellNetwork(Network):
     """The skeleton ``darts``: every cell reads the two before it; see :class:`search_spaces.skeleton.Network`.
 
-    A reduction cell halves the resolution and doubles the channels by what its own edges do. If it is dead, whoever
-    reads across it does both: its older input is the larger one, and comes in through a factorized reduction to the
-    channels of the later stage.
+    A reduction cell halves the resolution and doubles the channels by its own edges. If it is dead, the cell that
+    reads across it does both: its older input is larger, and passes a factorized reduction to the channels of the later
+    stage.
     """
 
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
@@ -45,7 +45,7 @@ class CellNetwork(Network):
 
     def forward(self, images: Tensor, weights: Sequence[Sequence[Tensor]] | None = None) -> NetworkOutput:
         """Classify images, see :meth:`search_spaces.skeleton.Network.forward`."""
-        # Whatever reads the output of a cell or of the stem reads its ReLU first: it is computed once, here.
+        # All readers of the output of a cell or the stem need its ReLU, which is computed once, here.
         stems = self._stems(images, weights is not None)
         older: Tensor | None = F.relu(stems[0])
         newer = older if stems[1] is stems[0] else F.relu(stems[1])
@@ -73,7 +73,7 @@ def network_from(genotype: Genotype, shape: NetworkShape, searching: bool = Fals
     """Build the network of a genotype, by default the derived one: plain sums, affine batch norms, bare pools.
 
     Args:
-        genotype: Topology; its canonical form is what is built.
+        genotype: Topology; its canonical form is built.
         shape: Width, classes and images.
         searching: True for the supernet, see :mod:`search_spaces.ops`.
 

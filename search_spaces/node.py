@@ -33,7 +33,7 @@ class PlainNode(nn.Module):
         super().__init__()
         self.edges = edges
         self.own = nn.ModuleDict()
-        # Published cells apply an operation twice to one state; what is trained in it is then there twice.
+        # Some published cells apply an operation twice to one state; each has its own parameters.
         self.keys = [edge_key(edge, list(edges[:index]).count(edge)) for index, edge in enumerate(edges)]
         for edge, key in zip(edges, self.keys, strict=True):
             factory = OPERATIONS[edge.operation]
@@ -124,7 +124,7 @@ class WeightedNode(nn.Module):
         return sliced
 
     def sources(self, key: str) -> list[int]:
-        """Return what the candidates of a bank read."""
+        """Return the inputs of the candidates of a bank."""
         return [edge.source for edge in self.members[key]]
 
     def _place(self) -> None:

@@ -1,7 +1,7 @@
 """Candidate operations: one table from name to module.
 
 Every operation maps (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)). Convolutions expect an input that
-has been through a ReLU already: the cell computes it once per state for all that read it.
+has been through a ReLU already: the cell computes it once per state.
 
 The supernet (``searching=True``) normalises every candidate by an affine-free batch norm, pools included, so that
 architecture weights compare outputs of one scale; the derived network (``searching=False``) has affine batch norms
@@ -199,7 +199,7 @@ class FactorizedReduce(Operation):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
         # Also because oneDNN 3.12 writes out of bounds in the gradient of such a convolution of few channels, channels
-        # last (torch 2.13: 8 to 4 channels of 56 x 56 pixels); what is only evaluated keeps the convolutions.
+        # last (torch 2.13: 8 to 4 channels of 56 x 56 pixels); without training the convolutions are used.
         if (self.searching or self.training) and x.is_cpu:
             even, odd = halves(x).split(x.shape[1], 1)
             return cast(Tensor, self.norm(torch.cat([_product(even, self.even), _product(odd, self.odd)], 1)))
@@ -211,7 +211,7 @@ class FactorizedReduce(Operation):
 
 
 class PointwiseNorm(nn.Module):
-    """Pointwise convolution and batch norm: what a cell does to its rectified inputs first."""
+    """Pointwise convolution and batch norm: the preprocessing of the rectified inputs of a cell."""
 
     def __init__(self, in_channels: int, out_channels: int, searching: bool) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ CHAINS: dict[str, DepthwiseChain] = {
 """The candidates that the supernet computes side by side, see :mod:`search_spaces.kernels.bank`."""
 
 PARAMETER_FREE = frozenset({"avg_pool_3x3", "max_pool_3x3", "skip_connect"})
-"""Operations that learn nothing (but for a skip of stride 2): a network of them alone is hardly more than its stem."""
+"""Operations without parameters, except for a skip of stride 2; a network of these alone learns only in its stem."""
 
 OPERATIONS: dict[str, Callable[[int, int, bool], Operation] | None] = {
     **{name: partial(SeparableConv, chain=chain) for name, chain in CHAINS.items()},

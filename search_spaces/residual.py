@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
         """Map (N, C, H, W) to (N, 2C, ceil(H / 2), ceil(W / 2))."""
         inner = self.first_norm(self.first(F.relu(x)))
         inner = self.second_norm(self.second(F.relu(inner)))
-        # Rounding up: the benchmark's sides are even, and an odd one would fit the convolutions in no other way.
+        # Rounded up: sides are even in the benchmark, and odd ones fit the convolutions only in this way.
         return cast(Tensor, inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True)))
 
 
@@ -74,8 +74,8 @@ class ResidualHead(nn.Module):
 class ResidualNetwork(Network):
     """The skeleton ``nas_bench_201``; see :class:`search_spaces.skeleton.Network`.
 
-    Every cell reads the one before it, as it is. Before each cell marked as a reduction stands a residual block; the
-    cell itself has stride 1. No cell can be dead, for nothing reads across one: such a genotype is refused.
+    Every cell reads the output of the one before it. There is a residual block before each cell marked as a reduction;
+    the cell itself has stride 1. A genotype with a dead cell is refused, because no other cell reads across it.
 
     Raises:
         SpaceError: If the stem is not the one of this skeleton.

@@ -14,7 +14,7 @@ __all__ = ["ImageShape", "NetworkShape"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageShape:
-    """What a network must know of its images.
+    """The shape of the images of a network, and its number of classes.
 
     Attributes:
         in_channels: Their channels.
@@ -28,7 +28,7 @@ class ImageShape:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ImageShape:
-        """Build one from plain data that may hold more; raises KeyError, TypeError or ValueError where it is none."""
+        """Build one from plain data, ignoring other keys; raises KeyError, TypeError or ValueError for wrong data."""
         return cls(**{name: int(data[name]) for name in ("in_channels", "image_size", "num_classes")})
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,9 +65,9 @@ class NetworkShape:
         """Build one from :meth:`to_dict`.
 
         Raises:
-            KeyError: If something of the images is missing.
-            TypeError: If there is something else, or something of another type.
-            ValueError: If something is impossible.
+            KeyError: If a key of the images is missing.
+            TypeError: If there is an unknown key, or a value of another type.
+            ValueError: If a value is impossible.
         """
         images = ImageShape.from_dict(data)
         return cls(images=images, **{name: value for name, value in data.items() if name not in images.to_dict()})

@@ -35,7 +35,7 @@ class Network(nn.Module):
     """Abstract: stem, cells and classifier of a genotype; dead cells are never built.
 
     Attributes:
-        genotype: What is built.
+        genotype: The genotype that is built.
         stages: For each cell its stage.
         tap_channels: Channels of the features at each stage end.
 
@@ -52,7 +52,7 @@ class Network(nn.Module):
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__()
         check_operations((e.operation for c in genotype.cells for n in c.nodes for e in n), "genotype operation")
-        # The supernet keeps its candidates `none`, which take weight and compute nothing; a derived network has none.
+        # Only the supernet keeps the candidates `none`, which have a weight and compute nothing.
         self.genotype = genotype if searching else genotype.pruned()
         if not genotype.is_connected:
             raise GenotypeError("genotype", genotype.digest, "one whose edges lead from the image to the classifier")
@@ -84,7 +84,7 @@ class Network(nn.Module):
     def keep(self, genotype: Genotype) -> list[Sliced]:
         """Shrink to ``genotype``, a subset of the present edges; returns the parameters that lost rows.
 
-        What nothing uses any more is dropped.
+        Unused modules are removed.
         """
         self.genotype = genotype
         sliced: list[Sliced] = []

@@ -74,9 +74,9 @@ class Supernet(nn.Module):
         return output
 
     def remove(self, positions: Collection[int]) -> Removal:
-        """Delete candidates for good, and everything that is then on no path from the image to the classifier.
+        """Delete candidates, and everything that is then on no path from the image to the classifier.
 
-        Edges out of a node that has lost all its inputs go too, and whole cells that nothing reads any more.
+        These are edges from nodes without inputs, and cells that no other cell reads.
 
         Args:
             positions: Indices into :attr:`candidates`.
@@ -85,7 +85,7 @@ class Supernet(nn.Module):
             The remaining candidates and parameters.
 
         Raises:
-            ValueError: If nothing would connect the image with the classifier.
+            ValueError: If no path from the image to the classifier would be left.
         """
         before = self.candidates
         gone = set(positions)
@@ -104,7 +104,7 @@ class Supernet(nn.Module):
 
 def _stays(candidate: Candidate, useful: Genotype) -> bool:
     edges = useful.cells[candidate.cell].nodes[candidate.node]
-    # `none` computes nothing, but takes part in the normalisation of its node for as long as the node has an input.
+    # `none` computes nothing, but is part of the normalisation of its node while the node has an input.
     return candidate.edge in edges or (candidate.edge.operation == NONE and bool(edges))
 
 

@@ -86,10 +86,10 @@ def load_test(config: DataConfig, progress: Progress | None = None) -> ImageSour
 
 
 def resolve_data_argument(text: str) -> dict[str, Any]:
-    """Return the config keys that ``--data NAME|FOLDER`` stands for; a name wins over a folder of that name.
+    """Return the config keys for ``--data NAME|FOLDER``; a dataset is preferred to a folder of the same name.
 
     Args:
-        text: What the user gave.
+        text: The value of the option.
 
     Raises:
         DataError: If it is neither the name of a dataset nor a folder.
@@ -120,7 +120,7 @@ def _load_folder(config: DataConfig, progress: Progress) -> ImageData:
         return _image_data(config, plan.classes, decoded, channel_statistics(decoded[0].images), augmentation)
     files = _on_disk(train, plan, config), _on_disk(validation, plan, config)
     statistics = files[0].statistics("reading training images", progress)
-    # Only to find a broken file now, as it would be found in memory, and not when the teacher has been trained.
+    # Only to find a broken file now, and not after the training of the teacher.
     files[1].statistics("reading validation images", progress)
     return _image_data(config, plan.classes, files, statistics, augmentation)
 

@@ -22,7 +22,7 @@ from dnad_ray.runtime.torchvision_import import torchvision_datasets
 __all__ = ["NAMED_DATASETS", "NamedDataset", "NamedSplit"]
 
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
-# Never change these two: they decide which digits no search has ever seen.
+# Never change these two: they select the test images, which no search may see.
 _DIGITS_TEST_SHARE = 0.2
 _DIGITS_TEST_SEED = 20260
 
@@ -77,7 +77,7 @@ def _read_torchvision(config: DataConfig, training: bool, *, class_name: str, by
             dataset = reader(root=str(root), download=config.download, **part)
         return _as_split(dataset)
     except (
-        # What torchvision and its readers raise where files are missing, cut off or out of reach.
+        # Errors of torchvision and its readers for missing, incomplete or unreadable files.
         *(OSError, RuntimeError, AssertionError, ValueError, TypeError, LookupError, EOFError),
     ) as error:
         remedy = "a network that reaches its server" if config.download else "data.download: true"

@@ -73,7 +73,7 @@ class FileSplit:
         """Decode every file once and return what ``channel_statistics`` of the images would, bit for bit.
 
         Args:
-            message: What it is done for.
+            message: Text for the progress bar.
             progress: Called with the number of images read.
 
         Raises:
@@ -89,10 +89,10 @@ class FileSplit:
 
         Args:
             parts: Positions of the images of each batch; may be endless, and is read ahead.
-            device: Where the bytes are wanted.
+            device: Device of the bytes.
 
         Raises:
-            DataError: If a file turns out to be no intact image, or is gone.
+            DataError: If a file is missing or no intact image.
             ResourceError: If a worker ended by itself.
         """
         wanted = ([self.paths[index] for index in part] for part in parts)

@@ -1,8 +1,8 @@
-"""Training-free scores: what a network at initialisation tells of the accuracy that it would reach.
+"""Training-free scores: estimates of the accuracy of a network from its initial weights.
 
-Each score is a function of a network and one batch, and leaves the network as it is. Of every score more is better.
-Values mean something only beside those of other networks, of one width and on one batch. What a score ranks by is
-written beside it with its source; `experiments/truth` says how well each one ranks here.
+Each score is a function of a network and one batch, and does not change the network. For every score, more is better.
+Only scores of networks of the same width on the same batch can be compared. Each function names its source;
+`experiments/truth` has the rank correlation of each score with accuracies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BITS = 62  # binary digits that one whole number holds
 
 
 class Batch(NamedTuple):
-    """Images that a network is scored on.
+    """The batch for a score.
 
     Attributes:
         images: Normalised, (N, C, H, W).

@@ -42,7 +42,7 @@ def _resnet18(width: float, images: ImageShape) -> nn.Module:
     models: Any = torchvision_models()
 
     class ScaledResNet(models.ResNet):  # type: ignore[misc] # torchvision comes without types
-        """The ResNet of torchvision with all its widths times a factor."""
+        """The ResNet of torchvision with all widths multiplied by a factor."""
 
         def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> Any:
             if planes == 64:  # only the first call: the stem was built before it, at the original width
@@ -63,13 +63,13 @@ def _resnet18(width: float, images: ImageShape) -> nn.Module:
 
 
 class _Projection(nn.Conv2d):
-    """A convolution 1x1 with a stride: convolves the pixels that the stride keeps.
+    """A convolution 1x1 with a stride, as a convolution of the pixels that the stride keeps.
 
     Fewer than 8 channels in the channels-last format let oneDNN 3.12 (torch 2.13) write out of bounds in the gradient
     of the weights, on CPUs without AVX-512: https://github.com/uxlfoundation/oneDNN/issues/6035.
 
     Args:
-        conv: The convolution whose shape and weights it takes.
+        conv: The convolution that it replaces; its weights are used.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

@@ -52,8 +52,8 @@ class _Layer(NamedTuple):
 class Bank(nn.Module):
     """Abstract: candidates of one kind and stride into one node, one per source.
 
-    The parameters of all candidates stand in one tensor per layer, C rows each, so that one kernel can compute them
-    together and one update of the optimizer reaches them all. A deleted candidate's rows are cut out.
+    The parameters of all candidates are in one tensor per layer, C rows each, so that one kernel computes them together
+    and the optimizer updates them together. The rows of a deleted candidate are removed.
 
     Args:
         num_candidates: How many there are.
@@ -72,7 +72,7 @@ class Bank(nn.Module):
 
         Args:
             states: The states of the cell.
-            sources: What each candidate reads.
+            sources: The state that each candidate reads.
         """
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ class Bank(nn.Module):
 
         Args:
             states: The states of the cell.
-            sources: What each candidate reads.
+            sources: The state that each candidate reads.
             weights: Of all candidates of the node (num_edges,); as scale of the last norm they cost no pass.
         """
         raise NotImplementedError
@@ -110,7 +110,7 @@ class Bank(nn.Module):
         return F.batch_norm(x, entry.mean, entry.var, scale, None, entry.of_batch, entry.momentum, entry.eps)
 
     def statistics(self, layer: int, candidates: slice) -> Statistics:
-        """Return what the norm of a layer keeps of some candidates."""
+        """Return the running statistics of the norm of a layer for some candidates."""
         norm = cast(BatchNorm, self.norms[layer])
         mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         rows = slice(candidates.start * self.channels, candidates.stop * self.channels)
@@ -124,7 +124,7 @@ class ChainBank(Bank):
     """Candidates that are a :class:`search_spaces.ops.DepthwiseChain`.
 
     Args:
-        chain: What a candidate computes.
+        chain: The operation of each candidate.
         num_candidates: How many there are.
         channels: Width C of each.
         stride: Stride of the first convolution.
@@ -138,7 +138,7 @@ class ChainBank(Bank):
         )
 
     def forward(self, states: States, sources: Sequence[int]) -> list[Projection]:
-        """Return one group of all candidates where states are small, and else a group of one for each."""
+        """Return one group of all candidates if states are small, and else one group for each candidate."""
         if is_grouped(states, sources):
             return side_by_side([self], states, [sources])
         split = [
@@ -196,7 +196,7 @@ def side_by_side(banks: Sequence[ChainBank], states: States, sources: Sequence[S
     Args:
         banks: Perhaps of several nodes.
         states: The states of the cell.
-        sources: For each bank what its candidates read.
+        sources: For each bank the states that its candidates read.
     """
     first = banks[0]
     layers = []
@@ -230,7 +230,7 @@ class ReductionBank(Bank):
         super().__init__(num_candidates, channels, 1)
 
     def forward(self, states: States, sources: Sequence[int]) -> list[Projection]:
-        """Return a group of one for each candidate; those of a cell that read one source share what they project."""
+        """Return one group for each candidate; candidates of a cell that read the same source share the input."""
         return [
             Projection(states.halves(source), kernel, self.statistics(0, slice(index, index + 1)))
             for index, (source, kernel) in enumerate(zip(sources, self._kernels(), strict=True))

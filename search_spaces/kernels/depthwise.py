@@ -2,7 +2,7 @@
 
 torch hands the gradients of depthwise convolutions to oneDNN, which has fast code for kernels at most 3 wide without
 dilation and falls back by a factor of 2 to 100 for the rest (measured with torch 2.13, AVX-512, channels last). Each
-gradient is therefore written as a convolution of the fast sort. On other devices nothing is rewritten.
+gradient is therefore computed by a fast convolution. On other devices torch's own gradients are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SMALL = 2**18  # numbers in a buffer below which it is cheaper to fill it with 
 class Arranged:
     """A copy of the images in the order that weight gradients need, shared by several convolutions.
 
-    What convolutions of one kind on one state need for their weight gradients is the same copy of that state.
+    All convolutions of one kind on one state need the same copy for their weight gradients.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Arranged:
         self._kept: dict[object, Tensor] = {}
 
     def expect(self) -> None:
-        """Keep what is arranged for one more convolution."""
+        """Keep the copy for one more convolution."""
         self._num_readers += 1
 
     def classes(self, x: Tensor, *arrangement: Any) -> Tensor:
@@ -64,7 +64,7 @@ def depthwise_conv(
         (N, C, ceil(H / stride), ceil(W / stride)).
     """
     if not x.is_cpu:
-        # Some kernels for GPUs answer in the other layout, whatever they were given.
+        # Some kernels for GPUs return the other layout.
         y = F.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, x.shape[1])
         return y.contiguous(memory_format=torch.channels_last)
     if x.numel() < _NATIVE_BELOW and _is_fast(x, weight.shape[2], dilation):
@@ -143,7 +143,7 @@ def _weight_gradient(
 
 
 def _is_fast(x: Tensor, kernel: int, dilation: int) -> bool:
-    """Whether oneDNN's weight gradient is a fast one as it is."""
+    """Whether oneDNN's weight gradient is fast."""
     return kernel <= _FAST_WIDTH and dilation == 1 and x.shape[2] >= kernel
 
 
@@ -164,7 +164,7 @@ def _classes(x: Tensor, step: int, before: tuple[int, int], size: tuple[int, int
     inner_height, inner_width = -(-full_height // step), -(-full_width // step)
     numel = step * step * num * size[0] * size[1] * channels
     length = numel + slack * channels
-    # All zeros in one call where that is cheap; else only where they are seen.
+    # Fill the whole buffer with zeros if that is cheap, else only the places that are read.
     flat = x.new_zeros(length) if length < _SMALL else x.new_empty(length)
     result = flat[:numel].view(step, step, num, *size, channels)
     inside = result[:, :, :, before[0] : before[0] + inner_height, before[1] : before[1] + inner_width]

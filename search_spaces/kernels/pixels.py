@@ -1,7 +1,7 @@
 """Every second pixel of an image, with gradients in the layout channels last.
 
-What torch makes of the gradient of ``x[:, :, ::2, ::2]`` is an image in the other layout, whose sum with its neighbours
-and whose way back through a ReLU then take some 35 times as long on CPUs (measured with torch 2.13 at 64x24x8x8).
+In torch, the gradient of ``x[:, :, ::2, ::2]`` has the other layout. To add it to others and to pass it through a ReLU
+then takes about 35 times as long on CPUs (measured with torch 2.13 at 64x24x8x8).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def even_pixels(x: Tensor) -> Tensor:
 
 
 def halves(x: Tensor) -> Tensor:
-    """Return what a skip connection of stride 2 projects: even and odd pixels of (N, C, H, W) side by side.
+    """Return the input of the projection of a skip connection of stride 2: even and odd pixels of (N, C, H, W).
 
     Returns:
         (N, 2C, ceil(H / 2), ceil(W / 2)), channels last: C channels of the pixels in even rows and columns, then C of
@@ -38,7 +38,7 @@ class _Pixels(torch.autograd.Function):
         ctx.size, ctx.num = x.shape, num
         batch, channels, height, width = x.shape
         size = (batch, num * channels, -(-height // 2), -(-width // 2))
-        # Only odd sides leave places that no pixel fills.
+        # Only with odd sides some places have no pixel.
         result = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         if num > 1 and (height % 2 or width % 2):
             result.zero_()

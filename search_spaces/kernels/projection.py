@@ -53,10 +53,10 @@ class Statistics(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """``norm(pointwise(x))`` of a group of candidates, yet to be computed.
+    """``norm(pointwise(x))`` of a group of candidates, before it is computed.
 
     Attributes:
-        x: What is projected (N, size * C_in, H, W), channels last.
+        x: The input (N, size * C_in, H, W), channels last.
         kernel: Pointwise kernels (size * C, C_in), a row per output channel.
         statistics: Of the norm, which has no affine parameters.
     """
@@ -147,7 +147,7 @@ class _WeightedSum(torch.autograd.Function):
         saved: list[Tensor] = []
         for family in ctx.families:
             members = list(inputs[family.groups])
-            if family.num_saved < len(members):  # small ones: to copy them costs less than more products do
+            if family.num_saved < len(members):  # for small groups, copies cost less than more products
                 members = [torch.cat(members, 1)]
             saved += members
             folded = _fold(members, kernels[family.groups], statistics[family.groups])
@@ -174,7 +174,7 @@ class _WeightedSum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weights, *saved = ctx.saved_tensors
         terms, saved = saved[: ctx.num_terms], saved[ctx.num_terms :]
-        # All that arrives at the node has this one gradient: it is brought into order once for all.
+        # All terms of the node have this gradient, so its layout is changed once.
         gradient = _channels_last(gradients[0])
         rows = pixel_rows(gradient)
         total = _column_sums(rows)
@@ -290,7 +290,7 @@ def _fold(inputs: Sequence[Tensor], kernels: Sequence[Tensor], statistics: Seque
 
 
 class _FoldedBack(NamedTuple):
-    """What the gradient of the output becomes; a row per candidate.
+    """The gradients of inputs, kernels and weights; a row per candidate.
 
     Attributes:
         kernel: The input's gradient is ``gradient @ kernel + input @ feedback + offset``.
@@ -308,14 +308,14 @@ class _FoldedBack(NamedTuple):
 
 
 def _fold_back(folded: _Folded, products: Tensor, totals: Tensor, scale: Tensor, num: int) -> _FoldedBack:
-    """Work out the gradients of kernel and weight, and the matrices that give the input's.
+    """Compute the gradients of kernel and weight, and the matrices for that of the input.
 
     Args:
         folded: From the forward pass.
         products: ``gradient^T D`` (K, C, C_in).
         totals: Sum of the gradient over pixels, (C,) or (K, C).
         scale: ``weight * rate`` (K, C).
-        num: Pixels in all.
+        num: Number of pixels.
     """
     kernel = folded.kernel
     weighted = kernel * scale[:, :, None]

@@ -28,7 +28,7 @@ class Parts(NamedTuple):
     """The parts of a cell of the supernet.
 
     Attributes:
-        preprocess: By source what is done to an input.
+        preprocess: Preprocessing of each input, by source.
         shared: By :func:`search_spaces.kernels.states.edge_key` pools and skip connections, which candidates share.
         nodes: The nodes.
         outputs: Which nodes are the cell's output.
@@ -47,7 +47,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(cell: nn.Module, outputs: tuple[int, ...], channels: int, has_strides: bool) -> Parts | None:
-    """Return the parts of a :class:`search_spaces.cell.Cell`, None if there are some that cannot be computed here."""
+    """Return the parts of a :class:`search_spaces.cell.Cell`, None if a part cannot be computed here."""
     preprocess = {int(source): module for source, module in cast(nn.ModuleDict, cell.preprocess).items()}
     shared = dict(cast(nn.ModuleDict, cell.shared).items())
     nodes = list(cast("Iterable[WeightedNode]", cell.nodes))
@@ -66,11 +66,11 @@ def parts_of(cell: nn.Module, outputs: tuple[int, ...], channels: int, has_strid
 
 
 def is_small(x: Tensor, channels: int, is_halved: bool = False) -> bool:
-    """Whether a state of some channels, made of ``x`` (N, _, H, W), is better computed here; only on CPUs.
+    """Whether a state computed from ``x`` (N, _, H, W) is faster here; only on CPUs.
 
     Args:
-        x: What it is made of.
-        channels: Of the state.
+        x: The input.
+        channels: Channels of the state.
         is_halved: Whether the state has half the sides.
     """
     num_pixels = x.shape[2] * x.shape[3] // (4 if is_halved else 1)
@@ -83,7 +83,7 @@ def is_small(x: Tensor, channels: int, is_halved: bool = False) -> bool:
 
 
 def has_small_inputs(parts: Parts, inputs: Sequence[Tensor | None]) -> bool:
-    """Whether a cell is better computed here."""
+    """Whether a cell is faster here."""
     for source, module in parts.preprocess.items():
         if not is_small(cast(Tensor, inputs[source]), parts.channels, isinstance(module, FactorizedReduce)):
             return False
@@ -147,10 +147,10 @@ class _SmallCell(torch.autograd.Function):
 
 
 class _Run:
-    """One pass through a cell, with what its nodes share.
+    """One pass through a cell, with the states that its nodes share.
 
     Attributes:
-        tape: How gradients go back.
+        tape: The tape for the gradients.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -185,7 +185,7 @@ class _Run:
         some = next(iter(self._states.values())).data
         (height, width), (before, beside) = self.sides_of(NUM_INPUTS), self._input_sides
         size = (parts.channels, some.shape[1] // (before * beside) * height * width)
-        # Nodes are computed where they stand in the output.
+        # Each node is computed in its place in the output.
         output = some.new_empty(len(parts.outputs), *size)
         places = dict(zip(parts.outputs, output.unbind(), strict=True))
         nodes = []
@@ -198,14 +198,14 @@ class _Run:
         return self.tape.joined(output.view(-1, size[1]), [nodes[index] for index in parts.outputs])
 
     def _node(self, node: WeightedNode, weights: Tensor, result: Rows) -> bool:
-        """Compute a node; returns whether anything is added to it."""
+        """Compute a node; returns whether it has any term."""
         sizes = [len(members) * self._parts.channels for members in node.members.values()]
         terms = [self._term(edge) for edge in node.terms]
         if not sizes and not terms:
             return False
         candidates, norms = None, []
         if sizes:
-            # All candidates are computed where their norms read them.
+            # The candidates are computed in the matrix that their norms read.
             data = result.data.new_empty(sum(sizes), result.data.shape[1])
             members = []
             for key, place in zip(node.members, data.split(sizes), strict=True):

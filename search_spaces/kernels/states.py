@@ -1,4 +1,4 @@
-"""The states of a cell in a forward pass. What several edges need is computed once."""
+"""The states of a cell in a forward pass, with values that several edges need, computed once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _Computed = TypeVar("_Computed")
 
 
 class States:
-    """Inputs and nodes of a cell, and what is made of them.
+    """Inputs and nodes of a cell, and values computed from them.
 
     Attributes:
-        ahead: By bank the projections that were computed before their node's turn.
+        ahead: By bank the projections that were computed before their node.
 
     Args:
         shared: By :func:`edge_key` the operations that all candidates of a kind on one state share.
@@ -36,7 +36,7 @@ class States:
         self.ahead: dict[nn.Module, list[Projection]] = {}
 
     def append(self, state: Tensor | None) -> None:
-        """Add the next state, None if nothing reads it or nothing is in it."""
+        """Add the next state, None if it is empty or no edge reads it."""
         self._states.append(state)
 
     def raw(self, source: int) -> Tensor:
@@ -54,7 +54,7 @@ class States:
         return self._once(tuple(sources), lambda: torch.cat([self.rectified(source) for source in sources], 1))
 
     def for_chains(self, sources: Sequence[int], is_even: bool) -> tuple[Tensor, Arranged]:
-        """Return what depthwise chains read: rectified states side by side, or their even pixels alone."""
+        """Return the input of depthwise chains: rectified states along the channels, or their even pixels only."""
 
         def compute() -> tuple[Tensor, Arranged]:
             x = self.side_by_side(sources)
@@ -78,7 +78,7 @@ class States:
 
 
 def edge_key(edge: Edge, number: int = 0) -> str:
-    """Return what names an edge within its node; keys of ModuleDict must be text, the edges themselves stay data.
+    """Return a name of an edge within its node, for the keys of ModuleDict, which must be text.
 
     Args:
         edge: The edge.

@@ -60,7 +60,7 @@ class Rows:
 
 
 class Geometry(NamedTuple):
-    """Where a depthwise convolution looks; it pads so that stride 1 keeps the size.
+    """Geometry of a depthwise convolution, padded so that stride 1 keeps the size.
 
     Attributes:
         sides: Height and width of its input.
@@ -80,7 +80,7 @@ class Weighing(NamedTuple):
 
     Attributes:
         weights: Of all its edges (num_edges,).
-        order: Which of them are meant (num_terms + num_candidates,).
+        order: Positions of the selected ones (num_terms + num_candidates,).
     """
 
     weights: Tensor
@@ -104,10 +104,10 @@ class Tape:
         self._momentum = 0.0
 
     def note(self, result: Rows, back: Callable[[Tensor], None]) -> None:
-        """Note a step.
+        """Record a step.
 
         Args:
-            result: What it computed.
+            result: Its result.
             back: Takes the gradient of the result, and may keep or overwrite it.
         """
         self._steps.append((result, back))
@@ -128,7 +128,7 @@ class Tape:
                 result.gradient = None
 
     def update_statistics(self) -> None:
-        """Let all running statistics of the norms on the tape follow the batch, in one call; they share a momentum."""
+        """Update the running statistics of all norms on the tape in one call; they have the same momentum."""
         if self._running:
             torch._foreach_lerp_(self._running, self._of_batch, self._momentum)
 
@@ -139,7 +139,7 @@ class Tape:
         return result
 
     def stacked(self, parts: Sequence[Rows]) -> Rows:
-        """Return values under each other."""
+        """Return the concatenation of values along the rows."""
         if len(parts) == 1:
             return parts[0]
         return self.joined(torch.cat([part.data for part in parts]), parts)
@@ -340,7 +340,7 @@ class Tape:
         self.note(result, back)
 
     def _centre(self, data: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
-        """Subtract the mean of each row, in place, and note it for the running statistics.
+        """Subtract the mean of each row, in place, and record it for the running statistics.
 
         Returns:
             1 / standard deviation (C, 1).
