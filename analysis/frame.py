@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from dnad_ray.errors import RunFolderError
+from dnad_ray.errors import RunFolderError, one_line
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, kinds_of
@@ -261,7 +261,7 @@ def _checked(run: RunContents) -> RunContents:
             try:
                 history[trial].append(EpochReport.from_dict(entry).to_dict())
             except (KeyError, TypeError) as error:
-                problems.append(f"trial {trial}, epoch report {number} is left out: {error}")
+                problems.append(f"trial {trial}, epoch report {number} is left out: {one_line(error)}")
     return replace(run, history=history, problems=tuple(problems))
 
 

@@ -49,5 +49,11 @@ class IncompleteRunError(DnadRayError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an exception without line breaks."""
+    """Return the message of an exception without line breaks.
+
+    >>> one_line(KeyError("step"))
+    "the key 'step' is missing"
+    """
+    if isinstance(error, KeyError) and error.args:
+        return f"the key {error.args[0]!r} is missing"
     return " ".join(str(error).split()) or type(error).__name__
