@@ -72,16 +72,12 @@ def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.Data
         history: Their epochs.
     """
     front = front_of(frame)
+    scored = front[front["kind"] != "ladder"]
     return Summary(
         sentences=tuple(_sentences(runs, frame, history, front)),
         unfinished=tuple(_unfinished(runs)),
-        picks=tuple(_picks(front)),
-        cautions=tuple(
-            f"Snapshots differ in {words} ({', '.join(sorted(map(str, frame[name].unique())))}): "
-            "their errors or costs cannot be compared."
-            for name, words in _MEASURED_BY.items()
-            if name in frame and frame[name].nunique() > 1
-        ),
+        picks=tuple(_picks(front, scored)),
+        cautions=tuple(_cautions(frame, len(front), len(front) - len(scored))),
         problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
     )
 
@@ -126,14 +122,28 @@ def _span(front: pd.DataFrame) -> str:
     return f"The front holds {len(front)} networks, from a proxy error of {ends[0]} to {ends[1]}."
 
 
-def _picks(front: pd.DataFrame) -> Iterable[Pick]:
+def _picks(front: pd.DataFrame, scored: pd.DataFrame) -> Iterable[Pick]:
+    """Yield the picks; the best is one of those that were scored on all images, if there is any."""
     if not len(front):
         return
-    yield Pick("Best", "the lowest proxy error", _best(front))
+    of = " of the networks scored on all validation images" if 0 < len(scored) < len(front) else ""
+    yield Pick("Best", f"the lowest proxy error{of}", _best(scored if len(scored) else front))
     knee = knee_of(front)
     if knee is not None:
         yield Pick("Knee", "where the front bends most: more MACs gain little beyond it", knee)
     yield Pick("Smallest", "the fewest MACs", _smallest(front))
+
+
+def _cautions(frame: pd.DataFrame, num_front: int, num_ladder: int) -> Iterable[str]:
+    if num_ladder:
+        yield (
+            f"{num_ladder} of the {_count(num_front, 'network')} on the front were scored on a part of the validation "
+            "images only (kind ladder): their errors are less certain, and the lowest of them are too low."
+        )
+    for name, words in _MEASURED_BY.items():
+        if name in frame and frame[name].nunique() > 1:
+            values = ", ".join(sorted(map(str, frame[name].unique())))
+            yield f"Snapshots differ in {words} ({values}): their errors or costs cannot be compared."
 
 
 def _best(front: pd.DataFrame) -> Any:

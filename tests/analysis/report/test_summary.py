@@ -46,6 +46,23 @@ def test_summarise_says_what_was_found(folder):
     assert summary.unfinished == summary.cautions == summary.problems == ()
 
 
+def test_summarise_prefers_a_best_network_that_was_scored_on_all_images(folder, dense, snapshot):
+    genotype = dense(4, 1)
+    values = {"proxy_accuracy": 0.99, "macs": 50, "params": 50, "kind": "ladder", "rung": 1}
+    write_snapshot(folder, snapshot(genotype, step=40, **values), genotype)
+    summary, frame = summary_of(folder)
+    # It dominates the network of 110 MACs; of those scored on all images, 20 MACs is then the best of the front.
+    best = summary.picks[0]
+    assert (best.why, frame["macs"][best.label]) == (
+        "the lowest proxy error of the networks scored on all validation images",
+        20,
+    )
+    assert summary.cautions == (
+        "1 of the 3 networks on the front were scored on a part of the validation images only (kind ladder): their "
+        "errors are less certain, and the lowest of them are too low.",
+    )
+
+
 def test_summarise_says_who_did_not_finish_and_why(make_run):
     states = {
         0: {"state": "stopped", "reason": "the training loss became NaN"},
