@@ -104,7 +104,7 @@ MISTAKES = [
     ("retrain", ["RUN", "--digest", "zz"], lambda: dr.open_run("demo").retrain(digest="zz")),
     ("retrain", ["none.json"], lambda: dr.run_retrain("none.json")),
     ("baselines", ["RUN", "--kinds", "vgg"], lambda: dr.open_run("demo").baselines(kinds=["vgg"])),
-    ("baselines", ["RUN", "--max-params", "7"], lambda: dr.open_run("demo").baselines(max_params=7)),
+    ("baselines", ["RUN", "--networks", "0"], lambda: dr.open_run("demo").baselines(networks=0)),
     ("measure", ["RUN", "--device", "tpu"], lambda: dr.open_run("demo").measure(device="tpu")),
     ("measure", ["RUN", "--batch", "0"], lambda: dr.open_run("demo").measure(batch=0)),
     ("export", ["RUN", "--format", "x"], lambda: dr.open_run("demo").export(format="x")),
