@@ -50,6 +50,9 @@ def front(folders: tuple[Place, ...], objectives: str | None, under: tuple[str, 
     found = load_runs(folders)
     chosen = front_of(within(found, budgets), names)
     if len(chosen) == 0 and len(found) > 0 and not as_json:  # a program that reads JSON gets its empty list
+        missing = [name for name in names if not found[name].notna().any()]
+        if missing:
+            raise RunFolderError("--objectives", ", ".join(missing), "metrics that the runs have recorded")
         best = best_values(found, budgets)
         raise RunFolderError("--under", ", ".join(under), f"what a network keeps; the best values are {best}")
     if as_json:

@@ -7,9 +7,10 @@ Only scores of networks of the same width on the same batch can be compared. Eac
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +19,34 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dnad_ray.networks.spec import logits_of
-from search_spaces.network import NetworkOutput
+from dnad_ray.runtime.devices import to_device
+from search_spaces.genotype import Genotype
+from search_spaces.network import NetworkOutput, network_from
+from search_spaces.shape import NetworkShape
 
-__all__ = ["SCORES", "Batch", "grad_norm", "jacov", "naswot", "swap", "synflow", "zen", "zico"]
+__all__ = [
+    "RANKING",
+    "SCORES",
+    "Batch",
+    "batch_for",
+    "grad_norm",
+    "jacov",
+    "naswot",
+    "scores_of",
+    "swap",
+    "synflow",
+    "zen",
+    "zico",
+]
+
+RANKING = "zen"
+"""The score that snapshots are ranked by: the best one on the choosing half of `experiments/truth`."""
 
 _JITTER = 1e-5  # of jacov's authors: keeps the logarithm of an eigenvalue of 0 finite
 _PERTURBATION = 0.01  # alpha of Zen-NAS
 _ZICO_PARTS = 4
 _BITS = 62  # binary digits that one whole number holds
+_SWAP_IMAGES = 16
 
 
 class Batch(NamedTuple):
@@ -169,6 +190,33 @@ SCORES: dict[str, Callable[[nn.Module, Batch], float]] = {
     score.__name__: score for score in (jacov, naswot, synflow, grad_norm, zen, swap, zico)
 }
 """Name -> score."""
+
+
+def batch_for(name: str, batch: Batch) -> Batch:
+    """Return the part of a batch that a score takes: 16 images for SWAP, all of them for the others."""
+    return Batch(*(part[:_SWAP_IMAGES] for part in batch)) if name == "swap" else batch
+
+
+def scores_of(genotype: Genotype, shape: NetworkShape, batch: Batch, names: Sequence[str]) -> dict[str, float]:
+    """Return scores of the derived network of a genotype, always with the same initial weights.
+
+    Args:
+        genotype: The topology.
+        shape: Width, classes and images.
+        batch: The batch, on the device to compute on.
+        names: Names in :data:`SCORES`.
+
+    Returns:
+        The scores by name, without those that are not finite or need more images. Random generators keep their states.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = to_device(network_from(genotype, shape), batch.images.device)
+        values = {}
+        for name in names:
+            with contextlib.suppress(ValueError):  # too few images
+                values[name] = SCORES[name](network, batch_for(name, batch))
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _at_work(network: nn.Module) -> nn.Module:

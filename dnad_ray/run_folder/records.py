@@ -111,6 +111,15 @@ class Snapshot:
             that did not say.
         in_channels: Channels of the images, for which costs were counted; 0 in a record of a version that did not say.
         rung: Rung of a ladder from 1, the smallest network; 0 for the network of the search itself.
+        score: The training-free score that ranks networks, one of the following; more is better. Scores are those of
+            the derived network with initial weights, at the width of the supernet. None if it was not computed.
+        jacov: See :mod:`dnad_ray.networks.scores`, which has the sources; None if it was not computed.
+        naswot: Likewise.
+        synflow: Likewise.
+        grad_norm: Likewise.
+        zen: Likewise.
+        swap: Likewise.
+        zico: Likewise.
     """
 
     run: str
@@ -144,6 +153,14 @@ class Snapshot:
     costs_traced: bool = False
     in_channels: int = 0
     rung: int = 0
+    score: float | None = None
+    jacov: float | None = None
+    naswot: float | None = None
+    synflow: float | None = None
+    grad_norm: float | None = None
+    zen: float | None = None
+    swap: float | None = None
+    zico: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from dnad_ray.costs.table import costs_of
 from dnad_ray.costs.trace import COUNTER
 from dnad_ray.data.batches import evaluation_batches
+from dnad_ray.networks.scores import RANKING, Batch, scores_of
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.search.ladder import rungs, score_images
@@ -24,6 +25,8 @@ from search_spaces.shape import NetworkShape
 from search_spaces.supernet import subset
 
 __all__ = ["derived_shape", "report_epoch", "take_ladder", "take_snapshot"]
+
+_SCORE_IMAGES = 32
 
 
 def derived_shape(state: SearchState) -> NetworkShape:
@@ -87,6 +90,7 @@ def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy
     traced = kind != "ladder" and (scoring.trace == "all" or (scoring.trace == "final" and kind == "final"))
     with counted(state):
         cost = costs_of(genotype, derived_shape(state), traced)
+        scores = _scores(state, genotype)
     return Snapshot(
         run=state.run,
         trial=state.trial,
@@ -119,7 +123,23 @@ def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy
         costs_traced=traced,
         in_channels=state.data.in_channels,
         rung=rung,
+        score=scores.get(RANKING),
+        **scores,
     )
+
+
+def _scores(state: SearchState, genotype: Genotype) -> dict[str, float]:
+    """Return the training-free scores that the configuration asks for, at the width of the supernet."""
+    names = state.config.evaluation.scores
+    if names and state.score_batch is None:
+        order = np.random.RandomState(2).permutation(len(state.data.train))[:_SCORE_IMAGES]
+        sample = state.data.train.select(order)
+        state.score_batch = Batch(
+            *next(evaluation_batches(sample, state.data, _SCORE_IMAGES, state.device, MEMORY_FORMAT))
+        )
+    if state.score_batch is None:
+        return {}
+    return scores_of(genotype, state.shape(state.config.space.init_channels), state.score_batch, names)
 
 
 def report_epoch(state: SearchState) -> EpochReport:

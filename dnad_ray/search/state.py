@@ -15,6 +15,7 @@ from dnad_ray.distill.imitation import Imitation
 from dnad_ray.distill.teacher import Teacher, check_teacher
 from dnad_ray.distill.teacher_cache import TeacherCache
 from dnad_ray.errors import RunFolderError, one_line
+from dnad_ray.networks.scores import Batch
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
@@ -97,6 +98,7 @@ class SearchState:
         self.ladder_digests: list[str] = []  # of all networks that a ladder recorded
         self.ladder: dict[str, Genotype] = {}  # networks of the newest ladder, by digest
         self.pending: list[Snapshot] = []  # records of this step that are not yielded yet
+        self.score_batch: Batch | None = None  # for training-free scores, loaded when first needed
         self.sums = EpochSums()
         self.sparsity = float(sparsity(self.relaxation.weights().detach()))
 

@@ -20,7 +20,7 @@ from sample import SHAPE, TrueNetwork, genotype_of, read_networks
 from train import Protocol, load_images
 
 from dnad_ray.errors import UserError
-from dnad_ray.networks.scores import SCORES, Batch
+from dnad_ray.networks.scores import SCORES, Batch, batch_for
 from dnad_ray.runtime.devices import keep_freed_memory, to_device
 from search_spaces.network import network_from
 
@@ -29,7 +29,6 @@ __all__ = ["COLUMNS", "SCORED", "score"]
 SCORED = Path(__file__).with_name("scores.csv")
 COLUMNS = ("network", "initialisation", *SCORES, *(f"{name}_seconds" for name in SCORES))
 BATCH_SIZE = 64
-SWAP_SIZE = 16  # of 64 images nearly every output of a ReLU has a pattern of its own, and SWAP would count outputs
 SEED = 7  # of the batch
 
 
@@ -40,8 +39,7 @@ def score(network: TrueNetwork, initialisation: int, batch: Batch) -> dict[str, 
     row: dict[str, str | int | float] = {"network": network.network, "initialisation": initialisation}
     for name, function in SCORES.items():
         begun = time.process_time()
-        images = Batch(*(part[:SWAP_SIZE] for part in batch)) if name == "swap" else batch
-        row[name] = float(f"{function(model, images):.7g}")
+        row[name] = float(f"{function(model, batch_for(name, batch)):.7g}")
         row[f"{name}_seconds"] = round(time.process_time() - begun, 4)
     return row
 

@@ -28,6 +28,17 @@ def test_front_command_refuses_a_budget_in_words(make_run):
         CliRunner().invoke(front, [str(make_run()), "--under", "macs=many"], catch_exceptions=False)
 
 
+def test_front_command_takes_a_recorded_score_as_objective(make_run):
+    folder = make_run()
+    with pytest.raises(UserError, match=r"^--objectives: got 'score'; allowed: metrics that the runs have recorded$"):
+        CliRunner().invoke(front, [str(folder), "--objectives", "score,macs"], catch_exceptions=False)
+    for number, file in enumerate(sorted(folder.glob("trials/*/snapshots/*.json"))):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "score": float(number), "macs": 10}))
+    result = CliRunner().invoke(front, [str(folder), "--objectives", "score,macs", "--json"], catch_exceptions=False)
+    (best,) = json.loads(result.output)
+    assert best["score"] == number > 0  # of equal cost the highest score
+
+
 def test_front_command_says_when_no_network_keeps_the_budgets(make_run):
     folder = make_run()
     least = load_runs(folder)["macs"].min()

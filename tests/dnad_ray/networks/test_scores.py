@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnad_ray.networks.scores import SCORES, Batch, grad_norm, jacov, naswot, swap, synflow, zen, zico
+from dnad_ray.networks.scores import SCORES, Batch, grad_norm, jacov, naswot, scores_of, swap, synflow, zen, zico
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.shape import ImageShape, NetworkShape
@@ -33,6 +33,23 @@ def batch(*pixels: list[float], labels: list[int] | None = None) -> Batch:
 IDENTITY = [[float(row == column) for column in range(4)] for row in range(4)]
 # Which of four ReLUs the two images switch on: 1100 and 1010.
 SWITCHES = batch([1.0, 2.0, -1.0, -1.0], [3.0, -1.0, 1.0, -2.0])
+
+
+def test_scores_of_a_genotype_repeat_and_leave_the_random_stream_alone():
+    genotype = Genotype((CellGenotype(False, ((Edge("sep_conv_3x3", 0), Edge("skip_connect", 1)),)),) * 3)
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=4), init_channels=4)
+    images = Batch(torch.rand(8, 1, 8, 8), torch.arange(8) % 4)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = scores_of(genotype, shape, images, tuple(SCORES))
+    assert torch.rand(1) == expected
+    assert list(first) == list(SCORES)
+    assert scores_of(genotype, shape, images, tuple(SCORES)) == first
+    few = Batch(images.images[:4], images.labels[:4])
+    assert list(scores_of(genotype, shape, few, ("zico", "zen"))) == ["zen"]  # ZiCo needs eight images
+    alike = Batch(images.images[:1].repeat(8, 1, 1, 1), images.labels)
+    assert "naswot" not in scores_of(genotype, shape, alike, ("naswot",))  # minus infinity for equal images
 
 
 def test_jacov_rows_that_do_not_correlate():

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from dnad_ray.networks.scores import SCORES
 from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Measurement, Retrained, Snapshot, kinds_of
 
@@ -30,7 +31,7 @@ def test_snapshot_round_trip_through_json(a_snapshot):
 
 
 def test_snapshot_without_a_field_is_refused(a_snapshot):
-    for name in set(SNAPSHOT_COLUMNS) - {"costs_traced", "in_channels", "rung"}:
+    for name in set(SNAPSHOT_COLUMNS) - {"costs_traced", "in_channels", "rung", "score", *SCORES}:
         data = a_snapshot.to_dict()
         del data[name]
         with pytest.raises(KeyError, match=name):

@@ -33,7 +33,8 @@ def a_snapshot():
         "train_loss": 0.5, "train_accuracy": 0.8, "shrink_rate": 0.05, "kd_kind": "none", "kd_temperature": None,
         "kd_weight": 1.0, "gamma": 0.1, "mu": 0.1, "sparsity": 20.0, "device_seconds": 3.0, "device": "cpu",
         "dataset": "digits", "image_size": 8, "num_classes": 10, "init_channels": 8, "counter": "c",
-        "costs_traced": False, "in_channels": 1, "rung": 0,
+        "costs_traced": False, "in_channels": 1, "rung": 0, "score": 2.5,
+        "jacov": None, "naswot": None, "synflow": None, "grad_norm": None, "zen": 2.5, "swap": None, "zico": None,
     }  # fmt: skip
 
 
@@ -51,10 +52,11 @@ def test_parse_snapshots_agrees_with_the_check_of_each_row(rows):
 
 
 def test_parse_snapshots_fills_in_what_older_versions_did_not_say(rows):
-    older = table_of(rows).drop_columns(["costs_traced", "in_channels", "rung"])
+    older = table_of(rows).drop_columns(["costs_traced", "in_channels", "rung", "score", "zen"])
     assert parse_snapshots(parquet_of(older), "s").column("costs_traced").to_pylist() == [False] * 4
     assert parse_snapshots(parquet_of(older), "s").column("in_channels").to_pylist() == [0] * 4
     assert parse_snapshots(parquet_of(older), "s").column("rung").to_pylist() == [0] * 4
+    assert parse_snapshots(parquet_of(older), "s").column("score").to_pylist() == [None] * 4
     with pytest.raises(KeyError, match="macs"):
         parse_snapshots(parquet_of(older.drop_columns(["macs"])), "s")
 
