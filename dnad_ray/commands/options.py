@@ -100,8 +100,10 @@ def named_by_option(options: Mapping[str, str], settings: Mapping[str, Any]) -> 
     try:
         yield
     except UserError as error:
-        key = error.argument.replace(":", " ").split()[-1]  # "--epochs, --set: train.epochs"
-        option = f"--set: {key}" if key in settings else options.get(key, error.argument)
+        key = error.argument.rpartition(" ")[2]  # "--epochs, --set: train.epochs"
+        option = f"--set: {key}" if key in settings else options.get(key)
+        if option is None:
+            raise
         raise type(error)(option, error.given, error.allowed) from None
 
 
