@@ -50,7 +50,7 @@ _TABLE = (
 )
 _DETAILS = (
     *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "setting", "seed", "epoch"),
-    *("step", "kind", "shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
+    *("step", "kind", "score", "shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
 )
 _BUDGETS = ("macs", "params", "error")
 _MOST_ROWS = 500  # of the table of the front; more are in the chart
@@ -94,6 +94,7 @@ def _page(runs: Sequence[RunContents]) -> str:
     charts = charts_of(ReportTables(frame, history, retrained, genotypes, weight_frame(runs)))
     networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
     rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
+    details = [name for name in _DETAILS if name != "score" or frame["score"].notna().any()]
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(
         title=", ".join(run.name for run in runs),
@@ -112,9 +113,9 @@ def _page(runs: Sequence[RunContents]) -> str:
         plotly_js=Markup(get_plotlyjs()),  # deflated it would be half as large, and start half a second later
         data=packed(
             {
-                "details": list(_DETAILS),
-                "labels": [_WORDS.get(name) or metric(name).axis for name in _DETAILS],
-                "columns": {name: column_of(rows, name) for name in _DETAILS},
+                "details": details,
+                "labels": [_WORDS.get(name) or metric(name).axis for name in details],
+                "columns": {name: column_of(rows, name) for name in details},
                 "numbers": numbers_of(frame, _BUDGETS),
                 "front": [int(label) for label in front.index],
                 "networks": networks,

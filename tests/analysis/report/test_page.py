@@ -168,6 +168,16 @@ def test_write_report_says_by_whom_costs_are_and_whether_a_trace_confirmed_them(
     assert column(data, "counter") == [counter, f"{counter}, confirmed by a trace of the network"]
 
 
+def test_write_report_shows_the_score_where_one_was_computed(tmp_path, dense, snapshot):
+    folder = create_run(tmp_path / "demo", config_to_dict(RunConfig()), "0.0.0")
+    write_snapshot(folder, snapshot(dense(), step=10), dense())
+    assert "Score without training" not in read(write_report(folder, tmp_path / "report.html")).data["labels"]
+    write_snapshot(folder, snapshot(dense(), step=20, score=29.574), dense())
+    data = read(write_report(folder, tmp_path / "report.html")).data
+    assert "Score without training" in data["labels"]
+    assert column(data, "score") == ["-", "29.57"]
+
+
 def test_write_report_lists_the_front_as_a_table(make_run, tmp_path):
     folder = make_run(trials=TRIALS, epochs=5)
     front = front_of(load_runs(folder))
