@@ -91,7 +91,9 @@ def test_search_with_a_checkpoint_of_another_search_is_refused_in_words(command,
     of_another_search(out / "trials" / "t00" / "checkpoints" / "00000099", None)
     code, said, err = command("search", config_file, "--out", out, "--resume")
     assert (code, err.count("\n")) == (2, 1), (said, err)
-    assert err.startswith("dnad-ray: error: checkpoint: got \"'alive'\"; allowed: a state of this very search")
+    assert err == (
+        "dnad-ray: error: checkpoint: got \"the key 'alive' is missing\"; allowed: a state of this very search\n"
+    )
 
 
 def _configuration(file):
