@@ -21,7 +21,7 @@ from dnad_ray.errors import UserError
 __all__ = ["LEVELS", "attainment_surfaces"]
 
 LEVELS = ("best", "median", "worst")
-"""Surfaces in the order of what they promise, least first."""
+"""Surfaces, from the one that every seed reaches to the best."""
 
 
 def attainment_surfaces(

@@ -57,7 +57,7 @@ class FrontExplorer:
             if trace.customdata is not None:
                 trace.on_click(self._on_click)
                 trace.on_selection(self._on_selection)
-        # Buttons have a width of their own, which puts them below one another, and words are cut off, unless told.
+        # By default, buttons are below one another and have a fixed width that cuts words off.
         self._target = ipywidgets.ToggleButtons(
             options=list(_PLACES), description="Click shows", style={"button_width": "5em"}
         )
@@ -142,7 +142,7 @@ class FrontExplorer:
             self.choose(self._frame.index[int(trace.customdata[index])], str(self._target.value))
 
     def _on_selection(self, trace: Any, points: Any, _: Any) -> None:
-        # Each trace says on its own what of it lies in the box: the newest message makes the whole.
+        # Each trace sends its own selection; the selections are combined.
         positions = [
             int(other.customdata[index])
             for other in self.figure.data

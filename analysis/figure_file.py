@@ -19,7 +19,7 @@ _PICTURES = ("pdf", "png", "svg", "webp", "jpg")
 def save_figure(
     figure: go.Figure, file: str | Path, *, dark: bool = False, width: int = 1000, height: int | None = None
 ) -> Path:
-    """Write a chart to a file; its suffix says how.
+    """Write a chart to a file; the suffix selects the format.
 
     Args:
         figure: Any figure of this package.

@@ -41,7 +41,7 @@ __all__ = [
 _Path = str | os.PathLike[str] | UPath | RunContents
 Paths = _Path | Iterable[_Path]
 
-# Snapshots carry what their own trial used, so they overrule the configuration of the run where both speak.
+# Snapshots have the settings of their trial, which are preferred to those of the run.
 _TWINS = {
     "seed": "seed",
     "shrink.rate": "shrink_rate",
@@ -123,13 +123,13 @@ def load_weights(paths: Paths) -> pd.DataFrame:
 
 
 def read_runs(paths: Paths) -> tuple[RunContents, ...]:
-    """Read run folders as plain data with unique names; records that are not what they should be are left out.
+    """Read run folders as plain data with unique names; wrong records are left out.
 
     Args:
         paths: A run folder or several, as for :func:`load_runs`.
 
     Returns:
-        The contents in the order given. Their ``problems`` list what was left out.
+        The contents in the order given. Their ``problems`` list the left-out records.
 
     Raises:
         RunFolderError: As :func:`load_runs`.
@@ -213,7 +213,7 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
     names = [name for name in _TWINS.values() if name != "seed" and name in frame] + [
         str(name) for name in config if not str(name).startswith("config.sweep.")
     ]
-    # A controller may change its rate on the way: what a trial began with is what was set.
+    # A controller may change its rate; the setting is the value at the start.
     first = frame.drop_duplicates(["run", "trial"])
     # Most columns hold one value, which is found out ten times as fast without groups.
     several = [name for name in names if first[name].nunique(dropna=False) > 1]
@@ -232,7 +232,7 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
 
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows as plain data for JSON: Python's own numbers, None for what is missing or not finite."""
+    """Return the rows as plain data for JSON: Python's own numbers, None for missing and infinite values."""
     return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
 
 

@@ -17,7 +17,7 @@ _LABELS = ("error", "macs", "params", "num_operations", "proxy_accuracy", "epoch
 
 
 def live_page(name: str) -> str:
-    """Return the page of a run: it loads ``live.js`` beside it every few seconds and draws what that says.
+    """Return the page of a run: it loads ``live.js`` from the same folder every few seconds and draws its data.
 
     A page that was opened from a folder may not fetch files, but it may load scripts.
 

@@ -77,7 +77,7 @@ def minimised(frame: pd.DataFrame, objectives: Sequence[Objective]) -> npt.NDArr
     """Return the objectives as a table to be minimised.
 
     Returns:
-        Shape (n, m); what is missing is NaN.
+        Shape (n, m); missing values are NaN.
 
     Raises:
         UserError: As :func:`resolve`.

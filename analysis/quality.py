@@ -180,7 +180,7 @@ def compare_fronts(frame: pd.DataFrame, by: str = "run", objectives: Sequence[Ob
 
 
 def convex_hull(frame: pd.DataFrame, objectives: Sequence[Objective] = ("error", "macs")) -> pd.DataFrame:
-    """Return the rows on the convex hull of the front of two objectives: what no mixture of two others beats.
+    """Return the rows on the convex hull of the front of two objectives: networks that no mixture of two others beats.
 
     Args:
         frame: Rows with both columns.

@@ -66,13 +66,13 @@ class _ArchitectureInfo(NamedTuple):
 
 
 def draw_architecture(genotype: Genotype) -> Drawing:
-    """Draw the network that is derived from a genotype: edges that carry nothing and dead cells are gone.
+    """Draw the network that is derived from a genotype: without dead edges and dead cells.
 
     Within a cell everything flows from left to right. Edges from the cell's inputs run below the states, edges
     between nodes above them. Cells and nodes are numbered from 0, as in the genotype's JSON.
 
     Args:
-        genotype: Any genotype; what is drawn is its canonical form.
+        genotype: Any genotype; its canonical form is drawn.
     """
     return Drawing(_html(_architecture_info(genotype)))
 

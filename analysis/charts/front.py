@@ -234,7 +234,7 @@ def _figure(info: _FrontInfo) -> go.Figure:
     figure = go.Figure(layout={"template": TEMPLATE, "height": info.height, **axes})
     add_legend(figure, info.colours)
     for part in info.points:
-        # Bars would hide what is faint, and retrained networks are few.
+        # Bars would hide the faint points, and there are few retrained networks.
         size, opacity = (9, 0.8) if part.spreads else (7, 0.3)
         figure.add_scatter(
             x=part.x,

@@ -53,7 +53,7 @@ def _weights_info(weights: pd.DataFrame, cell: int | None) -> _WeightsInfo:
             raise UserError("cell", cell, f"0 to {known[-1]}" if known else "none: no weights were kept")
         weights = weights[weights["cell"] == cell]
     keys = ["operation", "epoch", "run", "trial"]
-    # An operation that is gone from a trial has no row there any more, but weighs 0, not nothing.
+    # An operation without a row was deleted; its weight is 0, not missing.
     table = weights.groupby(keys, sort=False)["weight"].mean().unstack(["run", "trial"])
     trials = weights.groupby(["epoch", "run", "trial"], sort=False).size().unstack(["run", "trial"]).notna()
     names = sorted(weights["operation"].unique())

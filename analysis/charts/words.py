@@ -20,10 +20,10 @@ HOVER = (
     ("shrink_rate", "kd"),
     ("digest",),
 )
-"""What charts say about the snapshot under the pointer, line by line; what a row lacks is passed over."""
+"""The lines of the hover text of a snapshot; missing values are left out."""
 
 UNLABELLED = frozenset({"run", "trial", "kind", "digest", "name"})
-"""Columns that need no label: what they hold is a name."""
+"""Columns that need no label, because they hold names."""
 
 KINDS = {
     "pruned": "operations were deleted",
@@ -61,7 +61,7 @@ def kd_in_words(row: Mapping[Any, Any]) -> str:
 
 
 def hover_of(row: Mapping[Any, Any]) -> str:
-    """Return what a chart says about the snapshot under the pointer: its numbers first, then where it is from."""
+    """Return the hover text of a snapshot: its numbers, then its origin."""
     lines = []
     for names in HOVER:
         words = [_named(row, name) for name in names if _is_there(row, name)]

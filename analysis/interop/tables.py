@@ -60,7 +60,7 @@ def from_frame(
     units: Mapping[str, str] | None = None,
     origin: str = "points",
 ) -> pd.DataFrame:
-    """Take over a table of points: names, units and what charts ask for.
+    """Convert a table of points to a frame for the charts: names, units and columns.
 
     Args:
         frame: A row per point.

@@ -45,7 +45,7 @@ def from_result_grid(
     Raises:
         UserError: As :func:`from_frame`.
     """
-    # Not the grid's own table: it reads what Tune's loggers wrote, and there may have been none.
+    # Not the grid's own table, which needs the files of Tune's loggers.
     results = [grid[index].metrics for index in range(len(grid))]
     frame = pd.json_normalize([metrics for metrics in results if metrics], sep="/")
     renamed = {name: "config." + str(name).removeprefix("config/") for name in frame if str(name).startswith("config/")}

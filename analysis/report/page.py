@@ -72,7 +72,7 @@ def write_report(paths: Paths, out: str | Place) -> Place:
     Raises:
         RunFolderError: If no folder is given, or one is missing, holds no run or is of a newer schema.
         UserError: If ``out`` is a folder, or lies in none.
-        ResourceError: If there is no space left; what was there is there still.
+        ResourceError: If there is no space left; an earlier file is kept.
 
     Warns:
         RunWarning: For each file that cannot be read; the report says so too.
@@ -171,7 +171,7 @@ def _spread(names: list[str]) -> Iterable[str]:
 
 
 def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Return who gives the most to the front, ten settings at most: name, points, share of them, what would be lost."""
+    """Return the ten settings with the largest contribution: name, points, their share, and the loss without it."""
     table = contributions(frame) if len(frame) else frame
     if len(table) < 2:
         return []
@@ -186,7 +186,7 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return what retrained networks of the front win or lose against baselines, protocol by protocol."""
+    """Return the comparison of retrained networks with baselines, for each protocol."""
     verdicts = []
     for protocol, part in retrained.groupby("protocol", sort=True):
         records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]

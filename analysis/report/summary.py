@@ -16,7 +16,7 @@ from dnad_ray.run_folder.states import TrialState
 
 __all__ = ["Pick", "Summary", "Unfinished", "summarise"]
 
-# Where these differ, costs or errors were measured in different ways and one front mixes what does not compare.
+# If these differ, costs or errors were measured in different ways and cannot be compared on one front.
 _MEASURED_BY = {
     "dataset": "the dataset",
     "image_size": "the image size",
@@ -46,7 +46,7 @@ class Pick(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """All that a report says before its first chart.
+    """The text of a report before its first chart.
 
     Attributes:
         sentences: Counts, span of the front, hypervolume and compute, one sentence each.

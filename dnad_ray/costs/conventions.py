@@ -116,7 +116,7 @@ CONVENTIONS: dict[str, tuple[str, dict[str, int]]] = {
 
 
 def elements_of(genotype: Genotype, shape: NetworkShape) -> Elements:
-    """Run the derived network of a genotype on one empty image, and count what its modules do.
+    """Run the derived network of a genotype on one empty image, and count the operations of its modules.
 
     Raises:
         GenotypeError: If no operation connects the image with the classifier.

@@ -73,7 +73,7 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
             files = form.write(trained, folder / out.name)
             try:
                 difference = _verified(trained, form.read(trained, folder / out.name), kind)
-            except (RuntimeError, ValueError) as error:  # what runtimes raise of a file that they cannot run
+            except (RuntimeError, ValueError) as error:  # errors of runtimes that cannot run the file
                 raise ExportError(f"the {kind} file cannot be run: {one_line(error)[:300]}") from error
             card = folder / f"{out.stem}.md"
             card.write_text(model_card(trained, kind, [file.name for file in files], difference), encoding="utf-8")

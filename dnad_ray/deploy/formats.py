@@ -50,7 +50,7 @@ class Deployed(nn.Module):
 
 
 def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
-    """Return what a reader of a file needs besides the weights."""
+    """Return the description that a reader needs besides the weights."""
     return {
         "producer": f"dnad-ray {__version__}",
         "input": "float32 (batch, channels, height, width), pixels in 0..1; normalisation is inside",
@@ -71,7 +71,7 @@ def _program(trained: TrainedNetwork) -> Any:
 def _write_onnx(trained: TrainedNetwork, file: Path) -> list[Path]:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the exporter calls inside of torch
+        warnings.simplefilter("ignore")  # raised by functions that the exporter calls in torch
         program: Any = torch.onnx.export(
             _program(trained), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
         )

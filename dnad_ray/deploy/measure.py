@@ -90,7 +90,7 @@ def peak_bytes(network: nn.Module, batch: Tensor) -> int:
     """Return the most bytes that weights, images and activations take at one time during a forward pass.
 
     On a GPU torch's allocator says so. On a CPU every tensor that an operator returns is followed until it is freed;
-    what kernels take for themselves meanwhile is not seen.
+    temporary memory of kernels is not counted.
 
     Args:
         network: In evaluation mode, on its device.

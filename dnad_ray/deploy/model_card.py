@@ -1,4 +1,4 @@
-"""The card that goes with an exported network: what it is, where it came from, what it costs and reaches."""
+"""The model card of an exported network: its description, origin, costs and accuracy."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def open_model(path: Path) -> Model:
     """Open an exported network; nothing in it can execute code.
 
     Raises:
-        RunFolderError: If it is none of ours, or damaged.
+        RunFolderError: If it was not exported by this package, or is damaged.
         ConfigError: If the reader of ONNX is not installed.
     """
     if path.is_dir() and not (path / DESCRIPTION).is_file():

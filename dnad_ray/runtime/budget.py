@@ -23,7 +23,7 @@ def time_check(deadline: float | None) -> StopCheck:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one command; without arguments there are none.
+    """Limits of one command; no limits by default.
 
     Attributes:
         seconds: Wall seconds from when the budget was made, None for no limit.

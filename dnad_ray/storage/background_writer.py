@@ -38,7 +38,7 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()  # waits for what was asked for
+        self._thread.shutdown()  # waits for the queued files
         if error is None:
             self.settle()
 

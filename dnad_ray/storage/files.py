@@ -40,7 +40,7 @@ def read_file(file: Place, max_bytes: int, *, follow_links: bool = False) -> byt
     """Return the content of a regular file.
 
     Args:
-        file: The file; what is at a URL can be too large, but is no link of the reader's own machine.
+        file: The file; a file at a URL can be too large, but is no link on this machine.
         max_bytes: Most bytes that it may have.
         follow_links: Whether the file may be a link: True only for files that the user named.
 
@@ -122,7 +122,7 @@ def on_disk(folder: object) -> bool:
 def append_bytes(file: Path, content: bytes) -> None:
     """Append to a file that only one process writes; a reader may see a part of ``content``.
 
-    Nothing waits for the disk: it is for what can be made again from the records of a run.
+    It does not wait for the disk: only for files that can be made again from the records of a run.
     """
     if content:
         file.parent.mkdir(parents=True, exist_ok=True)

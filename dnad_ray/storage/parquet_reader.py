@@ -49,7 +49,7 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
         raise ParquetError(origin, f"{len(content):,} bytes", f"at most {MAX_BYTES:,}")
     try:
         return _table(content, origin, columns)
-    # Arrow checks what it reads, but in which words it refuses a made-up file is not written down.
+    # Arrow checks the file, but does not document the errors that it raises for wrong ones.
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
         if isinstance(error, ParquetError):
             raise
@@ -73,7 +73,7 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
     with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **limits) as table:
         for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
             num_rows += batch.num_rows
-            if num_rows > MAX_ROWS:  # what the metadata say need not be so
+            if num_rows > MAX_ROWS:  # the metadata can be wrong
                 raise ParquetError(origin, f"over {MAX_ROWS:,} rows", f"at most {MAX_ROWS:,}")
             for name in texts:
                 column = batch.column(name)

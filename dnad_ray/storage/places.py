@@ -50,7 +50,7 @@ def place(given: str | os.PathLike[str] | UPath, argument: str = "run folder") -
         return Path(text)
     protocol = match["protocol"].lower()
     if ":" in match["authority"].rpartition("@")[0]:
-        # It would stand in reports, logs and the list of processes.
+        # It would be visible in reports, logs and the list of processes.
         shown = text.replace(match["authority"].rpartition("@")[0], "...")
         raise RunFolderError(argument, shown, "a URL without a password; fsspec takes it from its configuration files")
     if match["chain"] or protocol in _OF_ONE_PROCESS:
@@ -121,7 +121,7 @@ def put(file: UPath, content: bytes) -> None:
 
 
 def remove_folder(folder: Place) -> None:
-    """Remove a folder with all that is in it; what cannot be removed stays."""
+    """Remove a folder and its content; files that cannot be removed stay."""
     if isinstance(folder, UPath):
         try:
             folder.fs.rm(folder.path, recursive=True)

@@ -55,7 +55,7 @@ def parse_yaml(content: str | bytes, origin: str) -> Any:
             loader.dispose()
     except UnicodeDecodeError as error:
         raise YamlError(origin, f"no text ({error.reason} at byte {error.start})", "YAML in UTF-8") from None
-    # Beside its own errors, the library lets through those of dates and numbers that are none.
+    # Besides its own errors, the library passes on those of wrong dates and numbers.
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise YamlError(origin, one_line(error)[:300], "YAML that parses") from None
 

@@ -130,7 +130,7 @@ def train_and_keep(
         if isinstance(event, StopRequest):
             checkpoints.keep(task.state_dict, task.step)
         yield event
-    # After the last event, so that the caller has already stored what was reported.
+    # After the last event, so that the caller has stored all records.
     if task.is_finished and task.step > began_at:
         checkpoints.keep(task.state_dict, task.step)
 

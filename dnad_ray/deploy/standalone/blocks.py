@@ -1,4 +1,4 @@
-"""Operations, cells and the classifier, whatever stands around the cells; see :mod:`dnad_ray.deploy.standalone`."""
+"""Operations, cells and the classifier, for every skeleton; see :mod:`dnad_ray.deploy.standalone`."""
 
 from __future__ import annotations
 
