@@ -21,7 +21,7 @@ from dnad_ray.errors import UserError
 __all__ = ["LEVELS", "attainment_surfaces"]
 
 LEVELS = ("best", "median", "worst")
-"""Surfaces, from the one that every seed reaches to the best."""
+"""Surfaces, from the best of all seeds to the one that every seed reaches."""
 
 
 def attainment_surfaces(
