@@ -21,6 +21,7 @@ __all__ = [
     "best_values",
     "describe",
     "minimised",
+    "parse_amount",
     "parse_budget",
     "resolve",
     "within",
@@ -166,6 +167,16 @@ def best_values(frame: pd.DataFrame, budgets: Budgets) -> str:
     return ", ".join(f"{entry.name} {value:{entry.format}}" for entry, value in zip(entries, values, strict=True))
 
 
+def parse_amount(text: str) -> float:
+    """Parse a number with k, M, G or % behind it; raises ValueError if it is none.
+
+    >>> parse_amount("1.5M"), parse_amount("5%"), parse_amount("700")
+    (1500000.0, 0.05, 700.0)
+    """
+    factor = next((value for suffix, value in _SUFFIXES.items() if suffix and text.endswith(suffix)), 1.0)
+    return float(text[:-1] if factor != 1.0 else text) * factor
+
+
 def parse_budget(text: str) -> tuple[str, float]:
     """Parse a budget as people type it: ``macs=30M``, ``macs<=30M``, ``error<5%``, ``proxy_accuracy>=0.9``.
 
@@ -190,11 +201,12 @@ def parse_budget(text: str) -> tuple[str, float]:
         raise UserError("metric of a budget", name, known)
     if sign in ("<=", "<", ">=", ">") and (sign[0] == "<") != entry.minimise:
         raise UserError("budget", text, f"{name}{'<=' if entry.minimise else '>='}NUMBER, its better side")
-    factor = next((value for suffix, value in _SUFFIXES.items() if suffix and number.endswith(suffix)), 1.0)
     try:
-        limit = float(number[:-1] if factor != 1.0 else number) * factor
+        limit = parse_amount(number)
     except ValueError:
         raise UserError("budget", text, allowed) from None
     if not math.isfinite(limit) or limit < 0:
         raise UserError("budget", text, "a finite number that is not negative")
+    if entry.unit.startswith("share") and limit > 1:
+        raise UserError("budget", text, f"a share of at most 1, or a percentage: {name}={number.rstrip('%')}%")
     return name, limit

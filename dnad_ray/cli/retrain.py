@@ -59,8 +59,8 @@ def training_options(command: _Command) -> _Command:
 @click.option("--networks", type=int, metavar="N", help="At most N networks, from all parts of the front.")
 @click.option("--out", metavar="DIR|URL", help="Run folder for the results.  [default: the one of SOURCE]")
 @click.option("--cells", type=int, metavar="N", help="Number of cells, if the genotype does not contain it.")
-@click.option("--max-macs", type=int, metavar="N", help="Scale the width to at most N multiply-adds.")
-@click.option("--max-params", type=int, metavar="N", help="Scale the width to at most N parameters.")
+@click.option("--max-macs", metavar="N", help="Scale the width to at most N multiply-adds, for example 30M.")
+@click.option("--max-params", metavar="N", help="Scale the width to at most N parameters, for example 500k.")
 @click.option("--inherit", is_flag=True, help="Start from the saved weights of snapshots (evaluation.keep_weights).")
 @training_options
 def retrain(**options: Any) -> None:

@@ -45,6 +45,10 @@ def _are_limits(value: Any) -> bool:
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "True or False"),
     "int": (lambda value: _is_number(value) and isinstance(value, int), "a whole number"),
+    "int | str": (
+        lambda value: isinstance(value, str) or (_is_number(value) and isinstance(value, int)),
+        "a whole number, or a text such as '30M'",
+    ),
     "float": (_is_number, "a number"),
     "str": (lambda value: isinstance(value, str), "a text"),
     "str | float": (lambda value: isinstance(value, str) or _is_number(value), "a number, or a text such as '30M'"),

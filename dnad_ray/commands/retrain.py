@@ -42,8 +42,8 @@ def retrain(
     image_size: int | None = None,
     seeds: int = 1,
     seed: int = 0,
-    max_macs: int | None = None,
-    max_params: int | None = None,
+    max_macs: int | str | None = None,
+    max_params: int | str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
     address: str | None = None,
@@ -70,8 +70,8 @@ def retrain(
         image_size: Side of the images in pixels.
         seeds: How often each network is trained.
         seed: The first seed.
-        max_macs: Scale widths to at most that many multiply-adds.
-        max_params: Scale widths to at most that many parameters.
+        max_macs: Scale widths to at most that many multiply-adds, a number or a text such as ``30M``.
+        max_params: Scale widths to at most that many parameters, likewise.
         cpus: CPUs of a job.
         gpus: GPUs of a job.
         address: Ray cluster to join; None starts one on this machine.
@@ -87,7 +87,8 @@ def retrain(
     """
     training = Training(
         recipe=recipe, set=set, epochs=epochs, data=data, image_size=image_size, seeds=seeds, seed=seed,
-        max_macs=max_macs, max_params=max_params, cpus=cpus, gpus=gpus, address=address, no_ray=no_ray,
+        max_macs=_amount("--max-macs", max_macs), max_params=_amount("--max-params", max_params),
+        cpus=cpus, gpus=gpus, address=address, no_ray=no_ray,
         time_budget=time_budget, quiet=quiet,
     )  # fmt: skip
     request = request_of(training, [digest] if isinstance(digest, str) else digest, networks)
@@ -121,6 +122,18 @@ def retrain(
         return jobs_for(specs, request, run, {} if request.transfer else scores_of(picked), inherited)
 
     return train_networks(plan, request, run, target or folder, training)
+
+
+def _amount(option: str, given: int | str | None) -> int | None:
+    """Return the number of an option, which may be a text such as ``30M``."""
+    from analysis.objectives import parse_amount
+
+    if not isinstance(given, str):
+        return given
+    try:
+        return int(parse_amount(given))
+    except (ValueError, OverflowError):
+        raise ConfigError(option, given, "a whole number, also with k, M or G behind it, such as 30M") from None
 
 
 def networks_on_front(contents: RunContents) -> list[NamedGenotype]:

@@ -91,7 +91,20 @@ def test_parse_budget_takes_suffixes_and_percent():
 
 
 @pytest.mark.parametrize(
-    "text", ["macs", "macs=", "macs=many", "speed=3", "macs>=3", "accuracy<=1", "seed=3", "macs=inf", "macs=-1"]
+    "text",
+    [
+        "macs",
+        "macs=",
+        "macs=many",
+        "speed=3",
+        "macs>=3",
+        "accuracy<=1",
+        "seed=3",
+        "macs=inf",
+        "macs=-1",
+        "error=5",
+        "proxy_accuracy>=95",
+    ],
 )
 def test_parse_budget_refuses_in_words(text):
     with pytest.raises(UserError, match="budget"):

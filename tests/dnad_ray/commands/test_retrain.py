@@ -166,7 +166,7 @@ def test_retrain_of_a_front_json_lands_in_its_run(command, run):
 
 
 def test_retrain_scales_the_width_to_a_budget(command, run):
-    result = command("retrain", run, *QUICK, "--no-ray", "--networks", 1, "--max-macs", 300_000)
+    result = command("retrain", run, *QUICK, "--no-ray", "--networks", 1, "--max-macs", "300k")
     assert result[0] == 0, result
     (record,) = read_retrained(run)[0]
     assert record["macs"] <= 300_000

@@ -180,7 +180,12 @@ def test_open_run_refuses_a_marker_that_cannot_be_read(tmp_path):
         ({"seeds": "2"}, "seeds: got '2'; allowed: a whole number"),
         ({"seeds": True}, "seeds: got True; allowed: a whole number"),
         ({"networks": 1.5}, "networks: got 1.5; allowed: a whole number, or None"),
-        ({"max_macs": "30M"}, "max_macs: got '30M'; allowed: a whole number, or None"),
+        ({"max_macs": 1.5}, "max_macs: got 1.5; allowed: a whole number, or a text such as '30M', or None"),
+        (
+            {"max_macs": "30X"},
+            "max_macs: got '30X'; allowed: a whole number, also with k, M or G behind it, such as 30M",
+        ),
+        ({"max_params": "0k"}, "max_params: got 0; allowed: at least 1"),
         ({"cpus": "x"}, "cpus: got 'x'; allowed: a number, or None"),
         ({"no_ray": 1}, "no_ray: got 1; allowed: True or False"),
         ({"seeds": 10**20}, "seeds: got 100000000000000000000; allowed: 1 to 10,000"),
