@@ -60,6 +60,12 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         _knock(options["address"])
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises a bare one where its processes start too slowly
+        if options["address"] == "local":
+            allowed = (
+                "a start in time: call again when the machine is less busy; `dnad-ray search` and `retrain --no-ray` "
+                "need no Ray"
+            )
+            raise ResourceError("Ray on this machine", one_line(error), allowed) from error
         raise ResourceError(
             "--address", options["address"], f"a Ray cluster that answers ({one_line(error)})"
         ) from error

@@ -18,5 +18,12 @@ def test_cluster_that_starts_too_slowly_is_an_error_of_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", too_slow)
     with pytest.raises(ResourceError) as caught, cluster(RunConfig(), None):
         pass
-    assert "a Ray cluster that answers (The current node timed out during startup. The GCS" in str(caught.value)
+    assert str(caught.value).startswith("Ray on this machine: got 'The current node timed out during startup. The GCS")
+    assert "call again when the machine is less busy" in str(caught.value)
+    assert "--address" not in str(caught.value)  # nobody gave one
     assert "\n" not in str(caught.value)
+    refused = pytest.raises(
+        ResourceError, match=r"^--address: got 'auto'; allowed: a Ray cluster that answers \(The cur"
+    )
+    with refused, cluster(RunConfig(), "auto"):
+        pass
