@@ -46,7 +46,6 @@ def demo() -> RunConfig:
         distill=DistillConfig(
             kind="logits+features",
             weight=0.3,
-            temperature=4.0,
             teacher=TeacherConfig(init_channels=12, epochs=12),
         ),
         evaluation=EvaluationConfig(init_channels=16, recalibration_images=512),
@@ -92,9 +91,7 @@ def images() -> RunConfig:
         # On a part of CIFAR-10, these settings gave networks with 1.2 points less error at equal cost (ten fresh
         # seeds). Among other weights, temperatures and kinds only weight 1 was better, but not on fresh seeds
         # (docs/results.md).
-        distill=DistillConfig(
-            kind="logits+features", weight=0.3, temperature=4.0, teacher=TeacherConfig(init_channels=24, epochs=30)
-        ),
+        distill=DistillConfig(kind="logits+features", weight=0.3, teacher=TeacherConfig(init_channels=24, epochs=30)),
         # Unlike the proxy error, zen ranks networks of equal cost better than chance (experiments/truth).
         evaluation=EvaluationConfig(scores=("zen",)),
         sweep=SweepConfig(grid={"shrink.rate": (0.02, 0.04), "distill.temperature": (2.0, 6.0)}),

@@ -8,7 +8,7 @@ import pytest
 
 from dnad_ray.config.distill import KINDS
 from dnad_ray.config.recipes import RECIPES, recipe_named, summary_of
-from dnad_ray.config.run import RunConfig
+from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.data.loading import DATASET_NAMES
 from dnad_ray.errors import ConfigError
 from dnad_ray.trials.sampling import trial_configs
@@ -76,6 +76,15 @@ def test_summary_of_demo():
     assert summary_of("demo").startswith(
         "Embedded digits, 6 searches of 108 candidates over shrink rate x KD temperature"
     )
+
+
+@pytest.mark.parametrize("name", ["demo", "images", "cifar10", "smoke"])
+def test_recipe_without_a_teacher_needs_one_setting(name):
+    config = with_overrides(recipe_named(name), {"distill.kind": "none"})
+    assert config.distill.temperature is None
+    assert not config.distill.uses_teacher
+    if recipe_named(name).distill.uses_logits:
+        assert recipe_named(name).distill.temperature == 4.0
 
 
 def test_demo_and_smoke_need_no_download():
