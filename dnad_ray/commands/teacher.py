@@ -24,6 +24,7 @@ def teacher(
     *,
     out: AnyPath,
     data: AnyPath | None = None,
+    space: AnyPath | None = None,
     image_size: int | None = None,
     seed: int | None = None,
     set: Settings = (),
@@ -38,6 +39,7 @@ def teacher(
         config: A recipe, a YAML file, nested dictionaries, or a configuration.
         out: New folder for the teacher.
         data: Another dataset, or a folder with one's own images.
+        space: The search space of the runs, as for a search; the teacher has its skeleton and number of cells.
         image_size: Side of the images in pixels.
         seed: Seed of weights and images.
         set: Keys of the configuration to replace.
@@ -50,7 +52,7 @@ def teacher(
         UserError: If an argument cannot be used.
         NonFiniteLossError: If its loss diverges.
     """
-    asked = configured(config, data=data, image_size=image_size, seed=seed, settings=set)
+    asked = configured(config, data=data, space=space, image_size=image_size, seed=seed, settings=set)
     target = place(out, "--out")
     folder = target.resolve() if holds_checkpoints(target) else free_folder(target)
     with shown(mode_of(quiet)) as board, StopSignals() as signals:

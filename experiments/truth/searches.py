@@ -77,8 +77,7 @@ def teacher_of(images: Path, runs: Path) -> Path:
     if not (folder / "teacher.json").is_file():
         settings = [f"{key}={json.dumps(value)}" for key, value in SETTING.items()]
         dr.make_teacher(
-            "images", data=str(images), image_size=16, out=folder, quiet=True,
-            set=[*settings, 'space.name="nas-bench-201"'],
+            "images", data=str(images), space="nas-bench-201", image_size=16, out=folder, quiet=True, set=settings,
         )  # fmt: skip
     return folder
 

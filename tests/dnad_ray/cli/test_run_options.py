@@ -349,7 +349,7 @@ def test_help_names_commands_and_options(command):
     options = {
         "search": shared,
         "sweep": [*shared, "--address", "--max-trials", "--more-seeds"],
-        "teacher": ["--set", "--out", "--data", "--image-size", "--seed"],
+        "teacher": ["--set", "--out", "--data", "--space", "--image-size", "--seed"],
         "front": ["--objectives", "--json"],
         "report": ["--out"],
         "recipes": [],

@@ -50,6 +50,14 @@ def test_teacher_is_made_once_and_taken_by_a_search(command, few, tmp_path):
     assert weights[0] == weights[1]
 
 
+def test_teacher_has_the_skeleton_of_a_space(command, few, tmp_path):
+    options = ("--space", "nas-bench-201", "--set", "space.num_cells=3", "--set", "space.init_channels=4")
+    result = command("teacher", "smoke", *_arguments(few), *options, "--out", tmp_path / "made", "--quiet")
+    assert result[0] == 0, result
+    genotype = json.loads((tmp_path / "made" / "teacher.json").read_text())["genotype"]
+    assert (genotype["skeleton"], len(genotype["cells"])) == ("nas_bench_201", 3)
+
+
 def test_teacher_goes_into_a_folder_of_its_own(command, few, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
