@@ -82,8 +82,12 @@ def _grid(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig]]:
     for key in keys:
         if not config.sweep.grid[key]:
             raise ConfigError(f"sweep.grid.{key}", [], "at least one value")
+        values = list(config.sweep.grid[key])
+        if any(value in values[:index] for index, value in enumerate(values)):
+            allowed = "different values; sweep.num_trials repeats a grid under more seeds"
+            raise ConfigError(f"sweep.grid.{key}", values, allowed)
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):
-        values: Sequence[Any] = settings[index % len(settings)]
-        overrides = dict(zip(keys, values, strict=True)) | {"seed": config.seed + index // len(settings)}
+        setting: Sequence[Any] = settings[index % len(settings)]
+        overrides = dict(zip(keys, setting, strict=True)) | {"seed": config.seed + index // len(settings)}
         yield overrides, with_overrides(config, overrides, "sweep.grid")

@@ -3,9 +3,11 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import os
 import re
 import shlex
 import shutil
+import stat
 import zlib
 from html.parser import HTMLParser
 
@@ -288,9 +290,43 @@ def test_write_report_onto_a_full_disk_says_so_and_keeps_the_old_one(make_run, t
     assert list(out.parent.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("out", [".", "missing/report.html"])
+@pytest.mark.parametrize(
+    "out", [".", "missing/report.html", "folder.html", "pipe.html", "link.html", "report", "old.txt"]
+)
 def test_write_report_refuses_what_is_no_file(make_run, tmp_path, monkeypatch, out):
     folder = make_run()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
+    os.mkfifo("pipe.html")
+    (tmp_path / "old.txt").write_text("old")
+    (tmp_path / "link.html").symlink_to("old.txt")
     with pytest.raises(UserError, match="an HTML file in an existing folder"):
         write_report(folder, out)
+    assert stat.S_ISFIFO((tmp_path / "pipe.html").stat().st_mode)
+    assert (tmp_path / "old.txt").read_text() == "old"
+
+
+def test_write_report_never_replaces_a_file_of_the_run(make_run):
+    folder = make_run()
+    marker = (folder / "run.json").read_bytes()
+    with pytest.raises(UserError, match="an HTML file"):
+        write_report(folder, folder / "run.json")
+    assert (folder / "run.json").read_bytes() == marker
+
+
+def test_write_report_follows_a_link(make_run, tmp_path):
+    link, target = tmp_path / "link.html", tmp_path / "target.html"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert write_report(make_run(), link) == link
+    assert link.is_symlink()
+    assert target.stat().st_size > 10_000
+
+
+def test_write_report_replaces_a_link_in_a_run_folder(make_run, tmp_path):
+    folder, outside = make_run(), tmp_path / "outside.html"
+    outside.write_text("old")
+    (folder / "report.html").symlink_to(outside)
+    write_report(folder, folder / "report.html")
+    assert not (folder / "report.html").is_symlink()
+    assert outside.read_text() == "old"

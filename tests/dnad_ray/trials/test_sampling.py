@@ -77,6 +77,7 @@ def test_trials_over_kinds_resolve_the_temperature_for_each():
     [
         ({"shrink.rat": [0.1]}, "sweep.grid: got 'shrink.rat'; allowed: shrink.rate"),
         ({"shrink.rate": [0.1, 2]}, r"sweep.grid: shrink.rate: got 2"),
+        ({"shrink.rate": [0.1, 0.2, 0.1]}, r"shrink.rate: got \[0.1, 0.2, 0.1\]; allowed: different values; sweep"),
         ({"shrink.rate": []}, r"sweep.grid.shrink.rate: got \[\]; allowed: at least one value"),
         ({"distill.kind": ["features"], "distill.temperature": [2]}, "has no effect"),
         ({"seed": [1, 2]}, "any key but seed"),
