@@ -7,6 +7,8 @@ import gc
 import signal
 import sys
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import click
 
@@ -49,6 +51,7 @@ def main() -> None:
     no_usage_statistics()
     warnings.showwarning = show_warning
     try:
+        _check_packages()
         cli.main(standalone_mode=False)
     except click.exceptions.Abort as error:  # click converts interrupts to this
         fail("interrupted", 128 + getattr(error.__cause__, "signum", signal.SIGINT))
@@ -63,6 +66,20 @@ def main() -> None:
         fail(str(error), 1)
     except OSError as error:  # with a file name: a bad path (2); without: a failed disk (1)
         fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
+
+
+def _check_packages() -> None:
+    """Check that no other package hides ``analysis``: ``python -m`` looks in the current folder first.
+
+    Raises:
+        UserError: If one does.
+    """
+    own = Path(__file__).resolve().parents[2] / "analysis"
+    spec = find_spec("analysis")
+    places = [Path(text).resolve() for text in (spec and spec.submodule_search_locations) or []]
+    if own not in places[:1]:
+        found = str(places[0] if places else spec and spec.origin)
+        raise UserError("package analysis", found, f"{own}: rename the other one, or call from another folder")
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

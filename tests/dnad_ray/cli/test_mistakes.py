@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import dnad_ray
 from dnad_ray.config.recipes import RECIPES
 from search_spaces.space import SearchSpace
 
@@ -195,3 +200,18 @@ def test_sweep_grid_with_a_mistake_is_refused_before_anything_starts(setting, wo
 def test_sweep_budget_or_sampler_with_a_mistake_is_refused(options, words, command, config_file, tmp_path):
     assert_refused(command("sweep", config_file, "--out", tmp_path / "out", *options), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("has_init", [True, False], ids=["package", "folder"])
+def test_a_folder_that_hides_our_package_is_named(has_init, tmp_path):
+    (tmp_path / "analysis").mkdir()
+    if has_init:
+        (tmp_path / "analysis" / "__init__.py").touch()
+    call = [sys.executable, "-m", "dnad_ray", "recipes"]
+    environment = os.environ | {"PYTHONPATH": str(Path(dnad_ray.__file__).parents[1])}
+    result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    hidden = has_init  # a folder without __init__.py gives way to a package anywhere on the path
+    assert (result.returncode, result.stdout == "") == ((2, True) if hidden else (0, False)), result
+    if hidden:
+        assert result.stderr.startswith(f"dnad-ray: error: package analysis: got '{tmp_path / 'analysis'}'; allowed: ")
+        assert result.stderr.count("\n") == 1
