@@ -119,6 +119,8 @@ def _span(front: pd.DataFrame) -> str:
     ]
     if len(front) == 1:
         return f"The front is one network: proxy error {ends[0]}."
+    if best == smallest:
+        return f"The front holds {len(front)} networks; the smallest has the lowest proxy error too: {ends[0]}."
     return f"The front holds {len(front)} networks, from a proxy error of {ends[0]} to {ends[1]}."
 
 
@@ -127,11 +129,15 @@ def _picks(front: pd.DataFrame, scored: pd.DataFrame) -> Iterable[Pick]:
     if not len(front):
         return
     of = " of the networks scored on all validation images" if 0 < len(scored) < len(front) else ""
-    yield Pick("Best", f"the lowest proxy error{of}", _best(scored if len(scored) else front))
-    knee = knee_of(front)
+    best, knee, smallest = _best(scored if len(scored) else front), knee_of(front), _smallest(front)
+    if best == smallest:
+        yield Pick("Best and smallest", f"the lowest proxy error{of}, and the fewest MACs", best)
+    else:
+        yield Pick("Best", f"the lowest proxy error{of}", best)
     if knee is not None:
         yield Pick("Knee", "where the front bends most: more MACs gain little beyond it", knee)
-    yield Pick("Smallest", "the fewest MACs", _smallest(front))
+    if best != smallest:
+        yield Pick("Smallest", "the fewest MACs", smallest)
 
 
 def _cautions(frame: pd.DataFrame, num_front: int, num_ladder: int) -> Iterable[str]:

@@ -110,4 +110,10 @@ def test_summarise_one_network(tmp_path, dense, snapshot):
     write_snapshot(folder, snapshot(dense(), macs=5), dense())
     summary, _ = summary_of(folder)
     assert "The front is one network: proxy error 10.00% at 5 MACs." in summary.sentences
-    assert [pick.title for pick in summary.picks] == ["Best", "Smallest"]
+    assert [pick.title for pick in summary.picks] == ["Best and smallest"]
+    # Of equal MACs and more error, but with fewer parameters: on the front too.
+    write_snapshot(folder, snapshot(dense(2), step=20, macs=5, params=1, proxy_accuracy=0.5), dense(2))
+    summary, _ = summary_of(folder)
+    said = "The front holds 2 networks; the smallest has the lowest proxy error too: 10.00% at 5 MACs."
+    assert said in summary.sentences
+    assert [pick.title for pick in summary.picks] == ["Best and smallest"]
