@@ -92,7 +92,7 @@ def images() -> RunConfig:
         # seeds). Among other weights, temperatures and kinds only weight 1 was better, but not on fresh seeds
         # (docs/results.md).
         distill=DistillConfig(kind="logits+features", weight=0.3, teacher=TeacherConfig(init_channels=24, epochs=30)),
-        # Unlike the proxy error, zen ranks networks of equal cost better than chance (experiments/truth).
+        # In DNAD's space, zen ranks networks of equal cost better than chance (experiments/truth).
         evaluation=EvaluationConfig(scores=("zen",)),
         sweep=SweepConfig(grid={"shrink.rate": (0.02, 0.04), "distill.temperature": (2.0, 6.0)}),
     )

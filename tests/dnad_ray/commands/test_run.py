@@ -16,6 +16,7 @@ import pytest
 
 import dnad_ray as dr
 from dnad_ray import cli
+from dnad_ray.commands.keywords import _KINDS
 from dnad_ray.commands.outcome import Outcome
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.run_folder import reading
@@ -222,6 +223,16 @@ def test_numbers_of_another_type_or_size_are_refused(run, words, allowed):
 def test_values_of_another_type_are_refused(run, call, message):
     with pytest.raises(dr.UserError, match=f"^{message}"):
         call(run)
+
+
+def test_types_of_all_keywords_are_checked():
+    functions = (dr.open_run, dr.load_model, dr.make_teacher, dr.run_retrain, dr.run_search, dr.run_sweep)
+    methods = (dr.Run.front, dr.Run.best_under, dr.Run.export, dr.Run.report, dr.Run.retrain)
+    methods += (dr.Run.baselines, dr.Run.measure)
+    for function in (*functions, *methods):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name != "self":
+                assert str(parameter.annotation).removesuffix(" | None") in _KINDS, (function.__name__, name)
 
 
 def test_front_of_one_objective_is_its_best_network(run):

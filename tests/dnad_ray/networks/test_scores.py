@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dnad_ray.networks.scores import SCORES, Batch, grad_norm, jacov, naswot, scores_of, swap, synflow, zen, zico
+from dnad_ray.config.run import ScoreName
+from dnad_ray.networks.scores import (
+    RANKING,
+    SCORES,
+    Batch,
+    grad_norm,
+    jacov,
+    naswot,
+    scores_of,
+    swap,
+    synflow,
+    zen,
+    zico,
+)
+from dnad_ray.run_folder.metrics import METRICS
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.shape import ImageShape, NetworkShape
@@ -33,6 +49,12 @@ def batch(*pixels: list[float], labels: list[int] | None = None) -> Batch:
 IDENTITY = [[float(row == column) for column in range(4)] for row in range(4)]
 # Which of four ReLUs the two images switch on: 1100 and 1010.
 SWITCHES = batch([1.0, 2.0, -1.0, -1.0], [3.0, -1.0, 1.0, -2.0])
+
+
+def test_names_of_scores_are_those_of_the_configuration_and_of_snapshots():
+    assert get_args(ScoreName) == tuple(SCORES)
+    assert RANKING in SCORES
+    assert {*SCORES, "score"} <= set(SNAPSHOT_COLUMNS) & set(METRICS)
 
 
 def test_scores_of_a_genotype_repeat_and_leave_the_random_stream_alone():
