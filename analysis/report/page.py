@@ -95,9 +95,11 @@ def _page(runs: Sequence[RunContents]) -> str:
     front = front_of(frame)
     genotypes, missing = _genotypes(front)
     summary = summarise(runs, frame, history)
-    summary = summary._replace(problems=(*summary.problems, *missing))
+    picks = frame.loc[[pick.label for pick in summary.picks]]  # the best one need not be on the front
+    others, lost = _genotypes(picks[~picks["digest"].isin(front["digest"])])
+    summary = summary._replace(problems=(*summary.problems, *missing, *lost))
     charts = charts_of(ReportTables(frame, history, retrained, genotypes, weight_frame(runs)))
-    networks, num_undrawn = _networks(genotypes, [str(frame.at[pick.label, "digest"]) for pick in summary.picks])
+    networks, num_undrawn = _networks(genotypes | others, picks["digest"])
     rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
     details = [name for name in _DETAILS if name != "score" or frame["score"].notna().any()]
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)

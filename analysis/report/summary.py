@@ -72,12 +72,12 @@ def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.Data
         history: Their epochs.
     """
     front = front_of(frame)
-    scored = front[front["kind"] != "ladder"]
+    num_ladder = int((front["kind"] == "ladder").sum())
     return Summary(
         sentences=tuple(_sentences(runs, frame, history, front)),
         unfinished=tuple(_unfinished(runs)),
-        picks=tuple(_picks(front, scored)),
-        cautions=tuple(_cautions(frame, len(front), len(front) - len(scored))),
+        picks=tuple(_picks(front, front_of(frame[frame["kind"] != "ladder"]))),
+        cautions=tuple(_cautions(frame, len(front), num_ladder)),
         problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
     )
 
@@ -125,10 +125,10 @@ def _span(front: pd.DataFrame) -> str:
 
 
 def _picks(front: pd.DataFrame, scored: pd.DataFrame) -> Iterable[Pick]:
-    """Yield the picks; the best is one of those that were scored on all images, if there is any."""
+    """Yield the picks; the best is that of ``scored``, the front of networks scored on all images, if there is any."""
     if not len(front):
         return
-    of = " of the networks scored on all validation images" if 0 < len(scored) < len(front) else ""
+    of = " of the networks scored on all validation images" if len(scored) and not scored.equals(front) else ""
     best, knee, smallest = _best(scored if len(scored) else front), knee_of(front), _smallest(front)
     if best == smallest:
         yield Pick("Best and smallest", f"the lowest proxy error{of}, and the fewest MACs", best)

@@ -51,11 +51,11 @@ def test_summarise_prefers_a_best_network_that_was_scored_on_all_images(folder, 
     values = {"proxy_accuracy": 0.99, "macs": 50, "params": 50, "kind": "ladder", "rung": 1}
     write_snapshot(folder, snapshot(genotype, step=40, **values), genotype)
     summary, frame = summary_of(folder)
-    # It dominates the network of 110 MACs; of those scored on all images, 20 MACs is then the best of the front.
+    # It keeps the network of 110 MACs off the front, but has no more than a score of few images.
     best = summary.picks[0]
     assert (best.why, frame["macs"][best.label]) == (
         "the lowest proxy error of the networks scored on all validation images",
-        20,
+        110,
     )
     assert summary.cautions == (
         "1 of the 3 networks on the front were scored on a part of the validation images only (kind ladder): their "
