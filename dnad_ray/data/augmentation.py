@@ -1,6 +1,6 @@
 """Random augmentation of training images: crop, mirroring and cutout, from draws that are made once per epoch.
 
-The augmentation of the ImageNet protocols is in :mod:`dnad_ray.data.imagenet_variation`.
+The augmentation of the ImageNet protocols is in :mod:`dnad_ray.data.imagenet_augmentation`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dnad_ray.config.retrain import RetrainConfig
 from dnad_ray.data.batches import TrainingBatches
-from dnad_ray.data.imagenet_variation import imagenet_variation
+from dnad_ray.data.imagenet_augmentation import augmented_as_imagenet
 from dnad_ray.data.images import ImageData
 from dnad_ray.distill.imitation import logit_imitation
 from dnad_ray.distill.teacher import Teacher
@@ -126,7 +126,7 @@ class RetrainState(Task):
         config, draws = self.config, _seed_of(self.seed, self.step, self.ranks.rank)
         if config.augment == "imagenet":
             mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
-            images = imagenet_variation(images, mean, std, draws)
+            images = augmented_as_imagenet(images, mean, std, draws)
         self.trainee.train()
         self.trainee.begin_step(self.step // self.steps_per_epoch / config.epochs, draws, self.device)
         with torch.random.fork_rng(devices=[]):  # dropout of torchvision networks is also a function of the step

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import DataConfig
-from dnad_ray.data.imagenet_variation import imagenet_variation
+from dnad_ray.data.imagenet_augmentation import augmented_as_imagenet
 from dnad_ray.data.streaming import FileSplit
 from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
@@ -102,7 +102,7 @@ def normalised(pixels):
 
 def test_variation_is_a_function_of_its_seed_and_stays_within_colours():
     pixels = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = [imagenet_variation(normalised(pixels), MEAN, STD, seed) for seed in (1, 1, 2)]
+    found = [augmented_as_imagenet(normalised(pixels), MEAN, STD, seed) for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     back = found[0] * STD[:, None, None] + MEAN[:, None, None]
@@ -115,7 +115,7 @@ def test_variation_crops_between_a_twelfth_and_the_whole_and_mirrors_half_of_the
     # A ramp from left to right: its slope in the result tells the width of the crop, its sign the mirror.
     ramp = torch.linspace(0.3, 0.5, 64).expand(2000, 1, 64, 64)
     zero, one = torch.zeros(1), torch.ones(1)
-    found = imagenet_variation(ramp, zero, one, 0)[:, 0, 32, :]
+    found = augmented_as_imagenet(ramp, zero, one, 0)[:, 0, 32, :]
     slopes = found[:, 48] - found[:, 16]
     mirrored = (slopes < 0).float().mean()
     assert 0.45 < mirrored < 0.55
@@ -126,4 +126,4 @@ def test_variation_crops_between_a_twelfth_and_the_whole_and_mirrors_half_of_the
 
 def test_variation_keeps_the_memory_format():
     images = torch.rand(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
-    assert imagenet_variation(images, MEAN, STD, 0).is_contiguous(memory_format=torch.channels_last)
+    assert augmented_as_imagenet(images, MEAN, STD, 0).is_contiguous(memory_format=torch.channels_last)

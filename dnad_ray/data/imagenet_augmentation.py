@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["imagenet_variation"]
+__all__ = ["augmented_as_imagenet"]
 
 _AREA = (0.08, 1.0)  # share of the image that a crop covers, as in Inception's training (arXiv 1409.4842)
 _RATIO = (3 / 4, 4 / 3)
 _JITTER = 0.4  # of brightness, contrast and saturation, as in DARTS for ImageNet
 
 
-def imagenet_variation(images: Tensor, mean: Tensor, std: Tensor, seed: int) -> Tensor:
+def augmented_as_imagenet(images: Tensor, mean: Tensor, std: Tensor, seed: int) -> Tensor:
     """Augment a batch: random resized crop, mirroring and colour jitter.
 
     Crops are taken from decoded images, which already have the image size.
