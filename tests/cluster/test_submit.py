@@ -18,7 +18,7 @@ from dnad_ray.run_folder.reading import read_genotype, read_run
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SECONDS = 280  # after which what takes half a minute hangs
-SMALL = ("smoke", "--set", "train.epochs=3", "--set", "distill.teacher.epochs=1")
+SMALL = ("smoke", "--trials", "1", "--set", "train.epochs=3", "--set", "distill.teacher.epochs=1")
 
 SSHD = """
 ListenAddress 127.0.0.1
@@ -72,7 +72,7 @@ def script(text):
 def assert_has_its_front(folder):
     contents = read_run(folder)
     assert contents.problems == ()
-    assert {name: entry["state"] for name, entry in contents.status.items()} == {"t00": "finished", "t01": "finished"}
+    assert {name: entry["state"] for name, entry in contents.status.items()} == {"t00": "finished"}
     front = json.loads((folder / "front.json").read_text())
     assert [(row["trial"], row["step"]) for row in front] == [
         (row["trial"], row["step"]) for row in front_of(load_runs(folder)).to_dict("records")

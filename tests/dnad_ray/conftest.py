@@ -361,19 +361,15 @@ def sweep_file(tiny: TinyConfig, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def undisturbed(timeless: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Path], list[dict[str, Any]]]:
-    """The records of the same trials, searched in this process; those of a trial that diverges are none."""
+def undisturbed(timeless: Callable[[Any], list[dict[str, Any]]]) -> Callable[[Path, str], list[dict[str, Any]]]:
+    """The records of the same trial, searched in this process without a break."""
 
-    def records(out: Path) -> list[dict[str, Any]]:
+    def records(out: Path, trial: str) -> list[dict[str, Any]]:
         contents = read_run(out)
         config = config_from_dict(contents.config)
         data, file = load_data(config.data), read_teacher(out / "teacher")
         teacher = None if file is None else load_teacher(file, torch.device("cpu"))
-        found = []
-        for spec in trials_of(config):
-            if contents.status[spec.name]["state"] == "finished":
-                state = SearchState.start(spec.config, data, teacher, run=out.name, trial=spec.name)
-                found += timeless(search(state))
-        return found
+        (spec,) = (spec for spec in trials_of(config) if spec.name == trial)
+        return timeless(search(SearchState.start(spec.config, data, teacher, run=out.name, trial=trial)))
 
     return records

@@ -226,13 +226,15 @@ class Cell(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pooling and a linear layer."""
+    """Global average pooling and a linear layer; the two kinds of pooling round differently."""
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, adaptive: bool = True) -> None:
         super().__init__()
+        self.adaptive = adaptive
         self.linear = nn.Linear(in_channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features to logits."""
-        logits: Tensor = self.linear(x.mean((2, 3)))
+        pooled = x.mean((2, 3)) if self.adaptive else F.avg_pool2d(x, x.shape[2:]).flatten(1)
+        logits: Tensor = self.linear(pooled)
         return logits

@@ -97,7 +97,7 @@ class CellNetwork(nn.Module):
                     older_larger=older_larger,
                 )
             older, newer, older_larger = newer, len(outputs) * channels, reduction
-        self.classifier = Classifier(newer, num_classes)
+        self.classifier = Classifier(newer, num_classes, adaptive=stem == "cifar")
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W), pixels in 0..1, to logits (N, num_classes)."""

@@ -200,6 +200,8 @@ def test_search_interrupted_says_how_to_continue_and_does(signum, exit_code, com
     saved = load_newest(out.glob("trials/t00/checkpoints/*"))
     assert saved["step"] == status["step"]  # the step was finished and nothing of it is lost
     assert {"front.json", "snapshots.parquet"} <= set(files_of(out))
+    if signum == signal.SIGTERM:
+        return  # what is left is the same after both
     early = read_run(out).snapshots
     code, _, err = command(*arguments, "--resume")
     assert (code, err) == (0, "")

@@ -23,8 +23,8 @@ from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "max_pool_3x3"
 ALL = tuple(OPERATIONS)
-NUM_GENOTYPES = 6
-FIRST_SEED = 19  # one under which every awkward case occurs; a test says so
+NUM_GENOTYPES = 3
+FIRST_SEED = 2  # one under which every awkward case occurs; a test says so
 
 
 def _space(operations, num_cells, num_nodes):

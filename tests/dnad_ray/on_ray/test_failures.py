@@ -122,7 +122,7 @@ def fill_up(disk, records):
 @pytest.mark.skipif(not can_mount(), reason="this machine lets no user mount a small file system of their own")
 def test_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(config_file, tmp_path):
     settings = {"shrink.gamma_growth": 1.5, "shrink.floor.operations": 4, "train.epochs": 8}
-    settings |= {"sweep.cpus_per_trial": 1, "sweep.grid": "{shrink.rate: [0.05, 0.06]}"}
+    settings |= {"sweep.cpus_per_trial": 1, "sweep.grid": "{shrink.rate: [0.05]}"}
     small, kept = tmp_path / "small", tmp_path / "kept"
     small.mkdir()
     kept.mkdir()
@@ -153,7 +153,7 @@ def test_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(config_file
     contents = read_run(after)
     assert contents.problems == ()
     assert {entry["state"] for entry in contents.status.values()} == {"finished"}
-    assert {row["trial"] for row in contents.snapshots if row["kind"] == "final"} == {"t00", "t01"}
+    assert {row["trial"] for row in contents.snapshots if row["kind"] == "final"} == {"t00"}
     assert all((after / name).read_bytes() == content for name, content in early.items())
 
 
