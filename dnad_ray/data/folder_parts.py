@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dnad_ray.data.image_files import IMAGE_EXTENSIONS, looks_like_image
@@ -113,24 +113,32 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str]]:
             raise DataError("class folder", str(current), f"a folder that can be read ({one_line(error)})") from None
         for entry in entries:
             path = Path(entry.path)
-            if path.is_dir():  # unlike the entry's own method, False for a link to itself
+            if _answers(entry.is_dir):
                 waiting.append(path)
-            elif _is_image(path):
+            elif _is_image(entry, ending := path.suffix.lower()):
                 images.append(path)
             else:
-                others[path.suffix.lower()] += 1
+                others[ending] += 1
     return sorted(images), others
 
 
-def _is_image(path: Path) -> bool:
+def _answers(question: Callable[[], bool]) -> bool:
+    """Return what an entry of a folder says; False where it raises, as one that is a link to itself does."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
+def _is_image(entry: os.DirEntry[str], ending: str) -> bool:
     """Whether a file counts as an image; pipes and devices are not opened.
 
     A broken link counts by its ending, to be reported as the unreadable image it is.
     """
-    ending, is_file = path.suffix.lower(), path.is_file()
+    is_file = _answers(entry.is_file)
     if ending in IMAGE_EXTENSIONS:
-        return is_file or not path.exists()
-    return not ending and is_file and looks_like_image(path)
+        return is_file or not Path(entry.path).exists()
+    return not ending and is_file and looks_like_image(entry.path)
 
 
 def _is_ignored(name: str) -> bool:
