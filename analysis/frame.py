@@ -16,6 +16,7 @@ import pyarrow as pa
 from upath import UPath
 
 from dnad_ray.errors import RunFolderError, one_line
+from dnad_ray.run_folder.images import changes
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, kinds_of
@@ -35,6 +36,7 @@ __all__ = [
     "setting_of",
     "snapshot_frame",
     "to_records",
+    "unlike_images",
     "weight_frame",
 ]
 
@@ -135,7 +137,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
         RunFolderError: As :func:`load_runs`.
 
     Warns:
-        RunWarning: As :func:`load_runs`.
+        RunWarning: As :func:`load_runs`, and for each run that was made with other images than the first one.
     """
     given = [paths] if isinstance(paths, str | os.PathLike | UPath | RunContents) else list(paths)
     opened = {path.path: path for path in given if isinstance(path, RunContents)}
@@ -146,7 +148,36 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
     for run in runs:
         for problem in run.problems:
             warnings.warn(f"run {run.name}: {problem}", RunWarning, stacklevel=3)
+    for caution in unlike_images(runs):
+        warnings.warn(caution, RunWarning, stacklevel=3)
     return tuple(runs)
+
+
+def unlike_images(runs: Sequence[RunContents]) -> list[str]:
+    """Return a caution for each run that was made with other images than the first one.
+
+    Args:
+        runs: As :func:`read_runs` returns them. Those of a version that kept no record of the images are compared by
+            the name and folder of their data.
+    """
+    first, *others = runs
+    cautions = []
+    for run in others:
+        if first.images is not None and run.images is not None:
+            words = changes(first.images, run.images)
+        else:
+            ours, theirs = _images_of(first), _images_of(run)
+            words = f"{theirs}, not {ours}" if ours != theirs else ""
+        if words:
+            cautions.append(f"run {run.name} has other images than {first.name} ({words}): errors cannot be compared")
+    return cautions
+
+
+def _images_of(run: RunContents) -> str:
+    """Return where the images of a run are, as its configuration says; folders matter for images of the user's own."""
+    data = dotted(run.config)
+    name, root = (data.get(f"data.{key}") for key in ("name", "root"))
+    return f"{name} {root}" if name == "imagefolder" else str(name)
 
 
 def snapshot_frame(runs: Sequence[RunContents], *, config: bool = True) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dnad_ray.errors import ConfigError
 
-__all__ = ["dotted", "duration_in_words", "parse_duration", "printable"]
+__all__ = ["dotted", "duration_in_words", "is_text", "parse_duration", "printable"]
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)")
@@ -44,6 +44,19 @@ def duration_in_words(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.1f} days"
+
+
+def is_text(value: object) -> bool:
+    r"""Whether the text of a value can be written as UTF-8; the name of a file need not be such text.
+
+    >>> is_text("photos"), is_text("\udcff"), is_text(1)
+    (True, False, True)
+    """
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def dotted(data: Mapping[str, Any], whole: Collection[str] = ()) -> dict[str, Any]:

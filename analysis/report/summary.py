@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.charts.words import shown
+from analysis.frame import unlike_images
 from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
@@ -77,7 +78,7 @@ def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.Data
         sentences=tuple(_sentences(runs, frame, history, front)),
         unfinished=tuple(_unfinished(runs)),
         picks=tuple(_picks(front, front_of(frame[frame["kind"] != "ladder"]))),
-        cautions=tuple(_cautions(frame, len(front), num_ladder)),
+        cautions=(*unlike_images(runs), *_cautions(frame, len(front), num_ladder)),
         problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
     )
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnad_ray.errors import ConfigError
 from dnad_ray.storage.places import address
 from dnad_ray.text import printable
+
+if TYPE_CHECKING:
+    from dnad_ray.deploy.predict import Prediction
 
 __all__ = ["export", "measure", "predict"]
 
@@ -57,12 +61,18 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
 
     MODEL is an .onnx file, a .safetensors file with its .json, or a folder retrained/JOB of a run.
     """
-    from dnad_ray.deploy.predict import open_model
-    from dnad_ray.deploy.predict import predict as classify
+    from dnad_ray.data.image_files import BrokenImagesError
+    from dnad_ray.deploy.predict import open_model, predict_intact
 
     if top < 1:
         raise ConfigError("--top", top, "at least 1")
-    predictions = classify(open_model(model), images, top)
+    predictions, broken = predict_intact(open_model(model), images, top)
+    _print(predictions, as_json)
+    if broken:  # after the others, whose predictions stand
+        raise BrokenImagesError(broken)
+
+
+def _print(predictions: Sequence[Prediction], as_json: bool) -> None:
     if as_json:
         click.echo(
             json.dumps(

@@ -97,9 +97,9 @@ def baselines(
         front = specs_for(chosen(picked, request), request, config, images.data)
         derived = _darts(config, folder, seed, board, stop) if "darts" in wanted else None
         specs = [*front, *_baselines(front, wanted, config, images, derived=derived, seed=seed, board=board)]
-        return jobs_for(specs, request, config, scores_of(picked))
+        return jobs_for(specs, request, config, scores_of(picked), other_images=images.other)
 
-    return train_networks(plan, request, config, folder, training)
+    return train_networks(plan, request, config, folder, training, source=folder)
 
 
 def _baselines(
@@ -133,7 +133,7 @@ def _baselines(
 
 def _darts(config: RunConfig, run: Place, seed: int, board: Board, stop: StopCheck) -> Genotype:
     """Return the network of one-level DARTS. It is searched once per run and seed, and stored."""
-    sections = config.model_dump(mode="json", include={"data", "space", "train"})
+    sections = config.model_dump(mode="json", include={"data", "space", "train"}, exclude={"data": {"broken"}})
     name = f"darts-{digest_of_data({**sections, 'seed': seed})}"
     file, checkpoints = baseline_file(run, name), baseline_checkpoints(run, name)
     # Earlier versions left networks of another skeleton, or without shared topologies, under this name.

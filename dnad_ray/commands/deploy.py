@@ -20,6 +20,7 @@ from dnad_ray.deploy.predict import Model, open_model
 from dnad_ray.deploy.run_networks import networks_of
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import DESCRIPTION, TrainedNetwork, read_network
+from dnad_ray.run_folder.images import read_images
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.layout import config_file, job_folder, measured_folder
 from dnad_ray.run_folder.reading import is_run, read_run
@@ -187,6 +188,27 @@ def _trained_network(source: Place, digest: str | None, job: str | None, under: 
     return read_network(job_folder(source, _record(source, digest, job, under)["job"]))
 
 
+def _of_own_images(run: Place, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the networks that were trained on the run's own images; on others, an accuracy means something else.
+
+    Raises:
+        RunFolderError: If there is none, and the others are of several datasets.
+    """
+    own, ours = read_images(run), list[tuple[Any, ...]]()
+    names: tuple[str, ...] = ("images",)
+    if own is not None:
+        ours = [(own.digest,)]
+    else:  # a run of a version that kept no record: what its searches say of the images, if it has any
+        names = ("dataset", "image_size", "num_classes")
+        ours = [tuple(row[name] for name in names) for row in read_run(run).snapshots[:1]]
+    kinds = {record["job"]: tuple(record[name] for name in names) for record in records}
+    kept = [record for record in records if kinds[record["job"]] in ours]
+    if not kept and len({*kinds.values()}) > 1:
+        jobs = ", ".join(sorted(kinds))
+        raise RunFolderError("SOURCE", address(run), f"--job with one of {jobs}: they are of several sets of images")
+    return kept or records
+
+
 def _record(run: Place, digest: str | None, job: str | None, under: dict[str, float]) -> dict[str, Any]:
     from analysis import within
     from analysis.objectives import best_values
@@ -195,6 +217,8 @@ def _record(run: Place, digest: str | None, job: str | None, under: dict[str, fl
     wanted = [r for r in records if r["digest"].startswith(digest or "") and job in (None, r["job"])]
     if not records:
         raise RunFolderError("SOURCE", address(run), "a run with retrained networks: `dnad-ray retrain` comes first")
+    if job is None and wanted:
+        wanted = _of_own_images(run, wanted)
     if not wanted:
         option, given, name = ("--digest", digest, "digest") if job is None else ("--job", job, "job")
         known = sorted({record[name] for record in records})

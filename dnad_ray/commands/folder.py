@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dnad_ray.commands.options import with_absolute_paths
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
+from dnad_ray.config.section import Words
 from dnad_ray.distill.teacher_cache import clear_cache
-from dnad_ray.errors import ConfigError, DnadRayError, IncompleteRunError, NonFiniteLossError, RunFolderError
+from dnad_ray.errors import ConfigError, DataError, DnadRayError, IncompleteRunError, NonFiniteLossError, RunFolderError
+from dnad_ray.run_folder.images import ImagesRecord, changes, read_images
 from dnad_ray.run_folder.layout import (
     config_file,
     front_file,
@@ -36,7 +39,11 @@ from dnad_ray.watch.board import Board
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_out", "conclude", "leave_results", "run_folder", "stored_run"]
+__all__ = ["check_images", "check_out", "conclude", "leave_results", "run_folder", "stored_run"]
+
+
+_AS_BEFORE = frozenset({"data.broken"})
+"""Keys whose defaults are what versions without them did: a run of such a version can be continued."""
 
 
 def stored_run(out: Place) -> RunContents:
@@ -78,10 +85,10 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
     """
     if stored is None:
         return free_folder(out)
-    before = config_from_dict(stored.config, address(config_file(out)))
+    before = with_absolute_paths(config_from_dict(stored.config, address(config_file(out))))
     if config_to_dict(before) != config_to_dict(config):
         raise ConfigError("--resume", _differences(before, config), f"the configuration in {address(config_file(out))}")
-    missing = sorted(dotted(config_to_dict(before)).keys() - dotted(stored.config).keys())
+    missing = sorted(dotted(config_to_dict(before)).keys() - dotted(stored.config).keys() - _AS_BEFORE)
     if missing and unfinished(specs, stored):
         # The defaults of missing keys may have changed; the search would continue by other rules.
         raise RunFolderError(
@@ -99,8 +106,28 @@ def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored:
     return out.resolve()
 
 
+def check_images(run: Place, now: ImagesRecord | None, remedy: str) -> None:
+    """Check that images are those that a run was made with; a run of a version without a record takes any.
+
+    Args:
+        run: The run folder.
+        now: The images that were found now.
+        remedy: What the user can do, for the error message.
+
+    Raises:
+        DataError: If they changed: the run would be split otherwise, and learn from images that it is measured with.
+        RunFolderError: If the record of the run cannot be read.
+    """
+    before = read_images(run)
+    words = "" if before is None or now is None else changes(before, now)
+    if words:
+        raise DataError(
+            "images", Words(f"changed ones ({words})"), f"those that {address(run)} was made with; {remedy}"
+        )
+
+
 @contextlib.contextmanager
-def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]:
+def run_folder(config: RunConfig, folder: Place, resume: bool, images: ImagesRecord | None = None) -> Iterator[None]:
     """Create the run folder, and remove it if an error occurs before the first trial begins.
 
     Otherwise the corrected command would find the folder in use by an empty run.
@@ -109,11 +136,12 @@ def run_folder(config: RunConfig, folder: Place, resume: bool) -> Iterator[None]
         config: The run.
         folder: As :func:`check_out` returned it.
         resume: Whether the folder exists already. It is then not changed.
+        images: The record of the images, for a new folder.
     """
     if resume:
         yield
         return
-    create_run(folder, config_to_dict(config), __version__)
+    create_run(folder, config_to_dict(config), __version__, images)
     try:
         yield
     except (DnadRayError, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
     "out_of",
     "read_config",
     "settings_of",
+    "with_absolute_paths",
 ]
 
 AnyPath: TypeAlias = "str | PathLike[str] | Place"
@@ -84,9 +86,24 @@ def configured(
     # All together, because one option can be valid only with another one.
     origin = ", ".join([*given, *["--set"] * bool(chosen)])
     with named_by_option({key: option for option, (key, _) in given.items()}, chosen):
-        made = with_overrides(read_config(config), overrides, origin or "CONFIG")
+        made = with_absolute_paths(with_overrides(read_config(config), overrides, origin or "CONFIG"))
     check_buildable(made)
     return made
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return a configuration whose paths mean the same in every folder: commands on the run may start elsewhere.
+
+    Paths begin in the current folder; ``~`` is the home folder. URLs and names of published networks stay.
+    """
+    paths: dict[str, str] = {}
+    if config.data.root is not None:
+        paths["data.root"] = os.path.abspath(os.path.expanduser(config.data.root))  # noqa: PTH100, PTH111
+    for name in ("genotype", "weights"):
+        given = getattr(config.distill.teacher, name)
+        if given is not None and os.path.exists(given):  # noqa: PTH110 - False also where pathlib raises
+            paths[f"distill.teacher.{name}"] = os.path.abspath(given)  # noqa: PTH100
+    return with_overrides(config, paths) if paths else config
 
 
 @contextlib.contextmanager
@@ -114,7 +131,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
     ({'train.epochs': 3}, {'train.epochs': 3})
     """
     if isinstance(settings, Mapping):
-        return dict(settings)
+        return {key: str(value) if isinstance(value, PathLike) else value for key, value in settings.items()}
     return dict(map(parse_assignment, [settings] if isinstance(settings, str) else settings))
 
 

@@ -119,9 +119,11 @@ def retrain(
     def plan(images: RetrainImages, _: Board, __: StopCheck) -> list[Job]:
         specs = specs_for(picked, request, run, images.data)
         # A score on other images is no proxy of an accuracy on these.
-        return jobs_for(specs, request, run, {} if request.transfer else scores_of(picked), inherited)
+        scores = {} if request.transfer else scores_of(picked)
+        return jobs_for(specs, request, run, scores, inherited, other_images=images.other)
 
-    return train_networks(plan, request, run, target or folder, training)
+    source_run = None if contents is None else contents.path
+    return train_networks(plan, request, run, target or folder, training, source=source_run)
 
 
 def _amount(option: str, given: int | str | None) -> int | None:

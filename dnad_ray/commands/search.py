@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dnad_ray.commands.folder import check_out, conclude, leave_results, run_folder, stored_run
+from dnad_ray.commands.folder import check_images, check_out, conclude, leave_results, run_folder, stored_run
 from dnad_ray.commands.options import (
     AnyPath,
     Config,
@@ -212,7 +212,9 @@ def carry_out(
             for words in dict.fromkeys(words for spec in specs for words in floor_warnings(spec.config)):
                 board.say(f"warning: {words}")
             data = load_images(config, board)
-            with session(), run_folder(config, folder, stored is not None):
+            if stored is not None:
+                check_images(folder, data.record, "put them back, or start a new run with another --out")
+            with session(), run_folder(config, folder, stored is not None, data.record):
                 board.begin(specs, folder, stored)
                 try:
                     make = partial(prepare_teacher, config, data, specs, folder, board)

@@ -8,18 +8,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dnad_ray.commands.options import AnyPath, Settings, TimeBudget, budget_of, mode_of, named_by_option, settings_of
+from dnad_ray.commands.folder import check_images
+from dnad_ray.commands.options import (
+    AnyPath,
+    Settings,
+    TimeBudget,
+    budget_of,
+    mode_of,
+    named_by_option,
+    settings_of,
+    with_absolute_paths,
+)
 from dnad_ray.commands.outcome import Outcome, State
 from dnad_ray.commands.search import shown
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict, with_overrides
 from dnad_ray.data.loading import resolve_data_argument
+from dnad_ray.data.summary import classes_in_words
 from dnad_ray.distill.teacher import TeacherFile, load_teacher, read_teacher
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.on_ray.resources import check_requests
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
 from dnad_ray.retrain.jobs import Job, run_job, unfinished_jobs
 from dnad_ray.retrain.plan import Request
+from dnad_ray.run_folder.images import read_images
 from dnad_ray.run_folder.jobs import read_job_history, read_job_status
 from dnad_ray.run_folder.layout import config_file, retrained_folder, teacher_folder
 from dnad_ray.run_folder.reading import RunContents, is_run
@@ -114,6 +126,8 @@ def run_config_of(contents: RunContents | None, training: Training) -> RunConfig
         if not contents.config:
             raise RunFolderError("run folder", address(contents.path), "a run whose config.yaml can be read")
         config = config_from_dict(contents.config, address(config_file(contents.path)))
+        if config.data.download:  # its author's word; the user of this command gives their own
+            config = with_overrides(config, {"data.download": False})
     elif training.data is None:
         raise ConfigError("--data", None, "the images to train on, for a genotype that is in no run folder")
     else:
@@ -124,11 +138,17 @@ def run_config_of(contents: RunContents | None, training: Training) -> RunConfig
     if training.recipe == "imagenet-mobile" and contents is None:
         overrides.setdefault("space.stem", "imagenet")
     with named_by_option(_options(training), settings):
-        return with_overrides(config, overrides)
+        return with_absolute_paths(with_overrides(config, overrides))
 
 
 def train_networks(
-    plan: Plan, request: Request, run: RunConfig, folder: Place, training: Training | None = None
+    plan: Plan,
+    request: Request,
+    run: RunConfig,
+    folder: Place,
+    training: Training | None = None,
+    *,
+    source: Place | None = None,
 ) -> Outcome:
     """Run the planned jobs, each from its last checkpoint.
 
@@ -138,6 +158,8 @@ def train_networks(
         run: The configuration of the run whose images are used. A new folder gets it.
         folder: The run folder for the results; created if it does not exist.
         training: The other arguments; None for the defaults.
+        source: The run whose images are used, None where there is none. If other images are not asked for, they must
+            be the ones that it was made with.
 
     Returns:
         How it ended; ``front`` has a row per trained network, ``left`` names the open jobs.
@@ -164,7 +186,17 @@ def train_networks(
     if is_new:
         free_folder(folder)
     with shown(mode_of(training.quiet)) as board, StopSignals() as signals:
-        images = load_retrain_images(run.data)
+        images = load_retrain_images(run.data, board.update)
+        if source is not None and training.data is None:
+            check_images(source, images.data.record, "put them back, or name others with --data")
+        if run.data.root is not None:
+            board.say(f"retrain: images of {run.data.root}")
+        before, record = None if is_new else read_images(folder), images.data.record
+        if before is not None and record is not None and before.digest != record.digest:
+            images = images._replace(other=record.digest)
+        board.say(classes_in_words(images.data, images.split))
+        for note in images.data.notes:
+            board.say(f"warning: {note}")
         teacher_file = _teacher(folder, request, is_new)
         stop = first_of(signals, budget.check)
         signals.defer()  # the plan may hold a search, which ends with a checkpoint
@@ -174,7 +206,7 @@ def train_networks(
             state: State = "paused" if stopped.request.state == "paused" else "interrupted"
             return Outcome(state=state, reason=str(stopped), paths={"run": folder}, signum=signals.signum)
         if is_new:
-            create_run(folder, config_to_dict(run), __version__)
+            create_run(folder, config_to_dict(run), __version__, images.data.record)
         todo = unfinished_jobs(jobs, folder)
         board.say(
             f"retrain: {len(jobs)} jobs ({len(jobs) - len(todo)} done already), {request.config.epochs} epochs on "

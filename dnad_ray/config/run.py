@@ -18,10 +18,11 @@ from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, 
 from dnad_ray.config.sweep import LimitConfig, SweepConfig, WatchConfig
 from dnad_ray.errors import ConfigError
 from dnad_ray.storage.yaml_reader import YamlError, parse_yaml
-from dnad_ray.text import dotted
+from dnad_ray.text import dotted, is_text
 from search_spaces.named import SPACES
 
 __all__ = [
+    "OF_THE_PLACE",
     "DataConfig",
     "DistillConfig",
     "EvaluationConfig",
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 _VARIED = ("sweep.grid.", "sweep.ranges.")
+
+OF_THE_PLACE = frozenset({"root", "download", "storage", "broken", "workers"})
+"""Settings of the data that say where the images are and how they are read, but not what they are."""
 
 
 class DataConfig(Section):
@@ -66,6 +70,8 @@ class DataConfig(Section):
     storage: Literal["auto", "memory", "disk"] = "auto"
     """`memory`: decode all images once. `disk`: decode those of an image folder for each batch; every node must see the
     folder. `auto`: `memory` if they fit, otherwise `disk`."""
+    broken: Literal["refuse", "skip"] = "refuse"
+    """Image files of a folder that cannot be decoded: `refuse` names them and ends, `skip` leaves them out."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Processes per trial that decode from disk. None: the trial's CPUs minus one (1 to 8). 0: in the trial itself."""
 
@@ -74,6 +80,9 @@ class DataConfig(Section):
         if self.storage == "disk" and self.name != "imagefolder":
             why = f"which has no effect with name {self.name!r}, whose images are in memory"
             raise RefusedError("storage", self.storage, "auto or memory, or name 'imagefolder'", why)
+        if self.broken == "skip" and self.name != "imagefolder":
+            why = f"which has no effect with name {self.name!r}, whose images are no files of yours"
+            raise RefusedError("broken", self.broken, "refuse, or name 'imagefolder'", why)
         if self.workers is not None and (self.storage == "memory" or self.name != "imagefolder"):
             why = f"which has no effect with storage {self.storage!r} and name {self.name!r}"
             raise RefusedError(
@@ -277,9 +286,13 @@ def config_from_dict(data: Mapping[str, Any], origin: str = "config") -> RunConf
         ConfigError: If a key is unknown or a value impossible; one line about the first such key.
     """
     try:
-        return RunConfig.model_validate(dict(data))
+        made = RunConfig.model_validate(dict(data))
     except ValidationError as error:
         raise config_error(error, RunConfig, f"{origin}: ") from None
+    for key, value in dotted(config_to_dict(made)).items():
+        if not is_text(value):
+            raise ConfigError(f"{origin}: {key}", value, "text that UTF-8 can hold")
+    return made
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -288,14 +301,19 @@ def config_to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Return key and value of ``a.b=value``, the argument of ``--set``. The value is parsed as YAML.
+    """Return key and value of ``a.b=value``, the argument of ``--set``.
 
-    >>> parse_assignment("shrink.rate=0.05")
-    ('shrink.rate', 0.05)
+    The value is parsed as YAML. That of a key for text, such as a folder, is taken as it stands: ``#``, digits and
+    ``no`` have no meaning of their own in it.
+
+    >>> parse_assignment("shrink.rate=0.05"), parse_assignment("data.root=photos #2")
+    (('shrink.rate', 0.05), ('data.root', 'photos #2'))
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError("--set", text, "KEY=VALUE, for example shrink.rate=0.05")
+    if key.strip() in _text_keys(RunConfig):
+        return key.strip(), _text_of(value.strip())
     try:
         parsed = parse_yaml(value, key)
     except YamlError:
@@ -304,6 +322,28 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         with contextlib.suppress(ValueError):
             parsed = float(parsed)
     return key.strip(), parsed
+
+
+def _text_keys(section: type[Section], before: str = "") -> set[str]:
+    """Return the dotted keys whose values are any text, or any text and None."""
+    found: set[str] = set()
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            found |= _text_keys(kind, f"{before}{name}.")
+        elif kind is str or kind == (str | None):
+            found.add(f"{before}{name}")
+    return found
+
+
+def _text_of(value: str) -> str | None:
+    if value in ("", "~", "null"):
+        return None
+    if value[0] in "'\"":
+        with contextlib.suppress(YamlError):
+            parsed = parse_yaml(value, "")
+            return parsed if isinstance(parsed, str) else value
+    return value
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any], origin: str = "--set") -> RunConfig:

@@ -10,7 +10,10 @@ from pydantic import Field, model_validator
 
 from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Words
 
-__all__ = ["LimitConfig", "Range", "SweepConfig", "WatchConfig"]
+__all__ = ["MOST_TRIALS", "LimitConfig", "Range", "SweepConfig", "WatchConfig"]
+
+MOST_TRIALS = 10_000
+"""Most trials of a sweep: their settings are all checked before the first one starts."""
 
 
 class SweepConfig(Section):
@@ -18,7 +21,7 @@ class SweepConfig(Section):
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values of config keys, for example `shrink.rate: [0.05, 0.1]`. Every combination is a trial."""
-    num_trials: Count | None = None
+    num_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
     """Total number of trials: the grid with `seed`, then with `seed + 1`, and so on. None: the grid once."""
     sampler: Literal["grid", "random", "optuna"] = "grid"
     """`grid`; or `num_trials` settings from `ranges`, `random` or by `optuna` (multi-objective search)."""
@@ -43,6 +46,10 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _what_is_varied_has_an_effect(self) -> SweepConfig:
+        combinations = math.prod(map(len, self.grid.values()))
+        if combinations > MOST_TRIALS:
+            given = Words(f"{len(self.grid)} keys with {combinations:,} combinations")
+            raise RefusedError("grid", given, f"at most {MOST_TRIALS:,}, or sampler random")
         if self.sampler == "grid" and self.ranges:
             why = "which have no effect with sampler 'grid'"
             raise RefusedError("ranges", Words(", ".join(self.ranges)), "sampler random or optuna, or no ranges", why)

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from dnad_ray.data.augmentation import Augmentation
+from dnad_ray.data.decoding import FULL_LEVEL
 from dnad_ray.errors import DataError
+from dnad_ray.run_folder.images import ImagesRecord
 from search_spaces.shape import ImageShape
 
 __all__ = [
@@ -128,6 +130,9 @@ class ImageData:
         mean: Mean of each channel of the train images, in 0..1.
         std: Standard deviation of each channel of the train images, in 0..1, never zero.
         augmentation: Augmentation of the training images.
+        full_level: Level of white of image files of more than 8 bits.
+        record: What a run folder keeps of the images, with their fingerprint; None for images that no loader made.
+        notes: Sentences about what was left out or looks wrong, for the user.
     """
 
     name: str
@@ -137,6 +142,9 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
+    full_level: int = FULL_LEVEL
+    record: ImagesRecord | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> ImageShape:

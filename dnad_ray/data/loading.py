@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,10 @@ import torch
 from torch.nn import functional
 
 from dnad_ray.config.run import DataConfig
-from dnad_ray.data.image_files import decode_images
-from dnad_ray.data.image_folder import FolderPart, FolderPlan, plan_image_folder, user_folder
+from dnad_ray.data.fingerprint import class_images, class_images_in_memory, equal_images_in_words
+from dnad_ray.data.folder_parts import TEST, TRAIN, VALIDATION
+from dnad_ray.data.image_files import BrokenImagesError, Marks, broken_images, decode_images
+from dnad_ray.data.image_folder import FolderPart, FolderPlan, list_image_folder, plan_image_folder, user_folder
 from dnad_ray.data.images import (
     Augmentation,
     ImageData,
@@ -28,6 +31,7 @@ from dnad_ray.data.memory import check_memory, fits_memory
 from dnad_ray.data.named_datasets import NAMED_DATASETS, NamedDataset
 from dnad_ray.data.streaming import FileSplit
 from dnad_ray.errors import DataError
+from dnad_ray.run_folder.images import ClassImages, ImagesRecord
 
 __all__ = [
     "DATASET_NAMES",
@@ -45,6 +49,8 @@ DATASET_NAMES = (*NAMED_DATASETS, _IMAGE_FOLDER)
 """What `data.name` may be."""
 
 _RESIZED_AT_ONCE = 512
+_MOST_NAMED = 5
+_Read = TypeVar("_Read")
 
 
 def load_data(config: DataConfig, progress: Progress | None = None) -> ImageData:
@@ -77,12 +83,7 @@ def load_test(config: DataConfig, progress: Progress | None = None) -> ImageSour
         size = config.image_size or part.images.shape[-1]
         check_memory(len(part), part.images.shape[1], size)
         return _resized(part, size)
-    plan = plan_image_folder(_folder_root(config), config.image_size, progress or _silent)
-    if plan.test is None:
-        return None
-    if _is_streamed(config, plan, len(plan.test.paths)):
-        return _on_disk(plan.test, plan, config)
-    return _decoded(plan.test, plan, progress or _silent)
+    return _load_folder_test(config, progress or _silent)
 
 
 def resolve_data_argument(text: str) -> dict[str, Any]:
@@ -108,21 +109,76 @@ def resolve_data_argument(text: str) -> dict[str, Any]:
 
 
 def _load_folder(config: DataConfig, progress: Progress) -> ImageData:
-    plan = plan_image_folder(_folder_root(config), config.image_size, progress)
-    train, validation = plan.train, plan.validation
-    if validation is None:
-        kept, held_out = stratified_split(train.labels, config.validation_share, config.split_seed, plan.classes)
-        train, validation = train.select(kept), train.select(held_out)
+    return _without_broken(config, progress, lambda left_out: _read_folder(config, progress, left_out))
+
+
+def _without_broken(config: DataConfig, progress: Progress, read: Callable[[frozenset[Path]], _Read]) -> _Read:
+    """Read images; where files are broken, name all of them or read again without them, as the user wants."""
+    try:
+        return read(frozenset())
+    except BrokenImagesError as error:
+        # Not all were read: say everything at once, or leave everything out at once.
+        broken = broken_images(list_image_folder(_folder_root(config), is_test_used=False).paths, progress)
+        if config.broken == "refuse" or not broken:
+            raise (BrokenImagesError(broken) if broken else error) from None
+    return read(frozenset(Path(path) for path, _ in broken))
+
+
+def _read_folder(config: DataConfig, progress: Progress, left_out: frozenset[Path]) -> ImageData:
+    plan = plan_image_folder(_folder_root(config), config.image_size, progress, is_test_used=False, left_out=left_out)
+    number, own = len(plan.classes), plan.validation
+    if own is None:
+        kept, held_out = stratified_split(plan.train.labels, config.validation_share, config.split_seed, plan.classes)
+        parts = plan.train.select(kept), plan.train.select(held_out)
+    else:
+        parts = plan.train, own
     suits = Augmentation(pad=max(1, plan.image_size // 8), flip=True)
     augmentation = _augmentation(config, suits, plan.image_size)
-    if not _is_streamed(config, plan, len(train.paths) + len(validation.paths)):
-        decoded = _decoded(train, plan, progress), _decoded(validation, plan, progress)
-        return _image_data(config, plan.classes, decoded, channel_statistics(decoded[0].images), augmentation)
-    files = _on_disk(train, plan, config), _on_disk(validation, plan, config)
-    statistics = files[0].statistics("reading training images", progress)
-    # Only to find a broken file now, and not after the training of the teacher.
-    files[1].statistics("reading validation images", progress)
-    return _image_data(config, plan.classes, files, statistics, augmentation)
+    marks = [Marks.of(len(part.paths)) for part in parts]
+    splits: tuple[ImageSource, ImageSource]
+    if _is_streamed(config, plan, sum(len(part.paths) for part in parts)):
+        train, validation = (_on_disk(part, plan, config) for part in parts)
+        statistics = train.statistics("reading training images", progress, marks[0])
+        # Only to find a broken file now, and not after the training of the teacher.
+        validation.statistics("reading validation images", progress, marks[1])
+        splits = train, validation
+    else:
+        held = [_decoded(part, plan, progress, mark) for part, mark in zip(parts, marks, strict=True)]
+        statistics, splits = channel_statistics(held[0].images), (held[0], held[1])
+    if own is None:
+        whole = Marks.of(len(plan.train.paths))
+        for indices, mark in zip((kept, held_out), marks, strict=True):
+            whole.files[indices] = mark.files
+        fingerprint = {TRAIN: class_images(plan.train, number, whole)}
+    else:
+        fingerprint = {
+            TRAIN: class_images(plan.train, number, marks[0]),
+            VALIDATION: class_images(own, number, marks[1]),
+        }
+    if plan.test is not None:
+        fingerprint[TEST] = class_images(plan.test, number)
+    notes = [*plan.notes, *equal_images_in_words(list(zip(parts, marks, strict=True)))]
+    if left_out:
+        names = sorted(map(str, left_out))
+        more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+        notes.append(f"left out {len(names):,} broken images: {', '.join(names[:_MOST_NAMED])}{more}")
+    num_test = 0 if plan.test is None else len(plan.test.paths)
+    data = _image_data(
+        config, plan.classes, splits, statistics, augmentation, fingerprint=fingerprint, num_test=num_test
+    )
+    return dataclasses.replace(data, full_level=plan.full_level, notes=tuple(notes))
+
+
+def _load_folder_test(config: DataConfig, progress: Progress) -> ImageSource | None:
+    def read(left_out: frozenset[Path]) -> ImageSource | None:
+        plan = plan_image_folder(_folder_root(config), config.image_size, progress, left_out=left_out)
+        if plan.test is None:
+            return None
+        if _is_streamed(config, plan, len(plan.test.paths)):
+            return _on_disk(plan.test, plan, config)
+        return _decoded(plan.test, plan, progress)
+
+    return _without_broken(config, progress, read)
 
 
 def _load_named(config: DataConfig, dataset: NamedDataset) -> ImageData:
@@ -138,7 +194,15 @@ def _load_named(config: DataConfig, dataset: NamedDataset) -> ImageData:
     augmentation = _augmentation(config, suits, size)
     train = _resized(Split(images=images[kept], labels=labels[kept]), size)
     validation = _resized(Split(images=images[held_out], labels=labels[held_out]), size)
-    return _image_data(config, part.classes, (train, validation), channel_statistics(train.images), augmentation)
+    return _image_data(
+        config,
+        part.classes,
+        (train, validation),
+        channel_statistics(train.images),
+        augmentation,
+        fingerprint={TRAIN: class_images_in_memory(part.split, len(part.classes))},
+        num_test=dataset.num_test,
+    )
 
 
 def _augmentation(config: DataConfig, suits: Augmentation, image_size: int) -> Augmentation:
@@ -153,7 +217,20 @@ def _image_data(
     parts: tuple[ImageSource, ImageSource],
     statistics: Statistics,
     augmentation: Augmentation,
+    *,
+    fingerprint: Mapping[str, tuple[ClassImages, ...]],
+    num_test: int,
 ) -> ImageData:
+    record = ImagesRecord(
+        name=config.name,
+        classes=classes,
+        image_size=parts[0].image_size,
+        channels=parts[0].channels,
+        num_train=len(parts[0]),
+        num_validation=len(parts[1]),
+        num_test=num_test,
+        parts=fingerprint,
+    )
     return ImageData(
         name=config.name,
         classes=classes,
@@ -162,6 +239,7 @@ def _image_data(
         mean=statistics[0],
         std=statistics[1],
         augmentation=augmentation,
+        record=record,
     )
 
 
@@ -184,8 +262,11 @@ def _is_streamed(config: DataConfig, plan: FolderPlan, num_images: int) -> bool:
     return config.storage == "disk"
 
 
-def _decoded(part: FolderPart, plan: FolderPlan, progress: Progress) -> Split:
-    return Split(images=decode_images(part.paths, plan.image_size, plan.channels, progress), labels=part.labels)
+def _decoded(part: FolderPart, plan: FolderPlan, progress: Progress, marks: Marks | None = None) -> Split:
+    images = decode_images(
+        part.paths, plan.image_size, plan.channels, progress, full_level=plan.full_level, marks=marks
+    )
+    return Split(images=images, labels=part.labels)
 
 
 def _on_disk(part: FolderPart, plan: FolderPlan, config: DataConfig) -> FileSplit:
@@ -195,6 +276,7 @@ def _on_disk(part: FolderPart, plan: FolderPlan, config: DataConfig) -> FileSpli
         image_size=plan.image_size,
         channels=plan.channels,
         workers=config.workers,
+        full_level=plan.full_level,
     )
 
 

@@ -50,10 +50,12 @@ class NamedDataset:
         read: Called as (config, whether for training) to read one part.
         augmentation: Augmentation for the images in their own size.
         channels: Channels of the images.
+        num_test: Number of its official test images.
     """
 
     read: Callable[[DataConfig, bool], NamedSplit]
     augmentation: Augmentation
+    num_test: int
     channels: int = 3
 
 
@@ -105,19 +107,26 @@ def _as_split(dataset: Any) -> NamedSplit:
 
 NAMED_DATASETS: Mapping[str, NamedDataset] = MappingProxyType(
     {
-        "digits": NamedDataset(read=_read_digits, augmentation=Augmentation(pad=1), channels=1),
+        "digits": NamedDataset(read=_read_digits, augmentation=Augmentation(pad=1), channels=1, num_test=359),
         "cifar10": NamedDataset(
-            read=partial(_read_torchvision, class_name="CIFAR10"), augmentation=Augmentation(pad=4, flip=True)
+            read=partial(_read_torchvision, class_name="CIFAR10"),
+            augmentation=Augmentation(pad=4, flip=True),
+            num_test=10_000,
         ),
         "cifar100": NamedDataset(
-            read=partial(_read_torchvision, class_name="CIFAR100"), augmentation=Augmentation(pad=4, flip=True)
+            read=partial(_read_torchvision, class_name="CIFAR100"),
+            augmentation=Augmentation(pad=4, flip=True),
+            num_test=10_000,
         ),
         "svhn": NamedDataset(
-            read=partial(_read_torchvision, class_name="SVHN", by_split=True), augmentation=Augmentation(pad=4)
+            read=partial(_read_torchvision, class_name="SVHN", by_split=True),
+            augmentation=Augmentation(pad=4),
+            num_test=26_032,
         ),
         "fashion_mnist": NamedDataset(
             read=partial(_read_torchvision, class_name="FashionMNIST"),
             augmentation=Augmentation(pad=2, flip=True),
+            num_test=10_000,
             channels=1,
         ),
     }

@@ -11,7 +11,7 @@ import threading
 import types
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
 from typing import Any, final
 
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dnad_ray.data.image_files import READERS, count_levels_of_files, decode_images
+from dnad_ray.data.decoding import FULL_LEVEL, READERS
+from dnad_ray.data.image_files import BrokenImagesError, Marks, count_levels_of_files, decode_images
 from dnad_ray.data.images import Indices, Progress, Statistics, statistics_of_levels
 from dnad_ray.errors import DataError, ResourceError, one_line
 
@@ -41,6 +42,7 @@ class FileSplit:
         image_size: Side to which the images are brought, in pixels.
         channels: 1 for grey, 3 for RGB.
         workers: Processes that decode ahead; None takes :func:`automatic_workers`, 0 decodes when asked.
+        full_level: Level of white of images of more than 8 bits.
     """
 
     paths: tuple[str, ...]
@@ -48,6 +50,7 @@ class FileSplit:
     image_size: int
     channels: int
     workers: int | None = None
+    full_level: int = FULL_LEVEL
 
     def __post_init__(self) -> None:
         assert self.labels.dtype == np.int64, self.labels.dtype
@@ -58,28 +61,25 @@ class FileSplit:
 
     def select(self, indices: Indices) -> FileSplit:
         """Return the files at some positions, in that order."""
-        return FileSplit(
-            paths=tuple(self.paths[index] for index in indices),
-            labels=self.labels[indices],
-            image_size=self.image_size,
-            channels=self.channels,
-            workers=self.workers,
-        )
+        return replace(self, paths=tuple(self.paths[index] for index in indices), labels=self.labels[indices])
 
     def held(self) -> None:
         """Return None: nothing is held in memory."""
 
-    def statistics(self, message: str, progress: Progress) -> Statistics:
+    def statistics(self, message: str, progress: Progress, marks: Marks | None = None) -> Statistics:
         """Decode every file once and return what ``channel_statistics`` of the images would, bit for bit.
 
         Args:
             message: Text for the progress bar.
             progress: Called with the number of images read.
+            marks: Digests to fill, one for each file.
 
         Raises:
-            DataError: On the first file that is no intact image.
+            BrokenImagesError: If files are no intact images.
         """
-        counts = count_levels_of_files(self.paths, self.image_size, self.channels, message, progress)
+        counts = count_levels_of_files(
+            self.paths, self.image_size, self.channels, message, progress, full_level=self.full_level, marks=marks
+        )
         return statistics_of_levels(counts)
 
     def stream(self, parts: Iterable[Indices], device: torch.device) -> Generator[Tensor, None, None]:
@@ -98,7 +98,9 @@ class FileSplit:
         wanted = ([self.paths[index] for index in part] for part in parts)
         workers = automatic_workers() if self.workers is None else self.workers
         # Not run on a GPU: from pinned memory the copy need not be waited for.
-        batches = _decoded_ahead(_Decoder(self.image_size, self.channels), wanted, workers, device.type == "cuda")
+        batches = _decoded_ahead(
+            _Decoder(self.image_size, self.channels, self.full_level), wanted, workers, device.type == "cuda"
+        )
         for images in batches:
             yield images.to(device, non_blocking=True)
 
@@ -115,15 +117,18 @@ def automatic_workers() -> int:
 class _Decoder(Dataset[Tensor | DataError]):
     """Decodes the files it is given. It holds no paths, so that a worker starts fast for any number of images."""
 
-    def __init__(self, image_size: int, channels: int) -> None:
-        self._image_size, self._channels = image_size, channels
+    def __init__(self, image_size: int, channels: int, full_level: int) -> None:
+        self._image_size, self._channels, self._full_level = image_size, channels, full_level
 
     def __getitem__(self, paths: Sequence[str]) -> Tensor | DataError:
         try:
             # In a worker, torch was told to use one thread; in the trial's own process, the trial's.
-            images = decode_images(paths, self._image_size, self._channels, threads=torch.get_num_threads())
-        except DataError as error:
-            return error  # raised in a worker, it would come out with a traceback in its message
+            threads, level = torch.get_num_threads(), self._full_level
+            images = decode_images(paths, self._image_size, self._channels, threads=threads, full_level=level)
+        except BrokenImagesError as error:
+            # Returned, because raised in a worker it would come out with a traceback in its message. The first one
+            # says enough here, where a disk may have gone.
+            return BrokenImagesError(error.broken[:1])
         return torch.from_numpy(images)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dnad_ray.data.image_files import decode_images
+from dnad_ray.data.decoding import FULL_LEVEL
+from dnad_ray.data.image_files import BrokenImagesError, decode_images
 from dnad_ray.data.images import Progress
 from dnad_ray.deploy.formats import Deployed
-from dnad_ray.errors import ConfigError, DataError, RunFolderError, UserError, one_line
-from dnad_ray.networks.network_file import DESCRIPTION, read_network
+from dnad_ray.errors import ConfigError, RunFolderError, UserError, one_line
+from dnad_ray.networks.network_file import DESCRIPTION, checked_level, read_network
 from dnad_ray.storage.files import read_file
 from search_spaces.json_reader import parse_json
 
-__all__ = ["Model", "Prediction", "open_model", "predict"]
+__all__ = ["Model", "Prediction", "open_model", "predict", "predict_intact"]
 
 Array = npt.NDArray[np.float32]
 _MAX_MODEL = 2 * 2**30  # the most that an ONNX file can have
@@ -39,12 +41,14 @@ class Model(NamedTuple):
         classes: Names of the classes.
         channels: Channels of the images.
         image_size: Their side in pixels.
+        full_level: Level of white of image files of more than 8 bits, as in training.
     """
 
     run: Callable[[Array], Array]
     classes: tuple[str, ...]
     channels: int
     image_size: int
+    full_level: int = FULL_LEVEL
 
     def predict(self, images: Sequence[str | Path] | str | Path, top: int = 3) -> list[Prediction]:
         """Classify image files.
@@ -111,15 +115,39 @@ def predict(model: Model, files: Sequence[Path], top: int = 3, progress: Progres
         progress: Called with the number of images read so far.
 
     Raises:
-        DataError: If a file is no image.
+        BrokenImagesError: If files are missing or no images; it names all of them.
     """
-    for file in files:
-        if not file.is_file():
-            raise DataError("IMAGES", str(file), "image files that exist")
+    results, broken = predict_intact(model, files, top, progress)
+    if broken:
+        raise BrokenImagesError(broken)
+    return results
+
+
+def predict_intact(
+    model: Model, files: Sequence[Path], top: int = 3, progress: Progress | None = None
+) -> tuple[list[Prediction], list[tuple[str | Path, str]]]:
+    """Classify image files as :func:`predict` does; returns also the files that are missing or no images, and why."""
+    broken: list[tuple[str | Path, str]] = [(file, "there is no such file") for file in files if not file.is_file()]
+    files = [file for file in files if file.is_file()]
     results = []
     for start in range(0, len(files), _BATCH):
-        part = files[start : start + _BATCH]
-        pixels = decode_images(part, model.image_size, model.channels, progress or (lambda *_: None))
+        part: Sequence[Path] = files[start : start + _BATCH]
+        decode = partial(
+            decode_images,
+            image_size=model.image_size,
+            channels=model.channels,
+            progress=progress,
+            full_level=model.full_level,
+        )
+        try:
+            pixels = decode(part)
+        except BrokenImagesError as error:
+            broken += error.broken
+            unusable = {Path(path) for path, _ in error.broken}
+            part = [file for file in part if file not in unusable]
+            pixels = decode(part)
+        if not part:
+            continue
         logits: npt.NDArray[np.float64] = model.run((pixels / np.float32(255)).astype(np.float32)).astype(np.float64)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
@@ -127,7 +155,7 @@ def predict(model: Model, files: Sequence[Path], top: int = 3, progress: Progres
             order = np.argsort(-row, kind="stable")[:top]
             names = tuple(model.classes[index] for index in order)
             results.append(Prediction(str(file), names, tuple(float(row[index]) for index in order)))
-    return results
+    return results, broken
 
 
 def _of_network(folder: Path, weights: Path | None) -> Model:
@@ -138,7 +166,7 @@ def _of_network(folder: Path, weights: Path | None) -> Model:
         with torch.no_grad():
             return cast(Array, module(torch.from_numpy(pixels)).numpy())
 
-    return Model(run, trained.classes, trained.images.in_channels, trained.images.image_size)
+    return Model(run, trained.classes, trained.images.in_channels, trained.images.image_size, trained.full_level)
 
 
 def _of_onnx(path: Path) -> Model:
@@ -156,6 +184,7 @@ def _of_onnx(path: Path) -> Model:
         classes = tuple(str(name) for name in parse_json(metadata["classes"], "classes", _MAX_METADATA))
         images = parse_json(metadata["images"], "images", _MAX_METADATA)
         channels, size = int(images["in_channels"]), int(images["image_size"])
+        full_level = checked_level(parse_json(metadata.get("full_level", str(FULL_LEVEL)), "full_level", _MAX_METADATA))
         inputs = [entry.name for entry in session.get_inputs()]
         if inputs != ["images"] or len(classes) != int(images["num_classes"]) or channels not in (1, 3):
             raise ValueError(f"its inputs are {json.dumps(inputs)}, and it names {len(classes)} classes")
@@ -165,4 +194,9 @@ def _of_onnx(path: Path) -> Model:
         ) from error
     except Exception as error:
         raise RunFolderError("MODEL", f"{path} ({one_line(error)[:200]})", "an intact ONNX file") from error
-    return Model(lambda pixels: cast(Array, session.run(None, {"images": pixels})[0]), classes, channels, size)
+    run = partial(_run_onnx, session)
+    return Model(run, classes, channels, size, full_level)
+
+
+def _run_onnx(session: Any, pixels: Array) -> Array:
+    return cast(Array, session.run(None, {"images": pixels})[0])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dnad_ray.config.run import DistillConfig
+from dnad_ray.config.section import Words
 from dnad_ray.data.images import ImageData
 from dnad_ray.distill.calibration import Calibration
 from dnad_ray.distill.foreign_network import build_foreign
@@ -75,6 +76,7 @@ class Teacher:
         calibration: Calibration on the validation images; None if not measured.
         outline: Description of a foreign network; None for our own.
         renormalisation: Conversion of the run's images to its normalisation, or None.
+        classes: Names of the classes that it was trained on; empty where they are not known.
     """
 
     network: nn.Module
@@ -84,6 +86,7 @@ class Teacher:
     calibration: Calibration | None = None
     outline: ForeignSpec | None = None
     renormalisation: Renormalisation | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def tap_channels(self) -> tuple[int, ...]:
@@ -154,6 +157,8 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
     if teacher.renormalisation is not None:
         description["renormalisation"] = asdict(teacher.renormalisation)
     description["accuracy"] = teacher.accuracy
+    if teacher.classes:
+        description["classes"] = list(teacher.classes)
     if teacher.calibration is not None:
         description["calibration"] = asdict(teacher.calibration)
     description["sha256"] = hashlib.sha256(content).hexdigest()
@@ -197,6 +202,7 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         if hashlib.sha256(file.weights).hexdigest() != description["sha256"]:
             raise ValueError("the weights are not those that were described")
         accuracy = float(description["accuracy"])
+        classes = tuple(str(name) for name in description.get("classes", ()))
         calibration = description.get("calibration")
         calibration = None if calibration is None else Calibration(**calibration)
         if "outline" in description:
@@ -205,7 +211,9 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
                 raise ValueError(f"it is made by {outline.model}, which the configuration does not name")
             foreign = build_foreign(outline)
             foreign.load_state_dict(parse_weights(file.weights, foreign.state_dict(), _WEIGHTS))
-            return Teacher(frozen(to_device(foreign, device)), None, None, accuracy, calibration, outline)
+            return Teacher(
+                frozen(to_device(foreign, device)), None, None, accuracy, calibration, outline, classes=classes
+            )
         genotype = Genotype.from_dict(description["genotype"], "teacher genotype")
         shape = NetworkShape.from_dict(description["shape"])
         with torch.device("meta"):  # takes no memory, whatever the size of the described network
@@ -217,7 +225,8 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RunFolderError("teacher", one_line(error)[:300], "an intact teacher.json and .safetensors") from error
-    return Teacher(frozen(to_device(network, device)), genotype, shape, accuracy, calibration, None, renormalisation)
+    ready = frozen(to_device(network, device))
+    return Teacher(ready, genotype, shape, accuracy, calibration, None, renormalisation, classes)
 
 
 def check_teacher(teacher: Teacher, data: ImageData, config: DistillConfig, stem: str, origin: str) -> None:
@@ -231,7 +240,8 @@ def check_teacher(teacher: Teacher, data: ImageData, config: DistillConfig, stem
         origin: Where the teacher came from, for error messages.
 
     Raises:
-        ConfigError: If channels, size or number of classes differ, a tap is missing, or its size is not the student's.
+        ConfigError: If channels, size, number or names of classes differ, a tap is missing, or its size is not the
+            student's.
     """
     given, wanted = astuple(teacher.images), astuple(data.shape)
     for name, theirs, ours in zip(("channels", "pixels a side", "classes"), given, wanted, strict=True):
@@ -239,6 +249,10 @@ def check_teacher(teacher: Teacher, data: ImageData, config: DistillConfig, stem
             raise ConfigError(
                 origin, f"a teacher for images of {theirs} {name}", f"{ours} {name}, as these images have"
             )
+    for label, (theirs, ours) in enumerate(zip(teacher.classes, data.classes, strict=False)):
+        if theirs != ours:
+            allowed = f"{ours!r}, as class {label} of these images; folders of classes can be renamed"
+            raise ConfigError(origin, Words(f"a teacher whose class {label} is {theirs!r}"), allowed)
     if not config.uses_features:
         return
     sides, place = stage_sides(data.image_size, stem), "distill.teacher.taps"

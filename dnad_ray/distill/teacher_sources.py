@@ -76,7 +76,8 @@ def make_teacher(
         network = build_foreign(outline)
     if settings.weights is not None:
         _load_checkpoint(network, settings, data.num_classes)
-    teacher = Teacher(to_device(network, device), None, None, 0.0, None, outline)
+    classes = data.classes if settings.is_trained else ()  # a checkpoint does not name its classes
+    teacher = Teacher(to_device(network, device), None, None, 0.0, None, outline, classes=classes)
     check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher")
     if settings.is_trained:
         training = TeacherTraining(teacher.network, config, data, device)
@@ -114,7 +115,7 @@ def train_teacher(
     with _own_seed(config.seed):
         network = to_device(network_from(genotype, shape), device)
     finish(TeacherTraining(network, config, data, device), checkpoints, stop=stop, progress=progress)
-    return _measured(Teacher(network, genotype, shape, 0.0), data, config.evaluation.batch_size)
+    return _measured(Teacher(network, genotype, shape, 0.0, classes=data.classes), data, config.evaluation.batch_size)
 
 
 def teacher_genotype(config: RunConfig) -> Genotype:
@@ -202,6 +203,7 @@ def _exported(path: Place, data: ImageData, device: torch.device) -> Teacher:
         trained.spec.shape(trained.images),
         0.0,
         renormalisation=None if same else Renormalisation(scale, shift),
+        classes=trained.classes,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnad_ray.config.run import RunConfig
+from dnad_ray.config.run import OF_THE_PLACE, RunConfig
 from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.data.images import ImageData
 from dnad_ray.distill.foreign_network import ForeignNetwork
@@ -20,9 +20,6 @@ from dnad_ray.training.learning_rate import cosine_rates
 from dnad_ray.training.task import Losses, Task
 
 __all__ = ["TeacherTraining"]
-
-_OF_THE_PLACE = {"root", "download", "storage", "workers"}
-"""Settings of the data that do not change any image."""
 
 _OF_THE_IMITATION = {"precision", "cache", "cache_gib"}
 """Settings of the teacher that change how it is evaluated, but not its trained weights."""
@@ -83,7 +80,7 @@ class TeacherTraining(Task):
 
 def _digest_of(config: RunConfig, data: ImageData, network: nn.Module) -> str:
     """Return a digest of everything that determines the trained weights, except the pixels."""
-    images = config.data.model_dump(mode="json", exclude=_OF_THE_PLACE)
+    images = config.data.model_dump(mode="json", exclude=set(OF_THE_PLACE))
     about = [data.num_classes, data.image_size, len(data.train), *data.mean, *data.std]
     train = config.train.model_dump(mode="json", include={"batch_size", "weight_decay", "grad_clip", "precision"})
     teacher = config.distill.teacher.model_dump(mode="json", exclude=_OF_THE_IMITATION)

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from dnad_ray.data.decoding import FULL_LEVEL
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import RunFolderError, UserError, one_line
 from dnad_ray.networks.spec import NetworkSpec, build
@@ -25,6 +26,7 @@ __all__ = [
     "DESCRIPTION",
     "WEIGHTS",
     "TrainedNetwork",
+    "checked_level",
     "described",
     "read_network",
     "weights_of",
@@ -51,6 +53,7 @@ class TrainedNetwork:
         mean: Mean of each channel in 0..1, from its training.
         std: Standard deviation of each channel, from its training.
         facts: Its origin and its accuracy: the record of its job.
+        full_level: Level of white of image files of more than 8 bits, as in its training.
     """
 
     network: nn.Module
@@ -60,6 +63,7 @@ class TrainedNetwork:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     facts: Mapping[str, Any]
+    full_level: int = FULL_LEVEL
 
 
 def weights_of(network: nn.Module) -> bytes:
@@ -76,6 +80,7 @@ def described(trained: TrainedNetwork) -> dict[str, Any]:
         "mean": list(trained.mean),
         "std": list(trained.std),
         "facts": dict(trained.facts),
+        **({} if trained.full_level == FULL_LEVEL else {"full_level": trained.full_level}),
     }
 
 
@@ -101,7 +106,8 @@ def write_network(
     folder: Place, network: nn.Module, spec: NetworkSpec, data: ImageData, facts: Mapping[str, Any]
 ) -> None:
     """Write a network and the description of its training images into a folder, see :func:`write_trained`."""
-    write_trained(folder, TrainedNetwork(network, spec, data.shape, data.classes, data.mean, data.std, facts))
+    trained = TrainedNetwork(network, spec, data.shape, data.classes, data.mean, data.std, facts, data.full_level)
+    write_trained(folder, trained)
 
 
 def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = DESCRIPTION) -> TrainedNetwork:
@@ -130,13 +136,25 @@ def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = 
             raise ValueError("classes or normalisation do not fit the network")
         network = with_weights(spec, images, content, weights)
         facts = dict(description["facts"])
+        full_level = checked_level(description.get("full_level", FULL_LEVEL))
     except FileNotFoundError as error:
         raise RunFolderError("network", address(folder), f"a folder with {description_file} and {weights}") from error
     except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError, UserError) as error:
         raise RunFolderError(
             "network", f"{address(folder)} ({one_line(error)[:300]})", "an intact trained network"
         ) from error
-    return TrainedNetwork(network, spec, images, classes, mean, std, facts)
+    return TrainedNetwork(network, spec, images, classes, mean, std, facts, full_level)
+
+
+def checked_level(value: Any) -> int:
+    """Return a level of white from a description.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if type(value) is not int or not 1 <= value <= FULL_LEVEL:
+        raise ValueError(f"full_level is {str(value)[:100]}, not a number from 1 to {FULL_LEVEL}")
+    return value
 
 
 def with_weights(spec: NetworkSpec, images: ImageShape, content: bytes, origin: str) -> nn.Module:

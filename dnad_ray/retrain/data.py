@@ -26,10 +26,12 @@ class RetrainImages(NamedTuple):
         data: ``train`` holds the training images of the search, and its validation images too if there are test
             images. ``validation`` is the split for the measurement. Mean and deviation are those of the search.
         split: ``test``, or ``validation`` if the data have no test images.
+        other: Fingerprint of images that are not those of the run folder; empty for its own.
     """
 
     data: ImageData
     split: str
+    other: str = ""
 
 
 def load_retrain_images(config: DataConfig, progress: Progress | None = None) -> RetrainImages:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnad_ray.config.retrain import RetrainConfig
-from dnad_ray.config.run import DataConfig
+from dnad_ray.config.run import OF_THE_PLACE, DataConfig
 from dnad_ray.costs.trace import COUNTER
 from dnad_ray.distill.teacher import Teacher
 from dnad_ray.errors import NonFiniteLossError
@@ -81,9 +81,22 @@ def job_of(
     *,
     proxy_accuracy: float | None = None,
     inherited: bytes = b"",
+    other_images: str = "",
 ) -> Job:
-    """Return the job for these arguments; the same arguments give the same name."""
-    images = data.model_dump(mode="json", exclude={"root", "download", "storage", "workers"})
+    """Return the job for these arguments; the same arguments give the same name.
+
+    Args:
+        spec: The network.
+        config: The protocol.
+        recipe: Name of the recipe.
+        seed: Seed.
+        data: Settings of the data.
+        proxy_accuracy: As in :class:`Job`.
+        inherited: Likewise.
+        other_images: Fingerprint of images that are not those of the run folder: two folders can have equal settings.
+    """
+    images = data.model_dump(mode="json", exclude=set(OF_THE_PLACE))
+    images |= {"images": other_images} if other_images else {}
     settings = config.model_dump(mode="json", exclude={"init_channels", "device"})
     protocol = digest_of_data({"settings": settings, "data": images, "inherited": bool(inherited)})
     network = {**spec.to_dict(), "digest": spec.digest}
@@ -208,4 +221,5 @@ def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) ->
         kd=state.teacher is not None,
         device=state.device.type,
         device_seconds=state.device_seconds,
+        images="" if data.record is None else data.record.digest,
     )

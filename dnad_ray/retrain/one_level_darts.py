@@ -111,7 +111,7 @@ class _DartsSearch(Task):
             self.supernet = to_device(Supernet(space_of(config.space), shape), device)
             self._group = _groups(self.supernet.groups, device)
             self._alpha = nn.Parameter((1e-3 * torch.randn(len(self._group.pair))).to(device))
-        sections = config.model_dump(mode="json", include={"data", "space", "train"})
+        sections = config.model_dump(mode="json", include={"data", "space", "train"}, exclude={"data": {"broken"}})
         super().__init__(
             {
                 "supernet": self.supernet,

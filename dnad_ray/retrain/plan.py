@@ -114,6 +114,8 @@ def jobs_for(
     run: RunConfig,
     scores: dict[str, float] | None = None,
     inherited: dict[str, bytes] | None = None,
+    *,
+    other_images: str = "",
 ) -> list[Job]:
     """Return a job for every network and seed, ordered by seed: a stop then leaves complete rounds of all networks.
 
@@ -123,6 +125,7 @@ def jobs_for(
         run: The run; its data are used for training.
         scores: Proxy accuracies by digest.
         inherited: Initial weights from snapshots, by digest.
+        other_images: Fingerprint of images that are not those of the run folder; empty for its own.
     """
     return [
         job_of(
@@ -133,6 +136,7 @@ def jobs_for(
             run.data,
             proxy_accuracy=(scores or {}).get(spec.digest),
             inherited=(inherited or {}).get(spec.digest, b""),
+            other_images=other_images,
         )
         for number in range(request.seeds)
         for spec in specs

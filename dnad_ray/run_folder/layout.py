@@ -4,6 +4,7 @@ Layout of a run folder::
 
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
+    images.json                          classes, numbers and fingerprint of the images
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none;
                                          those of a ladder are <step>-<rung>.json
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
@@ -53,6 +54,7 @@ __all__ = [
     "front_file",
     "genotype_file",
     "history_file",
+    "images_file",
     "is_safe_name",
     "job_checkpoints_folder",
     "job_file",
@@ -131,6 +133,11 @@ def config_file(run: Place) -> Place:
 def marker_file(run: Place) -> Place:
     """Return the file that says that a folder is a run."""
     return run / "run.json"
+
+
+def images_file(run: Place) -> Place:
+    """Return the file that says which images a run was made with."""
+    return run / "images.json"
 
 
 def table_file(run: Place) -> Place:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dnad_ray.errors import RunFolderError, UserError, one_line
+from dnad_ray.run_folder.images import ImagesRecord, read_images
 from dnad_ray.run_folder.layout import (
     MARKER_KIND,
     RUN_SCHEMA,
@@ -67,6 +68,7 @@ class RunContents:
         status: For each trial ``{"state": ..., "reason": ..., ...}``; the state is a member of
             :class:`dnad_ray.run_folder.states.TrialState`.
         problems: One sentence for each file that could not be read.
+        images: Classes, numbers and fingerprint of the images; None for a run of a version that did not keep them.
     """
 
     path: Place
@@ -76,6 +78,7 @@ class RunContents:
     history: dict[str, list[dict[str, Any]]]
     status: dict[str, dict[str, Any]]
     problems: tuple[str, ...]
+    images: ImagesRecord | None = None
 
     @cached_property
     def snapshots(self) -> list[dict[str, Any]]:
@@ -112,6 +115,11 @@ def read_run(path: str | Place) -> RunContents:
     except (OSError, UserError) as error:
         problems.append(f"config.yaml cannot be read: {one_line(error)}")
         config = {}
+    images = None
+    try:
+        images = read_images(folder)
+    except RunFolderError as error:
+        problems.append(f"images.json cannot be read: {one_line(error)}")
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
     stored = _read_parquet(folder, problems)
@@ -136,6 +144,7 @@ def read_run(path: str | Place) -> RunContents:
         history=history,
         status=status,
         problems=tuple(problems),
+        images=images,
     )
 
 

@@ -299,6 +299,8 @@ class Retrained:
         kd: Whether a teacher was imitated.
         device: Kind of device.
         device_seconds: Wall seconds of training and measuring times the devices used.
+        images: Fingerprint of the images, :attr:`dnad_ray.run_folder.images.ImagesRecord.digest`; empty in a record of
+            a version that did not say.
     """
 
     run: str
@@ -332,6 +334,7 @@ class Retrained:
     kd: bool
     device: str
     device_seconds: float
+    images: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -342,7 +345,7 @@ class Retrained:
         """Build a record from :meth:`to_dict`; ignores unknown fields.
 
         Raises:
-            KeyError: If a field is missing.
+            KeyError: If a field is missing that has no default.
             TypeError: If a field is of another type.
         """
         return cls(**checked(cls, data))

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from dnad_ray.errors import RunFolderError
+from dnad_ray.run_folder.images import ImagesRecord, write_images
 from dnad_ray.run_folder.layout import (
     MARKER_KIND,
     RUN_SCHEMA,
@@ -91,13 +92,14 @@ def free_folder(path: str | Place) -> Place:
     return folder
 
 
-def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Place:
-    """Make a run folder that holds its marker and its configuration.
+def create_run(path: str | Place, config: Mapping[str, Any], version: str, images: ImagesRecord | None = None) -> Place:
+    """Make a run folder that holds its marker, its configuration and the record of its images.
 
     Args:
         path: The folder; its parents are made too.
         config: The resolved configuration as plain data.
         version: Version of the package that runs.
+        images: The images that it uses; None leaves their record out.
 
     Returns:
         The absolute folder.
@@ -108,6 +110,8 @@ def create_run(path: str | Place, config: Mapping[str, Any], version: str) -> Pl
     folder = free_folder(path)
     try:
         write_config(folder, config)
+        if images is not None:
+            write_images(folder, images)
         # The marker comes last: a folder that has it has a configuration too.
         write_json(
             marker_file(folder), {"kind": MARKER_KIND, "schema": RUN_SCHEMA, "name": folder.name, "version": version}

@@ -11,6 +11,7 @@ import torch
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData, load_data
+from dnad_ray.data.summary import classes_in_words
 from dnad_ray.distill.teacher import Teacher, TeacherFile, check_teacher, load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_cache import clear_cache
 from dnad_ray.distill.teacher_sources import make_teacher
@@ -53,7 +54,7 @@ class PreparedRun:
 
 
 def load_images(config: RunConfig, board: Board) -> ImageData:
-    """Load the images and print a summary.
+    """Load the images and print a summary: sizes, classes, and what was left out or looks wrong.
 
     Raises:
         DataError: If the images cannot be used.
@@ -67,6 +68,9 @@ def load_images(config: RunConfig, board: Board) -> ImageData:
         f"{data.name}: {len(data.train):,} training and {len(data.validation):,} validation images of "
         f"{data.image_size}x{data.image_size} pixels in {data.num_classes} classes{storage}"
     )
+    board.say(classes_in_words(data))
+    for note in data.notes:
+        board.say(f"warning: {note}")
     return data
 
 
@@ -108,6 +112,8 @@ def prepare_teacher(
         teacher = make_teacher(config, data, device, progress, stop=stop, checkpoints=checkpoints)
         file = save_teacher(teacher_folder(folder), teacher)
         board.say(f"teacher: {teacher_in_words(teacher)}")
+        if teacher.accuracy <= 1 / data.num_classes:
+            board.say("warning: the teacher is no better than a guess; what imitates it learns nothing of the classes")
     else:
         teacher = load_teacher(file, device)
     for spec in specs:

@@ -13,6 +13,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from dnad_ray.errors import UserError, one_line
+from dnad_ray.text import is_text
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "YamlError", "parse_yaml"]
 
@@ -21,6 +22,10 @@ MAX_BYTES = 2**20
 
 MAX_DEPTH = 16
 """Most levels of nested lists and mappings; a configuration has 5."""
+
+
+_MOST_DIGITS = 400
+"""Of a number: 1e-300 written out still fits."""
 
 
 class YamlError(UserError):
@@ -39,7 +44,8 @@ def parse_yaml(content: str | bytes, origin: str) -> Any:
 
     Raises:
         YamlError: If it is larger than :data:`MAX_BYTES`, no YAML, nested deeper than :data:`MAX_DEPTH`, or if it
-            has aliases, equal keys in a mapping, other tags (dates too), or numbers that are not finite.
+            has aliases, equal keys in a mapping, other tags (dates too), tags that do not fit their values, half of a
+            surrogate pair, numbers that are not finite, or integers that do not fit 64 bits.
 
     >>> parse_yaml("a: [1, 2.5, null]", "example")
     {'a': [1, 2.5, None]}
@@ -55,8 +61,8 @@ def parse_yaml(content: str | bytes, origin: str) -> Any:
             loader.dispose()
     except UnicodeDecodeError as error:
         raise YamlError(origin, f"no text ({error.reason} at byte {error.start})", "YAML in UTF-8") from None
-    # Besides its own errors, the library passes on those of wrong dates and numbers.
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    # Besides its own errors, the library passes on those of values that do not fit their tags, such as "!!bool maybe".
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise YamlError(origin, one_line(error)[:300], "YAML that parses") from None
 
 
@@ -84,17 +90,38 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"a key twice in one mapping, {node.start_mark}")
         return result
 
+    def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
+        text: Any = super().construct_scalar(node)
+        if not is_text(text):  # "\udc00", which only an escape can bring in
+            raise yaml.YAMLError(f"half a character, {node.start_mark}")
+        return text
+
+    def construct_yaml_int(self, node: ScalarNode) -> int:
+        _check_length(node)
+        value: int = super().construct_yaml_int(node)
+        if not -(2**63) <= value < 2**63:
+            raise yaml.YAMLError(f"{node.value}, no integer of at most 64 bits")
+        return value
+
     def construct_yaml_float(self, node: ScalarNode) -> float:
+        _check_length(node)
         value: float = super().construct_yaml_float(node)
         if not math.isfinite(value):
             raise yaml.YAMLError(f"{node.value}, no finite number")
         return value
 
 
+def _check_length(node: ScalarNode) -> None:
+    """Refuse numbers of thousands of digits: to convert them takes time that grows with the square of their length."""
+    if len(node.value) > _MOST_DIGITS:
+        raise yaml.YAMLError(f"a number of {len(node.value):,} digits, at most {_MOST_DIGITS}, {node.start_mark}")
+
+
 # Dates, sets, binary data and ordered mappings are refused with all other tags.
 _TAGS: tuple[str | None, ...] = (
-    *(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "seq", "map", "str")),
+    *(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "seq", "map", "str")),
     None,
 )
 _Loader.yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _TAGS}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from dnad_ray.config.run import RunConfig
+from dnad_ray.config.sweep import MOST_TRIALS
 from dnad_ray.errors import ConfigError
 from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.states import TrialState
@@ -58,11 +59,13 @@ def more_seeds(
         num_seeds: New seeds for each setting.
 
     Raises:
-        ConfigError: If none of these trials exists.
+        ConfigError: If none of these trials exists, or the run would have too many.
     """
     wanted = {spec.setting: spec for spec in reversed(specs) if spec.name in names and spec.is_chosen}
     if not wanted:
         raise ConfigError("--more-seeds", num_seeds, "a run with snapshots on its front")
+    if len(specs) + num_seeds * len(wanted) > MOST_TRIALS:
+        raise ConfigError("--more-seeds", num_seeds, f"so few that the run has at most {MOST_TRIALS:,} trials")
     width = len(specs[-1].name) - 1
     added: list[TrialSpec] = []
     for setting, spec in reversed(wanted.items()):

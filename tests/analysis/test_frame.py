@@ -6,9 +6,21 @@ import shutil
 import pandas as pd
 import pytest
 
-from analysis.frame import HISTORY_COLUMNS, RunWarning, load_history, load_runs, setting_of, to_records
+from analysis.frame import (
+    HISTORY_COLUMNS,
+    RunWarning,
+    history_frame,
+    load_history,
+    load_runs,
+    read_runs,
+    setting_of,
+    snapshot_frame,
+    to_records,
+)
+from analysis.report.summary import summarise
 from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import RunFolderError
+from dnad_ray.run_folder.images import ClassImages, ImagesRecord
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.writing import create_run, write_parquet, write_snapshot, write_status
 
@@ -51,6 +63,38 @@ def test_load_runs_varied_key_that_nobody_wrote_down_is_unknown(tmp_path, dense,
     frame = load_runs(folder)
     assert frame["config.train.batch_size"].tolist() == [32, 64]
     assert setting_of(frame).tolist() == ["train.batch_size 32", "train.batch_size 64"]
+
+
+def test_runs_of_unlike_images_are_warned_about(tmp_path, dense, snapshot):
+    def run(name, root, images=None):
+        config = RunConfig.model_validate({"data": {"name": "imagefolder", "root": root}})
+        folder = create_run(tmp_path / name, config_to_dict(config), "0.0.0", images)
+        write_snapshot(folder, snapshot(dense()), dense())
+        return folder
+
+    def record(count, *classes):
+        entries = tuple(ClassImages(count=count, names="n", content="c") for _ in classes)
+        return ImagesRecord(
+            name="imagefolder", classes=classes, image_size=8, channels=1, num_train=1, num_validation=1, num_test=0,
+            parts={"train": entries},
+        )  # fmt: skip
+
+    first, same = run("a", "/images", record(2, "x", "y")), run("b", "/moved", record(2, "x", "y"))
+    assert len(load_runs([first, same])) == 2
+    for number, (folder, words) in enumerate(
+        [
+            (run("c", "/images", record(3, "x", "y")), r"train images of class 'x': 3, were 2"),
+            (run("d", "/images", record(2, "x", "z")), r"new classes z, classes y are gone"),
+            (run("e", "/old"), r"imagefolder /old, not imagefolder /images"),
+        ]
+    ):
+        with pytest.warns(RunWarning, match=rf"run {folder.name} has other images than a \(.*{words}.*cannot be comp"):
+            assert len(load_runs([first, folder])) == 2, number
+    assert len(load_runs([run("f", "/old"), run("g", "/old")])) == 2  # of versions that kept no record
+    with pytest.warns(RunWarning):
+        runs = read_runs([first, tmp_path / "c"])
+    summary = summarise(runs, snapshot_frame(runs), history_frame(runs))
+    assert summary.cautions[0].startswith("run c has other images than a ")
 
 
 def test_load_runs_without_snapshots_keeps_columns_and_types(tmp_path, make_run):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnad_ray.commands.options import configured
+from dnad_ray.commands.options import configured, settings_of, with_absolute_paths
 from dnad_ray.commands.training import Training, request_of, run_config_of
 from dnad_ray.errors import ConfigError
 
@@ -43,3 +43,25 @@ def test_error_of_a_training_names_the_option(training, message):
 
     with pytest.raises(ConfigError, match=f"^{message}"):
         asked()
+
+
+def test_paths_mean_the_same_in_every_folder(tmp_path, monkeypatch):
+    for name in ("photos", "teacher", "home/photos"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    images = {"data.name": "imagefolder"}
+    for given, meant in (("photos", "photos"), ("./photos/..", "."), ("~/photos", "home/photos")):
+        asked = configured("smoke", settings=images | {"data.root": given})
+        assert asked.data.root == str((tmp_path / meant).resolve())
+    settings = {"distill.teacher.source": "saved", "distill.teacher.weights": "teacher"}
+    assert configured("images", settings=settings).distill.teacher.weights == str(tmp_path / "teacher")
+    for weights in ("s3://bucket/teacher", "missing"):
+        asked = configured("images", settings=settings | {"distill.teacher.weights": weights})
+        assert asked.distill.teacher.weights == weights
+    assert run_config_of(None, Training(data="digits", set=["data.root=photos"])).data.root == str(tmp_path / "photos")
+    assert with_absolute_paths(asked) == asked
+
+
+def test_settings_may_be_paths(tmp_path):
+    assert settings_of({"data.root": tmp_path}) == {"data.root": str(tmp_path)}

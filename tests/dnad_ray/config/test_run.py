@@ -279,6 +279,15 @@ def test_stage_ratios_of_zero():
         ("data.download=true", ("data.download", True)),
         ("data.name=cifar10", ("data.name", "cifar10")),
         ("data.root=/a=b/c", ("data.root", "/a=b/c")),
+        ("data.root=photos #2", ("data.root", "photos #2")),  # a comment in YAML
+        ("data.root=2024", ("data.root", "2024")),
+        ("data.root=no", ("data.root", "no")),
+        ("data.root=2024-01-31", ("data.root", "2024-01-31")),
+        ("data.root=[a]: b", ("data.root", "[a]: b")),
+        ("data.root='photos #2'", ("data.root", "photos #2")),
+        ("data.root='a' or 'b'", ("data.root", "'a' or 'b'")),
+        ("data.root=null", ("data.root", None)),
+        ("distill.teacher.weights=7", ("distill.teacher.weights", "7")),
         (" seed = 3", ("seed", 3)),
         ("sweep.grid={shrink.rate: [0.1]}", ("sweep.grid", {"shrink.rate": [0.1]})),
     ],
@@ -291,6 +300,17 @@ def test_parse_assignment(text, expected):
 def test_parse_assignment_without_key_or_value(text):
     with pytest.raises(ConfigError, match=r"--set: got .*KEY=VALUE"):
         parse_assignment(text)
+
+
+def test_text_that_no_file_can_hold_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.root: got '.*udcff'; allowed: text that UTF-8 can hold"):
+        config_from_dict({"data": {"root": "photos\udcff"}})
+
+
+def test_broken_images_are_skipped_in_folders_only():
+    assert config_from_dict({"data": {"name": "imagefolder", "broken": "skip"}}).data.broken == "skip"
+    with pytest.raises(ConfigError, match=r"data\.broken: got 'skip', which has no effect with name 'digits'"):
+        config_from_dict({"data": {"broken": "skip"}})
 
 
 def test_parse_assignment_of_broken_yaml():

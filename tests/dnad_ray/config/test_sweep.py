@@ -52,3 +52,24 @@ def test_impossible_range_is_refused_in_words(entry, message):
     sweep = {"sampler": "random", "num_trials": 2, "ranges": {"shrink.rate": entry}}
     with pytest.raises(ConfigError, match=message):
         config_from_dict({"sweep": sweep})
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"num_trials": 10_001}, r"sweep\.num_trials: got 10001; allowed: less than or equal to 10000"),
+        ({"num_trials": 10**30}, r"sweep\.num_trials: got 1000+; allowed: less than or equal to 10000"),
+        (
+            {"grid": {f"key{number}": tuple(range(101)) for number in range(2)}},
+            r"sweep\.grid: got 2 keys with 10,201 combinations; allowed: at most 10,000, or sampler random",
+        ),
+        (
+            {"grid": {f"key{number}": tuple(range(9)) for number in range(40)}},
+            r"sweep\.grid: got 40 keys with 147,808,",
+        ),
+    ],
+)
+def test_more_trials_than_can_be_planned_are_refused_at_once(sweep, message):
+    assert config_from_dict({"sweep": {"num_trials": 10_000}}).sweep.num_trials == 10_000
+    with pytest.raises(ConfigError, match=message):
+        config_from_dict({"sweep": sweep})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 import zlib
 
@@ -10,7 +11,14 @@ import pytest
 from PIL import Image
 
 from dnad_ray.data import image_files
-from dnad_ray.data.image_files import count_levels_of_files, decode_images, read_headers
+from dnad_ray.data.image_files import (
+    BrokenImagesError,
+    broken_images,
+    count_levels_of_files,
+    decode_images,
+    find_full_level,
+    read_headers,
+)
 from dnad_ray.data.images import count_levels
 from dnad_ray.errors import DataError
 
@@ -104,6 +112,80 @@ def test_decode_scales_16_bits(tmp_path, ending):
     assert _decode(tmp_path / f"a.{ending}", 2, 1)[0].tolist() == [[0, 1], [254, 255]]
 
 
+@pytest.mark.parametrize(
+    ("highest", "full_level"),
+    [(1, 255), (255, 255), (256, 1023), (1023, 1023), (4095, 4095), (16383, 16383), (16384, 65535), (65535, 65535)],
+)
+def test_full_level_is_that_of_the_bits_in_use(tmp_path, highest, full_level):
+    """Pillow's issue 3011: twelve bits in a file of sixteen came out black."""
+    for name, kind in (("a.png", np.uint16), ("b.tif", np.int32)):
+        Image.fromarray(np.array([[0, highest], [0, 0]], kind)).save(tmp_path / name)
+    dark = tmp_path / "dark.png"
+    Image.fromarray(np.array([[0, 1], [0, 0]], np.uint16)).save(dark)
+    paths = [tmp_path / "a.png", tmp_path / "b.tif", dark]
+    assert read_headers(paths, _silent).deep == (0, 1, 2)
+    assert find_full_level(paths, _silent) == full_level
+    images = decode_images(paths, 2, 1, full_level=full_level)
+    # By hand: the share of the range, of 255, rounded down; one image is never made brighter than another.
+    assert images[:, 0, 0, 1].tolist() == [highest * 255 // full_level] * 2 + [255 // full_level]
+
+
+def test_levels_above_the_full_one_are_white(tmp_path):
+    Image.fromarray(np.array([[4095, 60_000], [0, 2048]], np.uint16)).save(tmp_path / "a.png")
+    assert decode_images([tmp_path / "a.png"], 2, 1, full_level=4095)[0, 0].tolist() == [[255, 255], [0, 127]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shape_that_is_in_the_transparency_is_seen_on_white(tmp_path, mode, channels):
+    """kohya-ss' issue 1269: all glyphs decoded to one black image."""
+    shape = np.array([[255, 0], [0, 128]], np.uint8)  # opaque, clear, clear, half
+    black = np.zeros((2, 2), np.uint8)
+    path, options = tmp_path / "a.png", {}
+    if mode == "RGBA":
+        image = Image.fromarray(np.dstack([black, black, black, shape]))
+    elif mode == "LA":
+        image = Image.fromarray(np.dstack([black, shape]), "LA")
+    elif mode == "P":
+        image = Image.fromarray(np.array([[0, 1], [1, 2]], np.uint8), "P")
+        image.putpalette([0, 0, 0] * 3)
+        options = {"transparency": b"\xff\x00\x80"}
+    else:  # one colour is clear
+        image = Image.fromarray(np.dstack([np.array([[0, 9], [9, 127]], np.uint8)] * 3))
+        options = {"transparency": (9, 9, 9)}
+    image.save(path, **options)
+    assert (_decode(path, 2, channels) == [[0, 255], [255, 127]]).all()
+
+
+def test_opaque_images_keep_their_bits(tmp_path):
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (9, 9, 3), np.uint8)
+    Image.fromarray(np.dstack([colours, np.full((9, 9), 255, np.uint8)])).save(tmp_path / "a.png")
+    Image.fromarray(colours).save(tmp_path / "b.png")
+    for size in (9, 4):
+        first, second = decode_images([tmp_path / "a.png", tmp_path / "b.png"], size, 3)
+        assert (first == second).all()
+
+
+def test_all_broken_images_are_named(tmp_path):
+    """Not only the first one; the list ends somewhere."""
+    Image.fromarray(_RGB).save(tmp_path / "fine.png")
+    broken = [tmp_path / f"{index:02d}.png" for index in range(23)]
+    for path in broken:
+        path.write_bytes(b"")
+    paths = [broken[0], tmp_path / "fine.png", *broken[1:]]
+    for action in (lambda: decode_images(paths, 4, 3), lambda: read_headers(paths, _silent)):
+        with pytest.raises(BrokenImagesError) as caught:
+            action()
+        assert [path for path, _ in caught.value.broken] == broken
+        assert str(caught.value.given).startswith(f"23 files: {broken[0]}, {broken[1]}, ")
+        assert str(caught.value.given).endswith(f"{broken[19]} and 3 more")
+        again = copy.copy(caught.value)  # as pickle does: it comes out of workers
+        assert (str(again), again.broken) == (str(caught.value), caught.value.broken)
+    assert broken_images(paths, _silent) == caught.value.broken
+    assert broken_images(paths[1:2], _silent) == ()
+
+
 @pytest.mark.parametrize("values", [np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70_000, np.int32)])
 def test_decode_refuses_pixels_without_a_scale(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "a.tif")
@@ -174,7 +256,7 @@ def test_read_headers_finds_the_size(tmp_path, sizes, expected):
     paths = [tmp_path / f"{index}.png" for index in range(len(sizes))]
     for path, size in zip(paths, sizes, strict=True):
         Image.new("L", size).save(path)
-    assert read_headers(paths, _silent) == (1, expected)
+    assert read_headers(paths, _silent) == (1, expected, ())
 
 
 def test_read_headers_is_grey_only_if_all_are(tmp_path):

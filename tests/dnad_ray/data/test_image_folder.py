@@ -144,7 +144,11 @@ def _flat_parts(root):
         (lambda root: None, "{root} (no class folder)", "at least 2 classes"),
         (lambda root: _write(root / "0.png"), "{root} (no class folder)", "at least 2 classes"),
         (lambda root: _classes(root, names=("cat",)), "{root} (one class folder)", "at least 2 classes"),
-        (_empty_class, "{root}/empty", "at least one image (bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp)"),
+        (
+            _empty_class,
+            "{root}/empty",
+            "at least one image (apng, bmp, gif, jfif, jpe, jpeg, jpg, pbm, pgm, png, pnm, ppm, tif, ",
+        ),
         (_foreign_test_class, "{root}/test/horse", "a class of the training images: cat, dog"),
         (_foreign_validation_class, "{root}/val/horse", "a class of the training images: cat, dog"),
         (_two_validations, "{root}/val and {root}/valid", "one validation folder"),

@@ -148,6 +148,59 @@ def test_image_folder_unreadable_image(tmp_path):
         load_data(config)
 
 
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_image_folder_of_broken_images_names_them_all_or_skips_them(tmp_path, storage):
+    config = _folder(tmp_path).model_copy(update={"storage": storage})
+    whole = load_data(config)
+    for name, content in (("cat/03", b""), ("dog/05", b"no image"), ("dog/07", None)):
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(path.read_bytes()[:50] if content is None else content)  # the last has a header that is fine
+    with pytest.raises(DataError, match=r"images: got '3 files: .*cat/03.png, .*dog/05.png, .*dog/07.png'"):
+        load_data(config)
+    data = load_data(config.model_copy(update={"broken": "skip"}))
+    assert (len(whole.train), len(data.train), len(data.validation)) == (16, 13, 4)  # 9 - 2 and 8 - 2 are left
+    assert [note.startswith("left out 3 broken images: ") for note in data.notes] == [True]
+    assert [entry.count for entry in data.record.parts["train"]] == [9, 8]
+
+
+def test_image_folder_of_broken_test_images_skips_them(tmp_path):
+    _folder(tmp_path / "train")
+    _folder(tmp_path / "test", num_images=3)
+    (tmp_path / "test" / "cat" / "01.png").write_bytes(b"")
+    config = DataConfig(name="imagefolder", root=str(tmp_path))
+    assert load_data(config).record.num_test == 6
+    with pytest.raises(DataError, match=r"test/cat/01\.png"):
+        load_test(config)
+    assert _levels(load_test(config.model_copy(update={"broken": "skip"}))) == [0, 2, 3, 4, 5]
+
+
+def test_image_folder_without_an_intact_image_of_a_class(tmp_path):
+    config = _folder(tmp_path, num_images=2).model_copy(update={"broken": "skip"})
+    for path in (tmp_path / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"class folder: got '.*dog'; allowed: a folder with at least one intact image"):
+        load_data(config)
+
+
+def test_image_folder_of_16_bits_is_as_bright_in_all_parts(tmp_path):
+    """Twelve bits in files of sixteen: the level of white follows from the training images."""
+    for part, levels in (("train", (0, 1024, 2048, 4095)), ("test", (2048, 5000))):
+        for index, level in enumerate(levels):
+            for name in ("cat", "dog"):
+                _write(tmp_path / part / name / f"{index}.png", np.full((8, 8), level, np.uint16))
+    for settings in ({}, {"storage": "disk", "workers": 0}):
+        config = DataConfig(name="imagefolder", root=str(tmp_path), **settings)
+        data, test = load_data(config), load_test(config)
+        assert data.full_level == 4095
+        assert data.notes[0] == "8 training images of 16 bits have no level above 4,095, which is taken as white"
+        (images,) = test.stream([np.arange(len(test))], torch.device("cpu"))
+        assert images[:, 0, 0, 0].tolist() == [127, 255, 127, 255]
+        held = [
+            next(part.stream([np.arange(len(part))], torch.device("cpu"))) for part in (data.train, data.validation)
+        ]
+        assert {*torch.cat(held)[:, 0, 0, 0].tolist()} == {0, 63, 127, 255}
+
+
 def test_image_folder_root_is_missing_or_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     for root, words in ((None, "got None"), (tmp_path / "gone", "(missing)"), (tmp_path / "file", "(not a folder)")):

@@ -16,6 +16,7 @@ from PIL import Image
 from dnad_ray.deploy import export as exporting
 from dnad_ray.deploy.export import ExportError, export_network
 from dnad_ray.deploy.formats import FORMATS, Deployed
+from dnad_ray.deploy.predict import open_model
 from dnad_ray.deploy.suffixes import SUFFIXES
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
@@ -288,6 +289,33 @@ def test_predict_of_what_is_no_image_is_refused(command, job, tmp_path):
         code, _, err = command("predict", job, tmp_path / name)
         assert (code, err.count("\n")) == (2, 1), err
         assert name in err
+
+
+def test_predict_names_broken_images_after_those_that_are_fine(command, job, picture, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    files = (tmp_path / "none.png", picture, tmp_path / "broken.png", picture)
+    code, out, err = command("predict", job, *files)
+    assert (code, err.count("\n")) == (2, 1)
+    assert [line.split(":")[0] for line in out.splitlines()] == [str(picture)] * 2
+    assert "2 files: " in err
+    assert all(name in err for name in ("none.png", "broken.png"))
+    code, out, _ = command("predict", job, *files, "--json")
+    assert (code, [row["file"] for row in json.loads(out)]) == (2, [str(picture)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("safetensors", "net.safetensors"), pytest.param("onnx", "net.onnx", marks=pytest.mark.slow)]
+)
+def test_predict_sees_images_of_16_bits_as_training_did(kind, name, tmp_path):
+    network = dataclasses.replace(trained(), full_level=4095)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8))
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(np.ceil(pixels * 4095 / 255).astype(np.uint16)).save(tmp_path / "16.png")
+    export_network(network, kind, tmp_path / name)
+    model = open_model(tmp_path / name)
+    assert model.full_level == 4095
+    first, second = model.predict([tmp_path / "8.png", tmp_path / "16.png"])
+    assert first.shares == second.shares
 
 
 def test_predict_without_the_reader_of_onnx_is_refused(command, picture, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from dnad_ray.config.recipes import recipe_named
 from dnad_ray.config.run import DataConfig, with_overrides
 from dnad_ray.data.images import Split
 from dnad_ray.data.loading import load_data
-from dnad_ray.distill.teacher import Teacher, TeacherFile, load_teacher, read_teacher, save_teacher
+from dnad_ray.distill.teacher import Teacher, TeacherFile, check_teacher, load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_sources import teacher_genotype, train_teacher
 from dnad_ray.errors import ConfigError, GenotypeError, NonFiniteLossError, RunFolderError
 from dnad_ray.training.evaluate import accuracy_of
@@ -63,6 +63,19 @@ def _untrained():
     shape = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=10), init_channels=2)
     genotype = _genotype(False, True, True)
     return Teacher(network_from(genotype, shape).eval().requires_grad_(False), genotype, shape, 0.125)
+
+
+def test_teacher_of_other_classes_is_refused(trained, data, tmp_path):
+    save_teacher(tmp_path, trained[0])
+    again = load_teacher(read_teacher(tmp_path), CPU)
+    assert again.classes == trained[0].classes == tuple("0123456789")
+    others = dataclasses.replace(data, classes=("0", "one", *"23456789"))
+    with pytest.raises(
+        ConfigError, match=r"^there: got a teacher whose class 1 is '1'; allowed: 'one', as class 1 of "
+    ):
+        check_teacher(again, others, CONFIG.distill, CONFIG.space.stem, "there")
+    unknown = dataclasses.replace(again, classes=())  # as a teacher of an earlier version
+    check_teacher(unknown, others, CONFIG.distill, CONFIG.space.stem, "there")
 
 
 def test_train_learns_digits(trained, data):

@@ -55,16 +55,23 @@ def folder(tiny, tmp_path):
 def test_load_images_says_what_they_are(tiny, board):
     data = load_images(tiny(), board)
     assert (data.image_size, data.num_classes) == (8, 10)
-    assert said(board) == "digits: 1,151 training and 287 validation images of 8x8 pixels in 10 classes\n"
+    size, classes = said(board).replace("\n", " ").split(" classes, ")
+    assert size == "digits: 1,151 training and 287 validation images of 8x8 pixels in 10 classes"
+    entries = classes.split(": ")[1].split(";")[0].split(", ")
+    counts = [[int(number) for number in entry.split()[1::2]] for entry in entries]
+    assert [sum(numbers) for numbers in zip(*counts, strict=True)] == [1151, 287]
+    assert classes.startswith("training + validation images: 0 ")
+    assert classes.endswith("; 359 test images, not looked at ")
 
 
 def test_load_images_says_that_they_stay_on_disk(tiny, board, pictures):
     config = tiny({"data.name": "imagefolder", "data.root": str(pictures), "data.storage": "disk"})
     load_images(config, board)
     assert said(board).count("streamed from disk") == 1
-    assert said(board).endswith(
-        "80 training and 20 validation images of 8x8 pixels in 10 classes, streamed from disk\n"
-    )
+    *_, size, classes, end = said(board).split("\n")
+    assert size.endswith("80 training and 20 validation images of 8x8 pixels in 10 classes, streamed from disk")
+    shown = ", ".join(f"{label} 8 + 2" for label in range(10))
+    assert (classes, end) == (f"classes, training + validation images: {shown}; no test images", "")
 
 
 def test_load_images_shows_each_part_of_the_work(tiny, board, monkeypatch):

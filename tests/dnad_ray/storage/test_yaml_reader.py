@@ -31,6 +31,16 @@ def test_yaml_of_every_recipe_comes_back(name):
         ("a: .inf", "finite"),
         ("a: .nan", "finite"),
         ("a: " + "9" * 5000, "digits"),
+        ("a: 0x" + "f" * 5000, "digits"),
+        ("a: " + "1:" * 300_000 + "1", "digits"),
+        ("a: " + "1:" * 300_000 + "1.5", "digits"),
+        ("a: 9223372036854775808", "64 bits"),
+        ("a: !!bool maybe", "maybe"),
+        ("a: !!int ''", "index"),
+        ("a: !!int []", "scalar"),
+        ("a: !!float ''", "index"),
+        ('a: "\\udc00"', "half a character"),
+        ('"\\udc00": 1', "half a character"),
         ("a: 2001-99-99", "constructor"),
         ("a: !!binary aGk=", "constructor"),
         ("!!set {a, b}", "constructor"),
@@ -54,3 +64,5 @@ def test_yaml_that_is_no_configuration_is_refused_in_one_line(content, words):
 def test_yaml_limits_are_reached_and_not_passed():
     assert parse_yaml("[" * MAX_DEPTH + "]" * MAX_DEPTH, "x")
     assert parse_yaml("#" * MAX_BYTES, "x") is None
+    assert parse_yaml("[9223372036854775807, -9223372036854775808]", "x") == [2**63 - 1, -(2**63)]
+    assert parse_yaml('"\\U0001F600 \\u00e4"', "x") == "\U0001f600 \u00e4"

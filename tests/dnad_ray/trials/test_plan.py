@@ -107,6 +107,12 @@ def test_more_seeds_of_an_empty_front_are_refused(tiny):
         more_seeds(tiny(), trials_in(tiny(), None), set(), 3)
 
 
+def test_more_seeds_than_can_be_planned_are_refused_at_once(tiny):
+    config = tiny({"sweep.num_trials": 2})
+    with pytest.raises(ConfigError, match=r"--more-seeds: got 1000000000; allowed: so few that .* at most 10,000"):
+        more_seeds(config, trials_in(config, None), {"t00"}, 10**9)
+
+
 @pytest.mark.parametrize("state", [["finished"], {"finished": 1}, 7, None, "archived"])
 def test_unfinished_survives_what_a_status_file_may_say(state, tiny, folder):
     specs = [TrialSpec(name, {"seed": 0}, tiny()) for name in ("t00", "t01")]
