@@ -8,7 +8,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from analysis.charts.template import in_dark
-from dnad_ray.errors import ResourceError, UserError
+from dnad_ray.errors import ResourceError
+from dnad_ray.run_folder.outputs import output_file
 from dnad_ray.storage.files import write_bytes
 
 __all__ = ["save_figure"]
@@ -33,16 +34,14 @@ def save_figure(
         The file.
 
     Raises:
-        UserError: If the suffix is none of these, or the folder does not exist.
+        UserError: If the suffix is none of these, the folder does not exist, or the file is none that may be replaced
+            (see :func:`dnad_ray.run_folder.outputs.output_file`).
         ResourceError: If pictures need the exporter (package kaleido, and a Chrome or Chromium) and it is missing,
             or if there is no space left.
     """
     path = Path(file)
     kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("html", "json", *_PICTURES):
-        raise UserError("file", str(file), f"a name that ends in .html, .json, .{', .'.join(_PICTURES)}")
-    if not path.parent.is_dir():
-        raise UserError("file", str(file), "a file in an existing folder")
+    target = output_file(path, [f".{kind}" for kind in ("html", "json", *_PICTURES)], argument="file", what="a chart")
     drawn = in_dark(figure) if dark else figure
     if kind == "html":
         content = str(drawn.to_html(include_plotlyjs=True)).encode()
@@ -57,5 +56,5 @@ def save_figure(
             raise ResourceError(
                 f"a .{kind} file", str(file), f"Chrome or Chromium for the exporter ({type(error).__name__})"
             ) from error
-    write_bytes(path, content)
+    write_bytes(target, content)
     return path

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from search_spaces.kernels.states import edge_key
+
 NONE = "none"
 
 
@@ -181,7 +183,7 @@ def twins(supernet):
         for number, node in enumerate(cell.nodes):
             for edge in node.terms:
                 plain = f"cells.{index}.edges.{number} {edge.source} {edge.operation}"
-                key = f"{edge.source} {edge.operation}"
+                key = edge_key(edge)
                 if edge.operation.startswith("nor_conv"):
                     ours = f"cells.{index}.nodes.{number}.own.{key}"
                     pairs[f"{plain}.1.weight"] = (f"{ours}.conv.weight", ...)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search_spaces.genotype import NUM_INPUTS, CellGenotype
 from search_spaces.kernels.bank import Sliced
 from search_spaces.kernels.small_images import Parts, compute_small, has_small_inputs, parts_of
-from search_spaces.kernels.states import States, edge_key
+from search_spaces.kernels.states import States, edge_key, present_name
 from search_spaces.node import PlainNode, WeightedNode, compute_ahead, drop
 from search_spaces.ops import FactorizedReduce, PointwiseNorm
 
@@ -57,6 +57,7 @@ class Cell(nn.Module):
         self._is_listed = False
         node = WeightedNode if searching else PlainNode
         self.nodes = nn.ModuleList(node(edges, channels, self.has_strides, self.shared) for edges in genotype.nodes)
+        self.register_load_state_dict_pre_hook(_take_present_names)  # type: ignore[no-untyped-call]
 
     def forward(self, older: Tensor | None, newer: Tensor | None, weights: Sequence[Tensor] | None = None) -> Tensor:
         """Compute the cell.
@@ -111,3 +112,9 @@ class Cell(nn.Module):
     def _apply(self, *arguments: Any, **options: Any) -> Any:
         self._is_listed = False  # it may replace parameters
         return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+
+
+def _take_present_names(_cell: nn.Module, state: dict[str, Any], *_: Any) -> None:
+    """Rename the tensors of a state dictionary that an older version saved."""
+    for name in [name for name in state if " " in name]:
+        state[present_name(name)] = state.pop(name)

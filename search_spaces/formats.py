@@ -2,10 +2,10 @@
 
 The form is recognised from the content. Ours, see :class:`search_spaces.genotype.Genotype`. The cell form of DARTS
 and its heirs, ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}``,
-two entries for each node; as JSON, or as the text ``Genotype(normal=[...], normal_concat=range(2, 6), ...)`` that codes
-and logs print, which is parsed and never executed. Its edge form, whose entries are ``[operation, to, from]``, any
-number for each node (FairDARTS, arXiv 1911.12126). And the strings of NAS-Bench-201 (arXiv 2001.00326),
-``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
+two entries for each node; as JSON, also as the bare list of the four values, or as the text
+``Genotype(normal=[...], normal_concat=range(2, 6), ...)`` of Python files and logs, which is parsed and never executed.
+Its edge form, whose entries are ``[operation, to, from]``, any number for each node (FairDARTS, arXiv 1911.12126). And
+the strings of NAS-Bench-201 (arXiv 2001.00326), ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
 
 Cell forms number states as we do: 0 and 1 are the cell's inputs, 2 is the first node. They do not say how many cells
 there are; the cells at L//3 and 2L//3 are the reduction cells.
@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from search_spaces.errors import GenotypeError
 from search_spaces.genotype import MAX_BYTES, NONE, NUM_INPUTS, CellGenotype, Edge, Genotype
@@ -38,6 +39,10 @@ _FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _NODES_OF_STRING = 3  # besides the input
 # Larger networks would take too long to build.
 _MOST_CELLS, _MOST_NODES, _MOST_ENTRIES, _MOST_EDGES = 200, 64, 2_000, 20_000
+_CALL = (
+    "one Genotype(normal=[(operation, input), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[...]), in "
+    "a file of its own, in a Python file that names no other, or at the end of a line of a log"
+)
 # The names of search_spaces.ops.OPERATIONS, without torch; a test checks that they are equal.
 _OPERATIONS = (
     *(f"sep_conv_{size}" for size in ("3x3", "5x5", "7x7")),
@@ -50,7 +55,8 @@ def parse_any_genotype(content: str | bytes, origin: str = "genotype", num_cells
     """Parse a genotype in any of the forms.
 
     Args:
-        content: JSON, a string of NAS-Bench-201 in quotes or not, or ``Genotype(...)`` as codes print it.
+        content: JSON, a string of NAS-Bench-201 in quotes or not, or text with one ``Genotype(...)``: a Python
+            file that only names things, or a log.
         origin: Where it came from, for error messages.
         num_cells: Cells of a network whose form does not say; None takes :data:`CELLS_OF_FORM`.
 
@@ -61,14 +67,16 @@ def parse_any_genotype(content: str | bytes, origin: str = "genotype", num_cells
     text = content.decode("utf-8", errors="replace") if isinstance(content, bytes) else content
     if len(text) <= MAX_BYTES and text.lstrip("\ufeff \t\r\n").startswith("|"):
         return from_nas_bench_201(text.strip("\ufeff \t\r\n"), num_cells, origin)
-    if len(text) <= MAX_BYTES and re.match(r"\ufeff?\s*(\w+\s*=\s*)?Genotype\(", text):
-        return from_cells(_fields_of_call(text, origin), num_cells, origin)
     try:
         data = parse_json(content, origin, MAX_BYTES)
     except JsonError as error:
+        if len(text) <= MAX_BYTES and "Genotype(" in text:
+            return from_cells(_fields_of_code(text.lstrip("\ufeff"), origin), num_cells, origin)
         raise GenotypeError(error.argument, error.given, error.allowed) from None
     if isinstance(data, dict) and "kind" not in data and isinstance(data.get("arch_str"), str):
         data = data["arch_str"]  # as the benchmark's table and `dnad-ray count --json` call it
+    if isinstance(data, list) and len(data) == len(_FIELDS) and all(isinstance(part, list) for part in data):
+        data = dict(zip(_FIELDS, data, strict=True))  # as JSON writes a named tuple
     if isinstance(data, str):
         return from_nas_bench_201(data, num_cells, origin)
     if isinstance(data, dict) and "kind" not in data and ("normal" in data or "reduce" in data):
@@ -184,31 +192,76 @@ def to_nas_bench_201(genotype: Genotype) -> str:
     return "+".join(parts)
 
 
-def _fields_of_call(text: str, origin: str) -> dict[str, Any]:
-    """Return the keyword arguments of ``Genotype(...)`` as plain data; nothing is executed."""
-    allowed = "Genotype(normal=[(operation, input), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=[...])"
+def _fields_of_code(text: str, origin: str) -> dict[str, Any]:
+    """Return the fields of the one genotype in a Python file or a log, as plain data; nothing is executed.
 
-    def plain(node: ast.expr) -> Any:
-        if isinstance(node, ast.List | ast.Tuple):
-            return [plain(entry) for entry in node.elts]
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-            bounds = [plain(argument) for argument in node.args]
-            if len(bounds) == 2 and all(type(bound) is int and 0 <= bound <= _MOST_NODES for bound in bounds):
-                return list(range(*bounds))
-        if isinstance(node, ast.Constant) and type(node.value) in (str, int):
-            return node.value
-        _refuse(origin, _short(ast.unparse(node)), allowed)
-
+    Of several under one name the last counts, as in a program, and as in the log of a search.
+    """
     try:
-        (statement,) = ast.parse(text.strip("\ufeff \t\r\n")).body
-        call = getattr(statement, "value", None)
-        if not isinstance(call, ast.Call) or call.args:
-            _refuse(origin, _short(text), allowed)
-        return {keyword.arg: plain(keyword.value) for keyword in call.keywords if keyword.arg is not None}
-    except GenotypeError:
+        found = dict(_named_calls(ast.parse(text.strip()).body, origin))
+    except GenotypeError:  # which is a ValueError
         raise
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        _refuse(origin, _short(text), allowed)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # no program: perhaps a log
+        found = dict(_logged_calls(text))
+    if len(found) != 1:
+        _refuse(origin, f"{len(found)} genotypes: {_short(', '.join(found))}" if found else _short(text), _CALL)
+    ((_, call),) = found.items()
+    try:
+        return {keyword.arg: _plain(keyword.value, origin) for keyword in call.keywords if keyword.arg is not None}
+    except RecursionError:
+        _refuse(origin, _short(text), _CALL)
+
+
+def _named_calls(statements: list[ast.stmt], origin: str) -> Iterator[tuple[str, ast.Call]]:
+    """Yield name and call of each genotype of a program that only imports and names things."""
+    for statement in statements:
+        if isinstance(statement, ast.Expr) and _is_genotype(statement.value):
+            yield "", statement.value
+        elif isinstance(statement, ast.Assign) and _is_genotype(statement.value):
+            yield ast.unparse(statement.targets[0]), statement.value
+        elif not isinstance(statement, ast.Import | ast.ImportFrom | ast.Assign) and not (
+            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        ):
+            _refuse(origin, _short(ast.unparse(statement)), _CALL)
+
+
+def _logged_calls(text: str) -> Iterator[tuple[str, ast.Call]]:
+    """Yield name and call of each genotype of a log: at the end of a line, behind a time, a name and the like."""
+    for line in text.splitlines():
+        before, found, behind = line.partition("Genotype(")
+        if found:
+            try:
+                call = ast.parse(f"{found}{behind}".strip(), mode="eval").body
+            except (SyntaxError, ValueError, MemoryError, RecursionError):
+                continue
+            if _is_genotype(call):
+                yield re.split(r"\W+", before.rstrip(" \t=:"))[-1], call
+
+
+def _is_genotype(node: ast.expr) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and _name_of(node.func) == "Genotype" and not node.args
+
+
+def _plain(node: ast.expr, origin: str) -> Any:
+    """Return the plain data that an expression of a genotype says."""
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_plain(entry, origin) for entry in node.elts]
+    if isinstance(node, ast.Call) and not node.keywords:
+        name, parts = _name_of(node.func), [_plain(argument, origin) for argument in node.args]
+        if name == "range" and len(parts) == 2 and all(type(end) is int and 0 <= end <= _MOST_NODES for end in parts):
+            return list(range(*parts))
+        if name in ("list", "tuple") and len(parts) == 1 and isinstance(parts[0], list):
+            return parts[0]
+        if name in ("int", "int32", "int64") and len(parts) == 1 and type(parts[0]) is int:
+            return parts[0]  # of numpy
+    if isinstance(node, ast.Constant) and type(node.value) in (str, int):
+        return node.value
+    raise GenotypeError(origin, _short(ast.unparse(node)), _CALL)
+
+
+def _name_of(function: ast.expr) -> str:
+    """Return the last part of the name of a function: ``int64`` of ``numpy.int64``."""
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _cell(data: dict[str, Any], name: str, origin: str) -> CellGenotype:

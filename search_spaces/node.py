@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from search_spaces.genotype import NONE, NUM_INPUTS, Edge
 from search_spaces.kernels.bank import Bank, ChainBank, ReductionBank, Sliced, is_grouped, is_unfolded, side_by_side
 from search_spaces.kernels.projection import Projection, weighted_sum
-from search_spaces.kernels.states import States, edge_key
+from search_spaces.kernels.states import States, bank_key, edge_key
 from search_spaces.ops import CHAINS, OPERATIONS, Operation
 
 __all__ = ["PlainNode", "WeightedNode", "compute_ahead", "drop"]
@@ -140,7 +140,7 @@ class WeightedNode(nn.Module):
         for edge in sorted(edges, key=lambda edge: edge.operation not in CHAINS):  # chains first: they fold together
             stride = _stride(edge, self.is_reduction)
             if edge.operation in CHAINS or (edge.operation == "skip_connect" and stride == 2):
-                self.members.setdefault(f"{edge.operation} {stride}", []).append(edge)
+                self.members.setdefault(bank_key(edge.operation, stride), []).append(edge)
             elif edge.operation != NONE:
                 self.terms.append(edge)
         in_order = [*self.terms, *(edge for members in self.members.values() for edge in members)]

@@ -105,7 +105,8 @@ class SeparableConv(Operation):
             stride, dilation = 1, chain.dilation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.skip, :: self.skip]
+        if self.skip > 1:  # a slice of all pixels would be one in every export too, which splits it for some runtimes
+            x = x[..., :: self.skip, :: self.skip]
         for index, (depthwise, pointwise, norm) in enumerate(
             zip(self.depthwise, self.pointwise, self.norms, strict=True)
         ):
@@ -171,7 +172,8 @@ class Noise(Operation):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]
+        if self.stride > 1:
+            x = x[..., :: self.stride, :: self.stride]
         return torch.randn_like(x) if self.training else x * 0
 
 
@@ -203,7 +205,7 @@ class FactorizedReduce(Operation):
         if (self.searching or self.training) and x.is_cpu:
             even, odd = halves(x).split(x.shape[1], 1)
             return cast(Tensor, self.norm(torch.cat([_product(even, self.even), _product(odd, self.odd)], 1)))
-        shifted = x[:, :, 1:, 1:]
+        shifted = x[..., 1:, 1:]
         if x.shape[2] % 2 or x.shape[3] % 2:
             # An odd side is padded by one, so that both halves have ceil(side / 2) pixels.
             shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))

@@ -53,8 +53,10 @@ class ResidualBlock(nn.Module):
         """Map (N, C, H, W) to (N, 2C, ceil(H / 2), ceil(W / 2))."""
         inner = self.first_norm(self.first(F.relu(x)))
         inner = self.second_norm(self.second(F.relu(inner)))
-        # Rounded up: sides are even in the benchmark, and odd ones fit the convolutions only in this way.
-        return cast(Tensor, inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True)))
+        # Sides are even in the benchmark, and odd ones fit the convolutions only if rounded up; even ones are not, as
+        # not all readers of exports can do it.
+        is_odd = bool(x.shape[2] % 2 or x.shape[3] % 2)
+        return cast(Tensor, inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=is_odd)))
 
 
 class ResidualHead(nn.Module):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from analysis.objectives import Objective, minimised
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS
+from dnad_ray.run_folder.outputs import output_file
 from dnad_ray.storage.files import read_file, write_bytes
 from dnad_ray.storage.parquet_reader import MAX_BYTES, parse_parquet_table
 from dnad_ray.storage.places import Place, address, place
@@ -159,14 +159,12 @@ def write_points(frame: pd.DataFrame, file: str | Place) -> Place:
         The file.
 
     Raises:
-        UserError: If the suffix is another, the folder does not exist, or the file cannot be written.
+        UserError: If the suffix is another, the folder does not exist, the file is none that may be replaced (see
+            :func:`dnad_ray.run_folder.outputs.output_file`), or it cannot be written.
     """
     path = place(file, "points")
     kind = path.suffix.lower()
-    if kind not in (".csv", ".parquet"):
-        raise UserError("points", address(path), "a file that ends in .csv or .parquet")
-    if isinstance(path, Path) and not path.parent.is_dir():
-        raise UserError("points", address(path), "a file in an existing folder")
+    target = output_file(path, (".csv", ".parquet"), argument="points", what="a table")
     plain = frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
     if kind == ".csv":
         content = plain.to_csv(index=False).encode()
@@ -175,7 +173,7 @@ def write_points(frame: pd.DataFrame, file: str | Place) -> Place:
         pq.write_table(pa.Table.from_pandas(plain, preserve_index=False), buffer)
         content = buffer.getvalue().to_pybytes()
     try:
-        write_bytes(path, content)
+        write_bytes(target, content)
     except OSError as error:
         raise UserError("points", address(path), f"a file that can be written ({error.strerror})") from error
     return path

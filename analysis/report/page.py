@@ -6,7 +6,6 @@ import json
 import shlex
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,7 +27,8 @@ from analysis.report.data import column_of, numbers_of, packed, words_of
 from analysis.report.summary import Summary, summarise
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS, metric
-from dnad_ray.run_folder.reading import RunContents, is_run, read_genotype
+from dnad_ray.run_folder.outputs import PAGES, output_file
+from dnad_ray.run_folder.reading import RunContents, read_genotype
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place
 from search_spaces.genotype import Genotype
@@ -71,23 +71,16 @@ def write_report(paths: Paths, out: str | Place) -> Place:
 
     Raises:
         RunFolderError: If no folder is given, or one is missing, holds no run or is of a newer schema.
-        UserError: If ``out`` has not the suffix of HTML, is in no folder, or is a folder, a pipe or a device.
+        UserError: If ``out`` is no HTML file that may be written, see :func:`dnad_ray.run_folder.outputs.output_file`.
         ResourceError: If there is no space left; an earlier file is kept.
 
     Warns:
         RunWarning: For each file that cannot be read; the report says so too.
     """
     runs = read_runs(paths)
-    file = place(out, "report")
-    # A link of the user's is followed; one in a run folder, which may come from others, is replaced.
-    target = file.resolve() if isinstance(file, Path) and not is_run(file.parent) else file
-    is_taken = isinstance(target, Path) and (
-        not target.parent.is_dir() or (target.exists() and not target.is_file())  # a folder, a pipe or a device
-    )
-    if target.suffix not in (".html", ".htm") or is_taken:
-        raise UserError("report", str(out), "an HTML file in an existing folder, with the suffix .html")
-    write_bytes(target, _page(runs).encode())
-    return file
+    file = output_file(out, PAGES, argument="report", what="an HTML file")
+    write_bytes(file, _page(runs).encode())
+    return place(out, "report")
 
 
 def _page(runs: Sequence[RunContents]) -> str:

@@ -38,6 +38,12 @@ _MEANING = {
 @click.option("--cells", type=int, metavar="N", help="Number of cells, if the genotype does not contain it.")
 @click.option("--classes", type=click.IntRange(1, 100_000), metavar="K", help="Number of classes.")
 @click.option("--image-size", type=click.IntRange(1, 1024), metavar="N", help="Side of the images in pixels.")
+@click.option(
+    "--in-channels",
+    type=click.IntRange(1, 3),
+    metavar="N",
+    help="Channels of the images: 1 for gray ones.  [default: 3]",
+)
 @click.option("--conventions", "all_conventions", is_flag=True, help="Show the counts of all conventions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def count(genotype: str, setting: str, all_conventions: bool, as_json: bool, **options: Any) -> None:
@@ -62,6 +68,7 @@ def count(genotype: str, setting: str, all_conventions: bool, as_json: bool, **o
         "init_channels": options["init_channels"],
         "num_classes": options["classes"],
         "image_size": options["image_size"],
+        "in_channels": options["in_channels"],
     }
     used = usual._replace(
         num_cells=len(network.cells), **{name: value for name, value in given.items() if value is not None}
@@ -143,17 +150,17 @@ def draw(genotype: str, cells: int | None, out: Path) -> None:
     """Draw the cells of a network into one HTML file. GENOTYPE.json and NAME are the same as for `count`."""
     from analysis import draw_architecture
     from dnad_ray.run_folder.genotypes import read_any_genotype
+    from dnad_ray.run_folder.outputs import PAGES, output_file
     from dnad_ray.storage.files import write_bytes
 
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError("--out", str(out), "an HTML file in an existing folder")
+    file = output_file(out, PAGES, what="an HTML file")
     network = read_any_genotype(genotype, cells)
     title = escape_html(printable(genotype))
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<h1>{title}</h1>{draw_architecture(network).html}</html>\n"
     )
-    write_bytes(out, page.encode())
+    write_bytes(file, page.encode())
     click.echo(f"drawing: {printable(str(out))}")
 
 
@@ -195,7 +202,8 @@ def _print_count(facts: dict[str, Any]) -> None:
 
     click.echo(
         f"{printable(facts['genotype'])}: {facts['num_cells']} cells, {facts['init_channels']} channels, "
-        f"{facts['image_size']}x{facts['image_size']}, {facts['num_classes']} classes, "
+        f"{facts['image_size']}x{facts['image_size']}, {'gray, ' * (facts['in_channels'] == 1)}"
+        f"{facts['num_classes']} classes, "
         f"auxiliary head excluded; {facts['counter']}"
     )
     rows = [(name, facts[name], words) for name, words in _MEANING.items()]

@@ -31,7 +31,7 @@ __all__ = ["export", "measure", "predict"]
 )
 @click.option("--job", metavar="JOB", help="Export the network of this job.")
 @click.option("--under", multiple=True, metavar="NAME=N", help="Only networks within the budget: macs=30M; repeatable.")
-@click.option("--out", metavar="FILE", help="[default: network_DIGEST with its suffix]")
+@click.option("--out", metavar="FILE", help="[default: network_DIGEST_JOB with the suffix of the format]")
 def export(**options: Any) -> None:
     """Export a retrained network as ONNX, torch.export, safetensors or a Python module, with a model card.
 

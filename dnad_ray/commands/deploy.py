@@ -22,7 +22,7 @@ from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import DESCRIPTION, TrainedNetwork, read_network
 from dnad_ray.run_folder.images import read_images
 from dnad_ray.run_folder.jobs import read_retrained
-from dnad_ray.run_folder.layout import config_file, job_folder, measured_folder
+from dnad_ray.run_folder.layout import config_file, is_safe_name, job_folder, measured_folder
 from dnad_ray.run_folder.reading import is_run, read_run
 from dnad_ray.run_folder.writing import write_measurement
 from dnad_ray.runtime.devices import device_for
@@ -66,7 +66,7 @@ def export(
 
     Args:
         source: A run folder, or the folder ``retrained/JOB`` of one.
-        out: The file. None is ``network_DIGEST`` with the suffix of the format, in the current folder.
+        out: The file. None is ``network_DIGEST_JOB`` with the suffix of the format, in the current folder.
         format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix of ``out``, or
             is ``onnx``.
         digest: Beginning of the digest of the network in the run.
@@ -80,7 +80,7 @@ def export(
     if kind not in FORMATS:
         raise ConfigError("--format", kind, ", ".join(FORMATS))
     trained = _trained_network(place(source), digest, job, budgets_of(under))
-    target = Path(str(out)) if out is not None else Path(f"network_{trained.spec.digest}{FORMATS[kind].suffix}")
+    target = Path(str(out)) if out is not None else _usual_name(trained, FORMATS[kind].suffix)
     written = export_network(trained, kind, target)
     return Exported(written.files, written.difference, trained.spec.digest, trained.facts)
 
@@ -177,6 +177,12 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _kind_of(out: AnyPath | None) -> str:
     suffix = "" if out is None else Path(str(out)).suffix
     return next((kind for kind, form in FORMATS.items() if form.suffix == suffix), "onnx")
+
+
+def _usual_name(trained: TrainedNetwork, suffix: str) -> Path:
+    # With the job, as several may have trained one network; the file may come from somewhere else and name none.
+    job = str(trained.facts.get("job", ""))
+    return Path(f"network_{trained.spec.digest}{f'_{job}' if is_safe_name(job) else ''}{suffix}")
 
 
 def _trained_network(source: Place, digest: str | None, job: str | None, under: dict[str, float]) -> TrainedNetwork:

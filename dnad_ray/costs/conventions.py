@@ -37,6 +37,7 @@ class Setting(NamedTuple):
         image_size: Side of the images in pixels.
         num_classes: Outputs.
         stem: Name in :data:`search_spaces.stem_head.STEMS`.
+        in_channels: Channels of the images.
     """
 
     num_cells: int
@@ -44,11 +45,12 @@ class Setting(NamedTuple):
     image_size: int
     num_classes: int
     stem: str
+    in_channels: int = 3
 
     def shape(self) -> NetworkShape:
-        """Return the shape of the network for colour images."""
+        """Return the shape of the network."""
         return NetworkShape(
-            images=ImageShape(in_channels=3, image_size=self.image_size, num_classes=self.num_classes),
+            images=ImageShape(in_channels=self.in_channels, image_size=self.image_size, num_classes=self.num_classes),
             init_channels=self.init_channels,
             stem=self.stem,
         )

@@ -20,8 +20,9 @@ from search_spaces.network import NetworkOutput, network_from
 from search_spaces.shape import NetworkShape
 
 with warnings.catch_warnings():
-    # fvcore uses torch.jit for a script on import and for tracing; both work, but torch warns that they are deprecated.
-    warnings.simplefilter("ignore", DeprecationWarning)
+    # fvcore uses torch.jit for a script on import and for tracing; both work, but torch warns that they are deprecated,
+    # from version to version in another category.
+    warnings.simplefilter("ignore")
     from fvcore.nn import FlopCountAnalysis
 
 __all__ = ["COUNTER", "Complexity", "Counted", "complexity_of", "count", "image_of"]
@@ -86,16 +87,16 @@ def count(build: Callable[[], nn.Module], size: tuple[int, int, int]) -> Counted
         build: Builds the module; its weights do not matter.
         size: (C, H, W) of the one input.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    # With gradients: without them torch runs attention as one operator that fvcore does not know.
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         module = build().eval()
         analysis = FlopCountAnalysis(_TensorsOnly(module), torch.zeros(1, *size))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         # Without this the tracer repeats, for every network, warnings that the analysis already suppresses.
         logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            # Shapes become constants of the trace, which is correct for the one size that is counted.
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            # Also that shapes become constants of the trace, which is correct for the one size that is counted.
+            warnings.simplefilter("ignore")
             by_operator = analysis.by_operator()
         cost = Complexity(
             macs=int(analysis.total()),

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
 from dnad_ray.deploy.formats import FORMATS, Deployed, Predict
-from dnad_ray.deploy.model_card import model_card
-from dnad_ray.errors import ConfigError, DnadRayError, RunFolderError, one_line
+from dnad_ray.deploy.model_card import is_card_of, model_card
+from dnad_ray.errors import ConfigError, DnadRayError, RunFolderError, UserError, one_line
 from dnad_ray.networks.network_file import TrainedNetwork
+from dnad_ray.run_folder.outputs import output_file
+from dnad_ray.storage.files import read_file
 
 __all__ = ["ExportError", "Exported", "export_network"]
 
 _TOLERANCE = 1e-4
 _BATCHES = (1, 3)
+_MAX_CARD = 2**20
+_OLDER_CARD = ".md"  # instead of the model's suffix: what cards of version 0.1 had
 
 
 class ExportError(DnadRayError):
@@ -48,11 +53,11 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
     Args:
         trained: The network.
         kind: Name in :data:`FORMATS`.
-        out: The file; its suffix is the format's.
+        out: The file; its suffix is the format's. An earlier export in this format is replaced, no other file is.
 
     Raises:
         ConfigError: If the format is unknown, its package is missing, or it cannot hold this network.
-        RunFolderError: If the target cannot be written.
+        UserError: If the target cannot be written, or a file of that name or of those beside it is there.
         ExportError: If the file read again gives other outputs.
     """
     if kind not in FORMATS:
@@ -67,21 +72,22 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
             )
     if out.is_dir():
         raise RunFolderError("--out", str(out), "a file, not a folder")
+    targets = _targets(kind, out)
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
             folder = Path(name)
-            files = form.write(trained, folder / out.name)
+            files = form.files(folder / out.name)
+            form.write(trained, files[0])
             try:
                 difference = _verified(trained, form.read(trained, folder / out.name), kind)
             except (RuntimeError, ValueError) as error:  # errors of runtimes that cannot run the file
                 raise ExportError(f"the {kind} file cannot be run: {one_line(error)[:300]}") from error
-            card = folder / f"{out.stem}.md"
+            card = _card_of(files[0])
             card.write_text(model_card(trained, kind, [file.name for file in files], difference), encoding="utf-8")
-            files = [*files, card]
             moved = []
             try:
-                for file in reversed(files):  # the model is written last: if it exists, all files do
-                    target = out.parent / file.name
+                # The model is written last: if it exists, all files do.
+                for file, target in reversed(list(zip([*files, card], targets, strict=True))):
                     shutil.move(file, target)
                     moved.append(target)
             except OSError:
@@ -92,7 +98,40 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
         raise RunFolderError(
             "--out", str(out), f"a file that can be written ({error.strerror or one_line(error)})"
         ) from error
-    return Exported(tuple(reversed(moved)), difference)
+    return Exported(tuple(out.parent / file.name for file in (*files, card)), difference)
+
+
+def _targets(kind: str, out: Path) -> list[Path]:
+    """Return where the files of an export go, the model first and its card last.
+
+    Raises:
+        UserError: If one of them is a file that no earlier export in this format wrote.
+    """
+    if not out.parent.is_dir():
+        return [out]  # which the writing refuses in words
+    files = FORMATS[kind].files(out)
+    targets = [cast(Path, output_file(file, (file.suffix.lower(),))) for file in (*files, _card_of(out))]
+    there = [target.name for target in targets if target.exists() or target.is_symlink()]
+    names = [file.name for file in files]
+    if there and not any(_is_earlier(card, kind, names) for card in (_card_of(out), out.with_suffix(_OLDER_CARD))):
+        allowed = (
+            f"a name that is free: {', '.join(there)} of this folder would be replaced, which is no earlier export"
+        )
+        raise RunFolderError("--out", str(out), f"{allowed} as {kind}")
+    return targets
+
+
+def _card_of(model: Path) -> Path:
+    """Return the model card of a file; with its whole name, as one network may be there in several formats."""
+    return model.with_name(f"{model.name}.md")
+
+
+def _is_earlier(card: Path, kind: str, names: Sequence[str]) -> bool:
+    try:
+        text = read_file(card, _MAX_CARD, follow_links=True).decode("utf-8", "replace")
+    except (OSError, UserError):
+        return False
+    return is_card_of(text, kind, names)
 
 
 def _verified(trained: TrainedNetwork, predict: Predict, kind: str) -> float:

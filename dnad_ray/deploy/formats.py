@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import keyword
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from dnad_ray.version import __version__
 __all__ = ["FORMATS", "Deployed", "Predict"]
 Array = npt.NDArray[np.float32]
 Predict = Callable[[Array], Array]
+_BATCH = "batch"
 
 
 @final
@@ -61,19 +64,24 @@ def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
 def _program(trained: TrainedNetwork) -> Any:
     images = trained.images
     example = torch.zeros(2, images.in_channels, images.image_size, images.image_size)
-    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    shapes = {"images": {0: torch.export.Dim(_BATCH, min=1)}}
     return torch.export.export(Deployed(trained).eval(), (example,), dynamic_shapes=shapes)
 
 
 # -- ONNX -------------------------------------------------------------------------------------------------------
 
 
-def _write_onnx(trained: TrainedNetwork, file: Path) -> list[Path]:
+def _write_onnx(trained: TrainedNetwork, file: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # raised by functions that the exporter calls in torch
         program: Any = torch.onnx.export(
-            _program(trained), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+            _program(trained),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: _BATCH}},  # known to the program already: this keeps the name of the axis
+            dynamo=True,
+            verbose=False,
         )
     onnx: Any = importlib.import_module("onnx")
     model = program.model_proto
@@ -82,7 +90,6 @@ def _write_onnx(trained: TrainedNetwork, file: Path) -> list[Path]:
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())
-    return [file]
 
 
 def _read_onnx(_: TrainedNetwork, file: Path) -> Predict:
@@ -94,9 +101,8 @@ def _read_onnx(_: TrainedNetwork, file: Path) -> Predict:
 # -- torch.export -----------------------------------------------------------------------------------------------
 
 
-def _write_program(trained: TrainedNetwork, file: Path) -> list[Path]:
+def _write_program(trained: TrainedNetwork, file: Path) -> None:
     torch.export.save(_program(trained), file, extra_files={"metadata.json": json.dumps(_metadata(trained))})
-    return [file]
 
 
 def _read_program(_: TrainedNetwork, file: Path) -> Predict:
@@ -113,10 +119,9 @@ def _read_program(_: TrainedNetwork, file: Path) -> Predict:
 # -- safetensors ------------------------------------------------------------------------------------------------
 
 
-def _write_safetensors(trained: TrainedNetwork, file: Path) -> list[Path]:
+def _write_safetensors(trained: TrainedNetwork, file: Path) -> None:
     description = file.with_suffix(".json")
     write_trained(file.parent, trained, file.name, description.name)
-    return [file, description]
 
 
 def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
@@ -134,16 +139,21 @@ def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
 # -- a Python module --------------------------------------------------------------------------------------------
 
 
-def _write_module(trained: TrainedNetwork, file: Path) -> list[Path]:
+_TAKEN = sys.stdlib_module_names | {"numpy", "safetensors", "torch"}
+"""Modules that the exported one, or what it imports, would import from its own folder instead."""
+
+
+def _write_module(trained: TrainedNetwork, file: Path) -> None:
     genotype = trained.spec.genotype
     if genotype is None:
         raise ConfigError("--format", "python", f"a network of cells; {trained.spec.model} is built by torchvision")
-    if not file.stem.isidentifier():
-        raise ConfigError("--out", file.name, "a name that Python can import, such as network.py")
+    is_name = file.stem.isidentifier() and not keyword.iskeyword(file.stem) and not file.stem.startswith("__")
+    if not is_name or file.stem in _TAKEN:
+        allowed = "a name that Python can import and that is of no module of Python or torch, such as network.py"
+        raise ConfigError("--out", file.name, allowed)
     file.write_text(module_source(trained, genotype), encoding="utf-8")
     weights = file.with_suffix(".safetensors")
     weights.write_bytes(weights_of(trained.network))
-    return [file, weights]
 
 
 def _read_module(_: TrainedNetwork, file: Path) -> Predict:
@@ -165,14 +175,19 @@ def _read_module(_: TrainedNetwork, file: Path) -> Predict:
 class _Format(NamedTuple):
     suffix: str
     packages: tuple[str, ...]
-    write: Callable[[TrainedNetwork, Path], list[Path]]
+    beside: tuple[str, ...]
+    write: Callable[[TrainedNetwork, Path], None]
     read: Callable[[TrainedNetwork, Path], Predict]
+
+    def files(self, out: Path) -> list[Path]:
+        """Return the files of an export, the model first, without its card."""
+        return [out, *map(out.with_suffix, self.beside)]
 
 
 FORMATS: dict[str, _Format] = {
-    "onnx": _Format(SUFFIXES["onnx"], ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
-    "torch-export": _Format(SUFFIXES["torch-export"], (), _write_program, _read_program),
-    "safetensors": _Format(SUFFIXES["safetensors"], (), _write_safetensors, _read_safetensors),
-    "python": _Format(SUFFIXES["python"], (), _write_module, _read_module),
+    "onnx": _Format(SUFFIXES["onnx"], ("onnx", "onnxscript", "onnxruntime"), (), _write_onnx, _read_onnx),
+    "torch-export": _Format(SUFFIXES["torch-export"], (), (), _write_program, _read_program),
+    "safetensors": _Format(SUFFIXES["safetensors"], (), (".json",), _write_safetensors, _read_safetensors),
+    "python": _Format(SUFFIXES["python"], (), (".safetensors",), _write_module, _read_module),
 }
-"""Name -> suffix, packages that it needs, and how it is written and read again."""
+"""Name -> suffix, packages that it needs, suffixes of the files beside it, and how it is written and read again."""

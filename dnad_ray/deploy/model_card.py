@@ -8,8 +8,9 @@ from typing import Any
 from dnad_ray.networks.network_file import TrainedNetwork
 from dnad_ray.version import __version__
 
-__all__ = ["model_card"]
+__all__ = ["is_card_of", "model_card"]
 
+_TITLE = "# Model card: "
 _LICENCE = (
     "The code that built the network is under Apache-2.0. The weights were learnt from the data named above: what may "
     "be done with them depends on the licence of these data, which whoever publishes the network has to look up."
@@ -28,7 +29,7 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
     facts, spec, images = trained.facts, trained.spec, trained.images
     what = f"genotype `{spec.digest}`" if spec.genotype is not None else f"{spec.model} x {spec.width:g}"
     rows: list[tuple[str, Any]] = [
-        ("Format", f"{kind}: {', '.join(files)}"),
+        _format_row(kind, files),
         ("Input", f"float32 (batch, {images.in_channels}, {images.image_size}, {images.image_size}), pixels in 0..1"),
         ("Normalisation", f"inside the network: mean {_numbers(trained.mean)}, deviation {_numbers(trained.std)}"),
         ("Output", f"logits of {images.num_classes} classes"),
@@ -53,11 +54,20 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
     where = f"{facts.get('num_images', '?')} {facts.get('split', '?')} images of {facts.get('dataset', '?')}"
     is_measured = isinstance(accuracy, float)
     reached = _cell(f"{accuracy:.2%} of {where}, measured once after training") if is_measured else "not measured"
-    lines = [f"# Model card: {spec.digest}", "", *_table(rows), "", "## Origin", "", *_table(origin), ""]
+    lines = [f"{_TITLE}{spec.digest}", "", *_table(rows), "", "## Origin", "", *_table(origin), ""]
     lines += ["## Cost", "", *_table(cost), "", "## Accuracy", "", f"{reached}.", ""]
     lines += ["## Classes", "", _cell(", ".join(f"{i}: {name}" for i, name in enumerate(trained.classes))), ""]
     lines += ["## Data and licence", "", f"Trained on {_cell(facts.get('dataset', 'unnamed data'))}. {_LICENCE}", ""]
     return "\n".join(lines)
+
+
+def is_card_of(card: str, kind: str, files: Sequence[str]) -> bool:
+    """Whether a text is the card of an export in that format that wrote these files."""
+    return card.startswith(_TITLE) and _table([_format_row(kind, files)])[-1] in card.splitlines()
+
+
+def _format_row(kind: str, files: Sequence[str]) -> tuple[str, str]:
+    return "Format", f"{kind}: {', '.join(files)}"
 
 
 def _table(rows: Sequence[tuple[str, Any]]) -> list[str]:

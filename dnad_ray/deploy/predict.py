@@ -19,7 +19,7 @@ from dnad_ray.data.image_files import BrokenImagesError, decode_images
 from dnad_ray.data.images import Progress
 from dnad_ray.deploy.formats import Deployed
 from dnad_ray.errors import ConfigError, RunFolderError, UserError, one_line
-from dnad_ray.networks.network_file import DESCRIPTION, checked_level, read_network
+from dnad_ray.networks.network_file import DESCRIPTION, checked_images, checked_level, read_network
 from dnad_ray.storage.files import read_file
 from search_spaces.json_reader import parse_json
 
@@ -29,6 +29,8 @@ Array = npt.NDArray[np.float32]
 _MAX_MODEL = 2 * 2**30  # the most that an ONNX file can have
 _MAX_METADATA = 4 * 2**20
 _BATCH = 64
+_NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""Types of inputs: converters of ONNX files change ours."""
 _SUFFIXES = (".onnx", ".safetensors")
 _ALLOWED = "an .onnx file, a .safetensors file with its .json, or a folder retrained/<job> of a run"
 
@@ -116,6 +118,7 @@ def predict(model: Model, files: Sequence[Path], top: int = 3, progress: Progres
 
     Raises:
         BrokenImagesError: If files are missing or no images; it names all of them.
+        RunFolderError: If the model does not run, or gives other things than a logit for each class.
     """
     results, broken = predict_intact(model, files, top, progress)
     if broken:
@@ -149,6 +152,9 @@ def predict_intact(
         if not part:
             continue
         logits: npt.NDArray[np.float64] = model.run((pixels / np.float32(255)).astype(np.float32)).astype(np.float64)
+        if logits.shape != (len(part), len(model.classes)) or not np.isfinite(logits).all():
+            given = f"outputs of shape {logits.shape}, {int(np.isfinite(logits).sum())} of them finite"
+            raise RunFolderError("MODEL", given, f"finite logits of shape {(len(part), len(model.classes))}")
         shares = np.exp(logits - logits.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
         for file, row in zip(part, shares, strict=True):
@@ -182,21 +188,35 @@ def _of_onnx(path: Path) -> Model:
         session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
         classes = tuple(str(name) for name in parse_json(metadata["classes"], "classes", _MAX_METADATA))
-        images = parse_json(metadata["images"], "images", _MAX_METADATA)
-        channels, size = int(images["in_channels"]), int(images["image_size"])
+        images = checked_images(parse_json(metadata["images"], "images", _MAX_METADATA))
+        channels, size = images.in_channels, images.image_size
         full_level = checked_level(parse_json(metadata.get("full_level", str(FULL_LEVEL)), "full_level", _MAX_METADATA))
-        inputs = [entry.name for entry in session.get_inputs()]
-        if inputs != ["images"] or len(classes) != int(images["num_classes"]) or channels not in (1, 3):
+        entries = session.get_inputs()
+        inputs = [entry.name for entry in entries]
+        if inputs != ["images"] or len(classes) != images.num_classes:
             raise ValueError(f"its inputs are {json.dumps(inputs)}, and it names {len(classes)} classes")
+        number, sides = _NUMBERS.get(entries[0].type), entries[0].shape[1:]
+        # Other tools may leave sides open.
+        is_other = any(
+            isinstance(given, int) and given != side for given, side in zip(sides, (channels, size, size), strict=False)
+        )
+        if number is None or len(sides) != 3 or is_other:
+            raise ValueError(
+                f"its input is a {entries[0].type} of {sides}, its images are {channels} x {size} x {size}"
+            )
     except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
         raise RunFolderError(
             "MODEL", f"{path} ({one_line(error)[:200]})", "an ONNX file that `dnad-ray export` wrote"
         ) from error
     except Exception as error:
         raise RunFolderError("MODEL", f"{path} ({one_line(error)[:200]})", "an intact ONNX file") from error
-    run = partial(_run_onnx, session)
+
+    def run(pixels: Array) -> Array:
+        try:
+            return np.asarray(session.run(None, {"images": pixels.astype(number)})[0], np.float32)
+        except Exception as error:  # the runtime has exceptions of its own
+            raise RunFolderError(
+                "MODEL", f"{path} ({one_line(error)[:200]})", "an ONNX file that runs on its images"
+            ) from error
+
     return Model(run, classes, channels, size, full_level)
-
-
-def _run_onnx(session: Any, pixels: Array) -> Array:
-    return cast(Array, session.run(None, {"images": pixels})[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,24 @@ from dnad_ray.errors import ConfigError, UserError, one_line
 from dnad_ray.runtime.torchvision_import import torchvision_models
 from search_spaces.network import NetworkOutput
 
-__all__ = ["ForeignNetwork", "build_foreign"]
+__all__ = ["ForeignNetwork", "TrainingOutput", "build_foreign", "check_training"]
 
 _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _LARGEST_LEVELS = 16
+
+
+class TrainingOutput(NamedTuple):
+    """The output of a foreign network in training mode.
+
+    Attributes:
+        logits: (N, num_classes).
+        taps: As those of :class:`search_spaces.network.NetworkOutput`.
+        auxiliary: Logits of each auxiliary head, which there is in training only (GoogLeNet, Inception v3).
+    """
+
+    logits: Tensor
+    taps: tuple[Tensor | None, ...]
+    auxiliary: tuple[Tensor, ...]
 
 
 class ForeignNetwork(nn.Module):
@@ -49,8 +64,11 @@ class ForeignNetwork(nn.Module):
         self._is_plain = set(outline.scale) == {1.0} and set(outline.shift) == {0.0}
         self._kept: dict[int, Tensor] = {}
 
-    def forward(self, images: Tensor) -> NetworkOutput:
-        """Map images (N, in_channels, H, W), with the normalisation of the run, to logits and taps."""
+    def forward(self, images: Tensor) -> NetworkOutput | TrainingOutput:
+        """Map images (N, in_channels, H, W), with the normalisation of the run, to logits and taps.
+
+        In training mode a model may give a tuple, as those of torchvision with auxiliary heads do: logits first.
+        """
         if images.shape[1] < self._channels:
             images = images.expand(-1, self._channels, -1, -1)
         if not self._is_plain:
@@ -59,10 +77,13 @@ class ForeignNetwork(nn.Module):
             size = (self._input_size, self._input_size)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         self._kept.clear()
-        logits: Tensor = self.model(images)
+        output: Any = self.model(images)
         taps = tuple(self._kept.get(stage) for stage in range(len(self.tap_channels)))
         self._kept.clear()
-        return NetworkOutput(logits, taps)
+        if self.training:
+            logits, *others = output if isinstance(output, tuple) else (output,)
+            return TrainingOutput(logits, taps, tuple(other for other in others if other is not None))
+        return NetworkOutput(output, taps)
 
     def watch(self, names: Sequence[str | None]) -> None:
         """Keep the outputs of the named modules from now on, one per stage; None for a stage without a tap."""
@@ -107,13 +128,47 @@ def build_foreign(outline: ForeignSpec) -> ForeignNetwork:
     return network
 
 
+@torch.no_grad()
+def check_training(network: ForeignNetwork, outline: ForeignSpec) -> None:
+    """Check that a network gives logits in training mode too, which may run other parts of it; it stays as it was.
+
+    Raises:
+        ConfigError: If it fails, or gives something else.
+    """
+    images = outline.images
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    was_training = network.training
+    try:
+        with torch.random.fork_rng():
+            output = network.train()(torch.zeros(2, images.in_channels, images.image_size, images.image_size))
+        for logits in (output.logits, *output.auxiliary):
+            if not isinstance(logits, Tensor) or logits.shape != (2, images.num_classes):
+                given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise ValueError(f"in training it gives {given}, not logits of {images.num_classes} classes")
+    except Exception as error:  # any error of a model that was made for other images
+        size = outline.input_size or images.image_size
+        given = f"{outline.model} ({one_line(error)[:200]})"
+        allowed = (
+            f"a model that can be trained on images of {size}x{size} pixels; distill.teacher.input_size enlarges them"
+        )
+        raise ConfigError(
+            "distill.teacher.model", given, f"{allowed}, weights=FILE without train=true needs no training"
+        ) from error
+    finally:
+        network.train(was_training)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
 def _torchvision(outline: ForeignSpec) -> nn.Module:
     models = torchvision_models()
     names: list[str] = models.list_models(module=models)
     if outline.model not in names:
         close = difflib.get_close_matches(outline.model, names, n=5) or names
         raise ConfigError("distill.teacher.model", outline.model, f"a torchvision model: {', '.join(close)}")
-    return cast(nn.Module, models.get_model(outline.model, weights=None, num_classes=outline.images.num_classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of initial weights that other versions draw otherwise
+        return cast(nn.Module, models.get_model(outline.model, weights=None, num_classes=outline.images.num_classes))
 
 
 def _from_module(outline: ForeignSpec) -> nn.Module:

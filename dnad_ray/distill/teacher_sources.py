@@ -14,7 +14,7 @@ from dnad_ray.config.run import RunConfig, TeacherConfig
 from dnad_ray.data.batches import evaluation_batches
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.calibration import calibration_of
-from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign
+from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign, check_training
 from dnad_ray.distill.foreign_spec import ForeignSpec
 from dnad_ray.distill.teacher import Renormalisation, Teacher, check_teacher, frozen, load_teacher, read_teacher
 from dnad_ray.distill.teacher_training import TeacherTraining
@@ -74,6 +74,8 @@ def make_teacher(
     outline = ForeignSpec.of(settings, data, config.space.stem)
     with _own_seed(config.seed):
         network = build_foreign(outline)
+    if settings.is_trained:
+        check_training(network, outline)
     if settings.weights is not None:
         _load_checkpoint(network, settings, data.num_classes)
     classes = data.classes if settings.is_trained else ()  # a checkpoint does not name its classes

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from dnad_ray.config.run import OF_THE_PLACE, RunConfig
 from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.data.images import ImageData
-from dnad_ray.distill.foreign_network import ForeignNetwork
+from dnad_ray.distill.foreign_network import ForeignNetwork, TrainingOutput
 from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.runtime.random_states import OwnStream
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.training.learning_rate import cosine_rates
 from dnad_ray.training.task import Losses, Task
+from search_spaces.kernels.states import former_name
 
 __all__ = ["TeacherTraining"]
+
+_AUXILIARY_WEIGHT = 0.3
+"""Weight of the loss of each auxiliary head (GoogLeNet, arXiv 1409.4842, section 5)."""
 
 _OF_THE_IMITATION = {"precision", "cache", "cache_gib"}
 """Settings of the teacher that change how it is evaluated, but not its trained weights."""
@@ -58,11 +62,13 @@ class TeacherTraining(Task):
         self._stream = OwnStream(config.seed, device) if isinstance(network, ForeignNetwork) else None
 
     def losses(self, images: Tensor, labels: Tensor) -> Losses:
-        """Classify a batch."""
+        """Classify a batch; the total loss includes those of a foreign network's auxiliary heads."""
         with contextlib.nullcontext() if self._stream is None else self._stream.used(), self.autocast():
-            logits = self._network(images).logits
-        loss = F.cross_entropy(logits.float(), labels)
-        return Losses(loss, loss.detach(), logits.detach())
+            output = self._network(images)
+        task = loss = F.cross_entropy(output.logits.float(), labels)
+        for logits in output.auxiliary if isinstance(output, TrainingOutput) else ():
+            loss = loss + _AUXILIARY_WEIGHT * F.cross_entropy(logits.float(), labels)
+        return Losses(loss, task.detach(), output.logits.detach())
 
     def rate(self) -> float:
         """Return the learning rate of the next step."""
@@ -84,5 +90,6 @@ def _digest_of(config: RunConfig, data: ImageData, network: nn.Module) -> str:
     about = [data.num_classes, data.image_size, len(data.train), *data.mean, *data.std]
     train = config.train.model_dump(mode="json", include={"batch_size", "weight_decay", "grad_clip", "precision"})
     teacher = config.distill.teacher.model_dump(mode="json", exclude=_OF_THE_IMITATION)
-    tensors = [[name, list(tensor.shape)] for name, tensor in network.state_dict().items()]
+    # A teacher that was paused when names had spaces goes on.
+    tensors = [[former_name(name), list(tensor.shape)] for name, tensor in network.state_dict().items()]
     return digest_of_data([config.seed, images, about, train, teacher, tensors])

@@ -26,6 +26,7 @@ __all__ = [
     "DESCRIPTION",
     "WEIGHTS",
     "TrainedNetwork",
+    "checked_images",
     "checked_level",
     "described",
     "read_network",
@@ -129,7 +130,7 @@ def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = 
         if hashlib.sha256(content).hexdigest() != description["sha256"]:
             raise ValueError(f"{weights} is not the file that {description_file} describes")
         spec = NetworkSpec.from_dict(description["network"])
-        images = _images(description["images"])
+        images = checked_images(description["images"])
         classes = tuple(str(name) for name in description["classes"])
         mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
         if len(classes) != images.num_classes or not len(mean) == len(std) == images.in_channels or min(std) <= 0:
@@ -172,7 +173,8 @@ def with_weights(spec: NetworkSpec, images: ImageShape, content: bytes, origin: 
     return network.eval()
 
 
-def _images(data: dict[str, Any]) -> ImageShape:
+def checked_images(data: Any) -> ImageShape:
+    """Return the images that a file describes; raises KeyError, TypeError or ValueError for impossible ones."""
     images = ImageShape.from_dict(data)
     if images.in_channels not in (1, 3) or images.image_size > _MOST_SIDE or images.num_classes > _MOST_CLASSES:
         raise ValueError(f"impossible images: {json.dumps(data)[:200]}")

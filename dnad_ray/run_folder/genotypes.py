@@ -68,7 +68,9 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenoty
     except OSError as error:
         raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype file") from error
     if content.lstrip()[:1] == b"[":
-        return found_in_front(parse_json(content, address(path)), path.parent, address(path))
+        records = parse_json(content, address(path))
+        if not all(isinstance(record, list) for record in records) or not records:  # else the parts of a genotype
+            return found_in_front(records, path.parent, address(path))
     return [NamedGenotype(read_any_genotype(path, num_cells), "genotype")]
 
 

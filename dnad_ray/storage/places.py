@@ -38,14 +38,16 @@ def place(given: str | os.PathLike[str] | UPath, argument: str = "run folder") -
 
     Raises:
         RunFolderError: If no file system of that protocol is known or installed, if other processes could not see
-            it, or if the URL holds a password.
+            it, or if it holds a password or the character NUL.
 
     >>> place("runs/demo").as_posix(), place("file:///data/demo").as_posix()
     ('runs/demo', '/data/demo')
     """
     if isinstance(given, UPath):
         return given
-    match = _URL.match(text := os.fspath(given))
+    if "\0" in (text := os.fspath(given)):
+        raise RunFolderError(argument, text, "a path or URL without the character NUL")
+    match = _URL.match(text)
     if match is None:
         return Path(text)
     protocol = match["protocol"].lower()

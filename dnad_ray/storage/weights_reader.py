@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from dnad_ray.errors import UserError, one_line
 from search_spaces.json_reader import parse_json
+from search_spaces.kernels.states import present_name
 
 __all__ = ["MAX_BYTES", "WeightsError", "parse_checkpoint", "parse_state", "parse_weights"]
 
@@ -49,6 +51,7 @@ def parse_weights(content: bytes, expected: Mapping[str, Tensor], origin: str) -
     Args:
         content: The file.
         expected: What it must hold: names, shapes and types count; tensors on the device ``meta`` take no memory.
+            A file of an older version has the older names of the same tensors.
         origin: Where it came from, for error messages.
 
     Raises:
@@ -61,14 +64,16 @@ def parse_weights(content: bytes, expected: Mapping[str, Tensor], origin: str) -
     if not isinstance(header, dict):
         raise WeightsError(origin, type(header).__name__, "a safetensors file, whose header is an object")
     header.pop("__metadata__", None)
-    declared = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items() if _is_entry(entry)}
+    entries = [(present_name(name), entry) for name, entry in header.items()]
+    declared = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in entries if _is_entry(entry)}
     wanted = {name: (_DTYPES.get(tensor.dtype), list(tensor.shape)) for name, tensor in expected.items()}
-    for name in sorted({*wanted, *header}):
-        if declared.get(name) != wanted.get(name):
+    twice = {name for name, count in Counter(name for name, _ in entries).items() if count > 1}
+    for name in sorted({*wanted, *(name for name, _ in entries)}):
+        if declared.get(name) != wanted.get(name) or name in twice:
             allowed = f"exactly the tensors of the network described, {name!r} as {wanted.get(name, 'none')}"
             raise WeightsError(origin, declared.get(name, "no such tensor"), allowed)
     try:
-        return safetensors.torch.load(content)
+        return {present_name(name): tensor for name, tensor in safetensors.torch.load(content).items()}
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise WeightsError(origin, one_line(error), "an intact safetensors file") from None
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import final
 
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.tensor_pb2 import TensorProto
+from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import masked_crc32c
 
 from dnad_ray.run_folder.layout import tensorboard_folder
@@ -32,6 +34,8 @@ __all__ = ["EventFiles", "events_in"]
 _FILE = "events.out.tfevents.dnad-ray"
 _PUT_SECONDS = 30.0
 _VERSION = "brain.Event:2"
+# Plain scalars of event files have 24 bits, and a count of MACs has more digits: these are tensors of one double.
+_COUNTS = frozenset({"macs", "macs_conv_linear", "params"})
 _FRAME = 16  # length (8), its checksum (4), and after the event the event's (4)
 
 
@@ -46,7 +50,12 @@ def _framed(event: Event) -> bytes:
 def _scalars(step: int, values: Mapping[str, float]) -> bytes:
     event = Event(wall_time=time.time(), step=step)
     for name, value in values.items():
-        event.summary.value.add(tag=name, simple_value=value)
+        if name in _COUNTS:
+            entry = event.summary.value.add(tag=name, tensor=TensorProto(dtype=DT_DOUBLE, double_val=[value]))
+            entry.tensor.tensor_shape.SetInParent()  # that of a single number
+            entry.metadata.plugin_data.plugin_name = "scalars"
+        else:
+            event.summary.value.add(tag=name, simple_value=value)
     return _framed(event)
 
 
@@ -119,7 +128,7 @@ class EventFiles(TrialLog):
         self._remember(trial, record)
 
     def end(self, trial: TrialStanding) -> None:
-        """Write the curves over MACs, from the last record to the first: TensorBoard drops steps that decrease."""
+        """Write the curves over MACs, in ascending order: a search records them in descending order."""
         buffer = self._buffers.pop(trial.spec.name, None)
         if buffer is not None:
             write_bytes(self._file(trial), bytes(buffer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
@@ -14,9 +15,12 @@ from search_spaces.kernels.depthwise import Arranged
 from search_spaces.kernels.pixels import even_pixels, halves
 from search_spaces.kernels.projection import Projection
 
-__all__ = ["States", "edge_key"]
+__all__ = ["States", "bank_key", "edge_key", "former_name", "present_name"]
 
 _Computed = TypeVar("_Computed")
+_FORMER_EDGE = re.compile(r"(?P<source>[0-9]{1,3}) (?P<operation>[a-z]\w*)(?: (?P<number>[0-9]{1,3}))?")
+_PRESENT_EDGE = re.compile(r"^([a-z]\w*)_from_([0-9]{1,3})(?:_([0-9]{1,3}))?$")
+_FORMER_BANK = re.compile(r"(?P<operation>[a-z]\w*) (?P<stride>[0-9])")
 
 
 class States:
@@ -78,10 +82,42 @@ class States:
 
 
 def edge_key(edge: Edge, number: int = 0) -> str:
-    """Return a name of an edge within its node, for the keys of ModuleDict, which must be text.
+    """Return a name of an edge within its node, for the keys of ModuleDict: an identifier, as programs write them.
 
     Args:
         edge: The edge.
         number: How many equal edges the node has before it.
     """
-    return f"{edge.source} {edge.operation} {number}" if number else f"{edge.source} {edge.operation}"
+    return f"{edge.operation}_from_{edge.source}" + (f"_{number}" if number else "")
+
+
+def bank_key(operation: str, stride: int) -> str:
+    """Return a name of a bank within its node, likewise."""
+    return f"{operation}_stride_{stride}"
+
+
+def present_name(name: str) -> str:
+    """Return the name that a parameter or buffer of a file has now; those of older files had spaces in them.
+
+    >>> present_name("cells.0.nodes.1.own.2 sep_conv_3x3 1.norms.0.weight")
+    'cells.0.nodes.1.own.sep_conv_3x3_from_2_1.norms.0.weight'
+    >>> present_name("cells.0.nodes.1.banks.skip_connect 2.norms.0.running_mean")
+    'cells.0.nodes.1.banks.skip_connect_stride_2.norms.0.running_mean'
+    """
+    return ".".join(map(_present_part, name.split("."))) if " " in name else name
+
+
+def _present_part(part: str) -> str:
+    edge, bank = _FORMER_EDGE.fullmatch(part), _FORMER_BANK.fullmatch(part)
+    if edge is not None:
+        return edge_key(Edge(edge["operation"], int(edge["source"])), int(edge["number"] or 0))
+    return part if bank is None else bank_key(bank["operation"], int(bank["stride"]))
+
+
+def former_name(name: str) -> str:
+    """Return the name that :func:`present_name` takes a name from, for digests over names that must not change.
+
+    >>> former_name("cells.0.nodes.1.own.sep_conv_3x3_from_2_1.norms.0.weight")
+    'cells.0.nodes.1.own.2 sep_conv_3x3 1.norms.0.weight'
+    """
+    return ".".join(_PRESENT_EDGE.sub(r"\2 \1 \3", part).rstrip() for part in name.split("."))

@@ -30,6 +30,14 @@ def test_attainment_surfaces_of_three_trials_by_hand():
     assert set(table["trials"]) == {3}
 
 
+def test_attainment_surfaces_do_not_depend_on_the_order_of_the_rows():
+    """moocore takes the points of a set for those of several where the sets are interleaved."""
+    frame = frame_of([(1, 3), (2, 2), (3, 1)], [(2, 3), (3, 2)], [(1.5, 4)])
+    expected = attainment_surfaces(frame, [Y, X], "group")
+    for order in ([0, 3, 5, 1, 4, 2], [5, 4, 3, 2, 1, 0], [3, 0, 4, 1, 5, 2]):
+        pd.testing.assert_frame_equal(attainment_surfaces(frame.iloc[order], [Y, X], "group"), expected)
+
+
 def test_attainment_surfaces_of_one_trial_agree_and_an_even_number_has_the_lower_median():
     one = attainment_surfaces(frame_of([(1, 3), (3, 1)]), [Y, X], "group")
     assert all(corners(one, level) == [(1, 3), (3, 1)] for level in LEVELS)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import moocore
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +52,25 @@ def test_pareto_mask_mixed_directions():
 def test_pareto_mask_rows_not_finite_are_out_and_dominate_nothing(bad):
     assert pareto_mask([[bad, 0], [1, 1], [bad, bad]]).tolist() == [False, True, False]
     assert pareto_mask([[bad, 0]], maximise=[True, False]).tolist() == [False]
+
+
+def test_libraries_see_no_row_that_is_not_finite(monkeypatch):
+    """moocore and others keep a row with NaN and lose good ones beside it."""
+    seen = []
+    for name in ("is_nondominated", "hypervolume"):
+        real = getattr(moocore, name)
+
+        def noted(points, *arguments, _real=real, **options):
+            seen.append(np.asarray(points))
+            return _real(points, *arguments, **options)
+
+        monkeypatch.setattr(moocore, name, noted)
+    frame = frame_of(error=[NAN, 0.2, 0.1, 0.3, 0.1], macs=[1.0, 5.0, INF, 7.0, 9.0], params=[1, 1, 1, 1, 2])
+    assert front_of(frame).index.tolist() == [1, 4]
+    assert hypervolume(frame[["error", "macs"]], [1, 10]) == pytest.approx(0.8 * 5 + 0.1 * 1)
+    assert knee_of(frame) is None
+    assert len(seen) == 3
+    assert all(np.isfinite(points).all() for points in seen)
 
 
 def test_pareto_mask_of_nothing():

@@ -82,7 +82,7 @@ def test_forward_rectifies_for_convolutions_only(searching):
     assert (node < 0).any()
     # The convolution in the second node is the same function of the node as of its ReLU; the skip is not.
     last = cell.nodes[1]
-    convolution = last.banks["sep_conv_3x3 1"] if searching else last.own["2 sep_conv_3x3"]
+    convolution = last.banks["sep_conv_3x3_stride_1"] if searching else last.own["sep_conv_3x3_from_2"]
     layers = [[*convolution.depthwise], [*convolution.pointwise]]
     if not searching:
         layers = [[layer.weight for layer in kind] for kind in layers]
@@ -132,7 +132,9 @@ def test_unread_input_has_no_preprocessing():
 def test_shared_candidates_are_computed_once(searching, monkeypatch):
     monkeypatch.setattr(search_spaces.kernels.bank, "UNFOLDED_UP_TO", 0)  # what is unfolded is no call that a hook sees
     cell = _cell(_genotype([(POOL, 1)], [(POOL, 1), (CONV, 1)], [(POOL, 1), (CONV, 1)]), searching=searching)
-    of_nodes = [node.banks["sep_conv_3x3 1"] if searching else node.own["1 sep_conv_3x3"] for node in cell.nodes[1:]]
+    of_nodes = [
+        node.banks["sep_conv_3x3_stride_1"] if searching else node.own["sep_conv_3x3_from_1"] for node in cell.nodes[1:]
+    ]
     calls = []
     for module in (*cell.shared.values(), *of_nodes):
         module.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
@@ -144,23 +146,25 @@ def test_shared_candidates_are_computed_once(searching, monkeypatch):
 def test_keep_drops_modules_that_nothing_uses():
     cell = _cell(_genotype([(CONV, 0), (POOL, 1)], [(CONV, 0), (POOL, 1), (SKIP, 2)]), searching=True)
     smaller = _genotype([(POOL, 1)], [(CONV, 0), (SKIP, 2)])
-    kept = cell.nodes[1].banks["sep_conv_3x3 1"]
+    kept = cell.nodes[1].banks["sep_conv_3x3_stride_1"]
     assert cell.keep(smaller) == []
     assert cell.genotype == smaller
     assert [[*node.banks.values()] for node in cell.nodes] == [[], [kept]]
-    assert set(cell.shared) == {"1 max_pool_3x3", "2 skip_connect"}, "one of two readers of the pool is still there"
+    assert set(cell.shared) == {"max_pool_3x3_from_1", "skip_connect_from_2"}, (
+        "one of two readers of the pool is still there"
+    )
     assert set(cell.preprocess) == {"0", "1"}
     cell.keep(_genotype([(POOL, 1)], [(SKIP, 2)]))
     assert not [bank for node in cell.nodes for bank in node.banks]
     assert set(cell.preprocess) == {"1"}
     assert cell(None, _inputs()[1], _weights([1.0], [1.0])).shape == (3, 4, 4, 4)
     cell.keep(_genotype([(POOL, 1)], []))
-    assert set(cell.shared) == {"1 max_pool_3x3"}
+    assert set(cell.shared) == {"max_pool_3x3_from_1"}
 
 
 def test_keep_returns_what_lost_rows():
     cell = _cell(_genotype([(CONV, 0), (CONV, 1)], [(CONV, 0), (CONV, 1), (CONV, 2)]), searching=True)
-    first, second = (node.banks["sep_conv_3x3 1"] for node in cell.nodes)
+    first, second = (node.banks["sep_conv_3x3_stride_1"] for node in cell.nodes)
     sliced = cell.keep(_genotype([(CONV, 1)], [(CONV, 0), (CONV, 2)]))
     expected = [(first, [2, 3])] * 4 + [(second, [0, 1, 4, 5])] * 4  # two channels each; two layers of two parameters
     for (parameter, rows), (bank, kept) in zip(sliced, expected, strict=True):

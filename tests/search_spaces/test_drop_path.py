@@ -45,7 +45,7 @@ def test_drop_path_drops_whole_images_and_scales_the_others():
 def test_drop_path_keeps_identities_and_input_preprocessing():
     network = network_of(Edge("skip_connect", 1)).train()
     drop_path = DropPath(network)
-    for module in (network.cells["0"].shared["1 skip_connect"], network.cells["0"].preprocess["1"]):
+    for module in (network.cells["0"].shared["skip_connect_from_1"], network.cells["0"].preprocess["1"]):
         dropped, plain = outputs_of(network, drop_path, module, 0.9, batch=64)
         torch.testing.assert_close(dropped, plain)
 

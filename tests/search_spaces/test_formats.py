@@ -94,6 +94,51 @@ def test_text_that_is_no_plain_genotype(text):
         parse_any_genotype(text)
 
 
+LINE = " ".join(TEXT.split()).removeprefix("DARTS = ")
+FOUR = [_form()[name] for name in ("normal", "normal_concat", "reduce", "reduce_concat")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# from run 7\nMINE = {LINE}",
+        f"\ufefffrom collections import namedtuple\n\nGenotype = namedtuple('Genotype', 'normal')\n\nA = {LINE}\n",
+        f'"""Found on Tuesday."""\nimport genotypes\nPRIMITIVES = ["none"]\nA = genotypes.{LINE}\nB = A\n',
+        f"A = {LINE.replace('max_pool', 'avg_pool')}\nA = {LINE}\n",
+        f"11/20 10:32:11 AM genotype = {LINE}",
+        f"INFO epoch 3\n12:00 genotype = {LINE.replace('max', 'avg')}\nvalid 91.2\n13:00 genotype = {LINE}\nend",
+        f"[11/20 10:32] INFO: {LINE}\r\n",
+        LINE.replace("range(2, 4)", "list(range(2, 4))").replace("[2, 3]", "tuple([2, 3])"),
+        LINE.replace("1)", "np.int64(1))").replace("2)", "numpy.int64(2))").replace("range(2, 4numpy", "range(2, 4"),
+        json.dumps(FOUR),
+    ],
+)
+def test_genotype_as_codes_and_logs_have_it(text):
+    assert parse_any_genotype(text, num_cells=4) == _parse(_form())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"A = {LINE}\nB = {LINE}\n", "got '2 genotypes: A, B'; allowed: one Genotype"),
+        (f"12:00 a = {LINE}\n13:00 b = {LINE}\n", "got '2 genotypes: a, b'"),
+        (f"import os\nos.remove('x')\nA = {LINE}\n", r"got \"os.remove\('x'\)\""),
+        (LINE.replace("range(2, 4)", "list(range(2, 10**9))"), "allowed: one Genotype"),
+        (LINE.replace("range(2, 4)", "list(range(2, 4), 3)"), "allowed: one Genotype"),
+        (LINE.replace("range(2, 4)", "np.int64('2')"), "allowed: one Genotype"),
+        (json.dumps(FOUR[:3]), "mine"),
+        (json.dumps([[], [], [], []]), "mine normal"),
+        ("Genotype(\n" * 100_000, "allowed: one Genotype"),
+        ("Genotype(" * 100_000 + "\n+", "allowed: one Genotype"),
+        ("=" * 500_000 + "Genotype(", "allowed: one Genotype"),
+    ],
+)
+def test_text_of_codes_and_logs_without_one_genotype(text, words):
+    with pytest.raises(GenotypeError, match=words) as caught:
+        parse_any_genotype(text, "mine")
+    assert "\n" not in str(caught.value)
+
+
 def test_edge_form_has_any_number_of_inputs_for_each_node():
     genotype = _parse(_form(normal=[[CONV, 3, 0], [CONV, 2, 1], [SKIP, 3, 2], [POOL, 3, 1]]))
     assert genotype.cells[0].nodes == ((Edge(CONV, 1),), (Edge(CONV, 0), Edge(SKIP, 2), Edge(POOL, 1)))

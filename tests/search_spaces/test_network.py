@@ -7,13 +7,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from search_spaces.errors import GenotypeError, SpaceError
 from search_spaces.genotype import NONE, CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
-from search_spaces.ops import BatchNorm, FactorizedReduce
+from search_spaces.ops import OPERATIONS, BatchNorm, FactorizedReduce
 from search_spaces.shape import ImageShape, NetworkShape
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, space_named
+from search_spaces.supernet import Supernet
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "avg_pool_3x3"
 SHRINK = 1 / math.sqrt(1 + 1e-5)  # what a fresh batch norm does in evaluation
@@ -194,7 +196,7 @@ def test_output_of_some_nodes_has_their_channels_and_an_edge_twice_counts_twice(
     shape = NetworkShape(images=ImageShape(in_channels=3, image_size=4, num_classes=2), init_channels=5)
     network = network_from(Genotype((cell,)), shape).double().eval()
     built = network.cells["0"]
-    assert set(built.nodes[0].own) == {"1 nor_conv_1x1", "1 nor_conv_1x1 1"}
+    assert set(built.nodes[0].own) == {"nor_conv_1x1_from_1", "nor_conv_1x1_from_1_1"}
     assert network.tap_channels == (5,)
     x = torch.randn(2, 15, 4, 4, dtype=torch.float64)
     state = built.preprocess["1"](x)
@@ -219,3 +221,22 @@ def test_dead_reduction_cell_still_halves_and_doubles_for_whoever_reads_across_i
     output = network(torch.randn(2, 1, 8, 8))
     assert output.taps[-1].shape == (2, 16, 2, 2), "two reductions: a quarter of the side, four times the channels"
     assert output.logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("searching", [False, True])
+def test_no_convolution_pads_by_name_and_names_are_identifiers(searching):
+    """Counters take "same" for no padding; pnnx and others write programs with the names."""
+    names = tuple(OPERATIONS)
+    spaces = (
+        (SearchSpace(operations=names, num_cells=3, num_nodes=2), "cifar"),
+        (SearchSpace(operations=names, num_cells=3, num_nodes=2), "imagenet"),
+        (space_named("nas-bench-201", None, 3, 3), "cifar"),
+    )
+    for space, stem in spaces:
+        shape = NetworkShape(images=ImageShape(in_channels=3, image_size=32, num_classes=2), init_channels=4, stem=stem)
+        network = Supernet(space, shape).network if searching else network_from(space.dense(), shape)
+        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        assert convolutions
+        assert all(isinstance(conv.padding, tuple) for conv in convolutions)
+        parts = {part for name, _ in network.named_modules() for part in name.split(".")} - {""}
+        assert all(part.isidentifier() or part.isdigit() for part in parts), parts

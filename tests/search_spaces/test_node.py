@@ -12,7 +12,7 @@ from torch import nn
 import search_spaces.kernels.bank
 from search_spaces.genotype import NONE, Edge
 from search_spaces.kernels.bank import ChainBank, ReductionBank
-from search_spaces.kernels.states import States, edge_key
+from search_spaces.kernels.states import States, bank_key, edge_key
 from search_spaces.node import PlainNode, WeightedNode, compute_ahead, drop
 from search_spaces.ops import CHAINS, OPERATIONS
 
@@ -58,7 +58,7 @@ def _module_of(node, shared, edge, is_reduction):
     if key in node.own or key in shared:
         module.load_state_dict((node.own[key] if key in node.own else shared[key]).state_dict())
         return module
-    key = f"{edge.operation} {stride}"
+    key = bank_key(edge.operation, stride)
     bank, position = node.banks[key], node.members[key].index(edge)
     rows = slice(position * C, (position + 1) * C)
     with torch.no_grad():
@@ -129,18 +129,18 @@ def test_weights_are_those_of_the_edges_in_their_order(is_reduction, limit, monk
 def test_chains_of_a_kind_and_stride_stand_in_one_bank():
     node, shared = _node(MIXED, True)
     assert {key: [edge.source for edge in edges] for key, edges in node.members.items()} == {
-        "dil_conv_5x5 2": [0, 1],
-        "sep_conv_3x3 1": [2],
-        "sep_conv_3x3 2": [0],
-        "skip_connect 2": [1, 0],
+        "dil_conv_5x5_stride_2": [0, 1],
+        "sep_conv_3x3_stride_1": [2],
+        "sep_conv_3x3_stride_2": [0],
+        "skip_connect_stride_2": [1, 0],
     }
     assert node.terms == _edges((POOL, 2), (ROW, 1), (SKIP, 2))
-    assert set(node.own) == {"1 conv_7x1_1x7"}
-    assert set(shared) == {"2 max_pool_3x3", "2 skip_connect"}
+    assert set(node.own) == {"conv_7x1_1x7_from_1"}
+    assert set(shared) == {"max_pool_3x3_from_2", "skip_connect_from_2"}
     kinds = {key: type(bank) for key, bank in node.banks.items()}
-    assert kinds == {**dict.fromkeys(node.members, ChainBank), "skip_connect 2": ReductionBank}
-    assert (node.banks["dil_conv_5x5 2"].stride, node.banks["sep_conv_3x3 1"].stride) == (2, 1)
-    assert node.banks["dil_conv_5x5 2"].chain is CHAINS[DIL]
+    assert kinds == {**dict.fromkeys(node.members, ChainBank), "skip_connect_stride_2": ReductionBank}
+    assert (node.banks["dil_conv_5x5_stride_2"].stride, node.banks["sep_conv_3x3_stride_1"].stride) == (2, 1)
+    assert node.banks["dil_conv_5x5_stride_2"].chain is CHAINS[DIL]
 
 
 def test_plain_node_is_the_plain_sum():
@@ -155,7 +155,7 @@ def test_plain_node_is_the_plain_sum():
             expected = expected + module(F.relu(tensors[edge.source]) if module.reads_relu else tensors[edge.source])
     _close(node(states, None), expected)
     assert set(node.own) == {edge_key(edge) for edge in MIXED if edge.operation in (CONV, DIL, ROW)}
-    assert set(shared) == {"2 max_pool_3x3", *(f"{source} skip_connect" for source in range(3))}
+    assert set(shared) == {"max_pool_3x3_from_2", *(f"skip_connect_from_{source}" for source in range(3))}
 
 
 @pytest.mark.parametrize("edges", [[], _edges((NONE, 0), (NONE, 1))])
@@ -181,9 +181,12 @@ def test_keep_leaves_what_the_rest_computes_as_it_was(is_reduction, limit, monke
     assert node.edges == tuple(edges)
     _close(node(_states(_tensors(is_reduction), shared), weights[kept]), expected)
     # The second of the two dilated convolutions is left, and of the strided skips both; one bank is gone.
-    gone = {"sep_conv_3x3 2"} if is_reduction else set()
+    gone = {"sep_conv_3x3_stride_2"} if is_reduction else set()
     assert dict(node.banks.items()) == {key: bank for key, bank in whole.items() if key not in gone}
-    shrunken = [whole[f"dil_conv_5x5 {1 + is_reduction}"], *([] if is_reduction else [whole["sep_conv_3x3 1"]])]
+    shrunken = [
+        whole[f"dil_conv_5x5_stride_{1 + is_reduction}"],
+        *([] if is_reduction else [whole["sep_conv_3x3_stride_1"]]),
+    ]
     expected_ids = {id(parameter) for bank in shrunken for parameter in bank.parameters()}
     assert {id(parameter) for parameter, _ in sliced} == expected_ids
     assert len(sliced) == len(expected_ids)
@@ -221,10 +224,10 @@ def test_compute_ahead_takes_the_strided_chains_of_several_nodes(monkeypatch):
     nodes, shared = _two_nodes()
     states = _states(_tensors(True)[:2], shared)
     compute_ahead(nodes, states)
-    strided = {id(node.banks[key]) for node in nodes for key in ("sep_conv_3x3 2", "dil_conv_5x5 2")}
+    strided = {id(node.banks[key]) for node in nodes for key in ("sep_conv_3x3_stride_2", "dil_conv_5x5_stride_2")}
     assert {id(bank) for bank in states.ahead} == strided
     for node in nodes[1:]:
-        node.banks.pop("sep_conv_3x3 2")
+        node.banks.pop("sep_conv_3x3_stride_2")
     states = _states(_tensors(True)[:2], shared)
     compute_ahead(nodes, states)
     assert len(states.ahead) == 2, "what only one node has waits for its turn"
@@ -249,13 +252,13 @@ def test_nodes_are_the_same_whether_computed_ahead_or_not(monkeypatch):
         if is_ahead:
             compute_ahead(nodes, states)
             for node in nodes:  # what has been computed is not computed again
-                node.banks["sep_conv_3x3 2"].forward = None
+                node.banks["sep_conv_3x3_stride_2"].forward = None
         weights, outputs = torch.linspace(0.1, 1, 5, dtype=torch.float64).requires_grad_(), []
         for node in nodes:
             outputs.append(node(states, weights))
             states.append(outputs[-1])
         for node in nodes:
-            vars(node.banks["sep_conv_3x3 2"]).pop("forward", None)
+            vars(node.banks["sep_conv_3x3_stride_2"]).pop("forward", None)
         outputs[-1].backward(torch.linspace(-1, 1, outputs[-1].numel(), dtype=torch.float64).view_as(outputs[-1]))
         parts = [parameter.grad for node in nodes for parameter in node.parameters()]
         running = [buffer.clone() for node in nodes for buffer in node.buffers()]

@@ -59,10 +59,10 @@ def _by_hand(network, images):
             inner = _norm(block.second_norm, F.conv2d(F.relu(inner), block.second.weight, padding=1))
             x = inner + F.conv2d(F.avg_pool2d(x, 2), block.shortcut.weight)
         own = [node.own for node in network.cells[str(index)].nodes]
-        first = _conv_norm(own[0]["0 nor_conv_3x3"], x)
-        second = _conv_norm(own[1]["0 nor_conv_1x1"], x) + first
+        first = _conv_norm(own[0]["nor_conv_3x3_from_0"], x)
+        second = _conv_norm(own[1]["nor_conv_1x1_from_0"], x) + first
         pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-        x = pooled + _conv_norm(own[2]["1 nor_conv_1x1"], first) + second
+        x = pooled + _conv_norm(own[2]["nor_conv_1x1_from_1"], first) + second
     features = F.relu(_norm(network.head.norm, x)).mean((2, 3))
     return F.linear(features, network.head.classifier.linear.weight, network.head.classifier.linear.bias)
 

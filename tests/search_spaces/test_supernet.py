@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 
 import pytest
 import torch
@@ -237,7 +238,7 @@ def _names(supernet):
 def test_remove_is_physical():
     supernet = _supernet()
     before = sum(parameter.numel() for parameter in supernet.parameters())
-    bank = supernet.network.cells["1"].nodes[0].banks["sep_conv_3x3 2"]
+    bank = supernet.network.cells["1"].nodes[0].banks["sep_conv_3x3_stride_2"]
     whole = {name: value.clone() for name, value in bank.state_dict().items()}
     removal = supernet.remove(_positions(supernet, lambda item: item == (1, 0, Edge(CONV, 0))))
     assert len(removal.kept) == 59
@@ -250,16 +251,16 @@ def test_remove_is_physical():
     # The other of the bank goes with the bank.
     removal = supernet.remove(_positions(supernet, lambda item: item == (1, 0, Edge(CONV, 1))))
     assert not removal.sliced
-    assert "sep_conv_3x3 2" not in supernet.network.cells["1"].nodes[0].banks
+    assert "sep_conv_3x3_stride_2" not in supernet.network.cells["1"].nodes[0].banks
 
 
 def test_remove_keeps_what_another_node_shares():
     supernet = _supernet()
     cell = supernet.network.cells["0"]
     supernet.remove(_positions(supernet, lambda item: item == (0, 0, Edge(POOL, 1))))
-    assert "1 max_pool_3x3" in cell.shared
+    assert "max_pool_3x3_from_1" in cell.shared
     supernet.remove(_positions(supernet, lambda item: item == (0, 1, Edge(POOL, 1))))
-    assert "1 max_pool_3x3" not in cell.shared
+    assert "max_pool_3x3_from_1" not in cell.shared
 
 
 def test_remove_drops_the_preprocessing_of_an_unread_input():
@@ -368,3 +369,27 @@ def test_same_seed_same_supernet():
     ours, theirs = _supernet().state_dict(), _supernet().state_dict()
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_state_of_an_older_version_is_read():
+    """Names of candidates and banks had spaces: ``own.1 conv_7x1_1x7``, ``banks.sep_conv_3x3 2``."""
+    space = SearchSpace(
+        operations=("sep_conv_3x3", "conv_7x1_1x7", "max_pool_3x3", "skip_connect"), num_cells=3, num_nodes=2
+    )
+    shape = NetworkShape(images=ImageShape(in_channels=1, image_size=8, num_classes=3), init_channels=2)
+    supernets = [Supernet(space, shape) for _ in range(2)]
+    weights = torch.rand(len(supernets[0].candidates))
+    supernets[0](torch.randn(4, 1, 8, 8), weights)  # statistics of its own
+    state = {
+        re.sub(r"\b(\w+)_from_(\d)\b", r"\2 \1", re.sub(r"_stride_(\d)\b", r" \1", name)): tensor
+        for name, tensor in supernets[0].state_dict().items()
+    }
+    for name in ("own.1 conv_7x1_1x7.row.weight", "banks.sep_conv_3x3 2.norms.0.running_mean"):
+        assert f"network.cells.1.nodes.0.{name}" in state
+    assert "network.cells.1.shared.2 max_pool_3x3.norm.running_mean" in state
+    before = list(state)
+    assert str(supernets[1].load_state_dict(state)) == "<All keys matched successfully>"
+    assert list(state) == before
+    images = torch.randn(2, 1, 8, 8)
+    ours, theirs = (supernet.eval()(images, weights).logits for supernet in supernets)
+    assert torch.equal(ours, theirs)

@@ -35,7 +35,8 @@ class Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W), rectified, to (N, C, H', W')."""
-        x = x[:, :, :: self.skip, :: self.skip]
+        if self.skip > 1:
+            x = x[..., :: self.skip, :: self.skip]
         for index, depthwise in enumerate(self.depthwise):
             x = self.norms[index](self.pointwise[index](depthwise(F.relu(x) if index else x)))
         return x
@@ -93,7 +94,8 @@ class Noise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H', W')."""
-        x = x[:, :, :: self.stride, :: self.stride]
+        if self.stride > 1:
+            x = x[..., :: self.stride, :: self.stride]
         return torch.randn_like(x) if self.training else x * 0
 
 
@@ -108,7 +110,7 @@ class Reduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W), rectified, to (N, out_channels, H / 2, W / 2)."""
-        shifted = F.pad(x[:, :, 1:, 1:], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        shifted = F.pad(x[..., 1:, 1:], (0, x.shape[3] % 2, 0, x.shape[2] % 2))
         result: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
         return result
 
@@ -193,11 +195,11 @@ class Cell(nn.Module):
             self.edges.append([])
             for index, (name, source) in enumerate(edges):
                 module = OPERATIONS[name](channels, 2 if has_strides and source < 2 else 1)
-                key, number = f"{source} {name}", list(edges[:index]).count((name, source))
+                key, number = f"{name}_from_{source}", list(edges[:index]).count((name, source))
                 if isinstance(module, Pool | nn.Identity):  # nothing in it is trained: computed once for all nodes
                     self.shared[key] = module
                 else:
-                    key = f"{key} {number}" if number else key
+                    key = f"{key}_{number}" if number else key
                     node.own[key] = module
                 self.edges[-1].append((key, source))
             self.nodes.append(node)

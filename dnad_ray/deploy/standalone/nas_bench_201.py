@@ -42,7 +42,8 @@ class Block(nn.Module):
         """Map (N, C, H, W) to (N, 2C, H / 2, W / 2)."""
         inner = self.first_norm(self.first(F.relu(x)))
         inner = self.second_norm(self.second(F.relu(inner)))
-        result: Tensor = inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=True))
+        is_odd = bool(x.shape[2] % 2 or x.shape[3] % 2)
+        result: Tensor = inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=is_odd))
         return result
 
 

@@ -55,3 +55,27 @@ def test_export_of_a_run_takes_its_most_accurate_network_or_the_one_asked_for(co
         assert result[0] == 0, result
         assert json.loads((tmp_path / "net.json").read_text())["facts"]["job"] == record["job"]
     refused(command("export", run, "--digest", "zzz"), "--digest", "zzz", best["digest"])
+
+
+def test_measure_of_a_folder_that_a_published_network_alone_filled(command, pictures, tmp_path):
+    out = tmp_path / "new"
+    small = ("--cells", 3, "--set", "init_channels=4", "--no-ray")
+    made = command("retrain", "darts-v2", *QUICK, *small, "--data", pictures, "--out", out)
+    assert made[0] == 0, made
+    result = command("measure", out, "--repeats", 3, "--device", "cpu")
+    assert result[0] == 0, result
+    (record,) = read_measurements(out)[0]
+    assert (record["digest"], record["init_channels"]) == (read_retrained(out)[0][0]["digest"], 4)
+
+
+def test_export_without_a_name_has_one_for_each_job(command, run, tmp_path, monkeypatch):
+    assert command("retrain", run, *QUICK, "--networks", 1, "--seeds", 2, "--no-ray")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    records, _ = read_retrained(run)
+    assert len({record["digest"] for record in records}) == 1
+    for record in records:
+        result = command("export", run, "--format", "torch-export", "--job", record["job"])
+        assert result[0] == 0, result
+        assert f"network_{record['digest']}_{record['job']}.pt2" in result[1]
+    assert len(list(tmp_path.glob("network_*.pt2"))) == 2
+    assert "network_DIGEST_JOB" in command("export", "--help")[1]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dnad_ray.costs.trace import COUNTER, IGNORED_OPERATORS, complexity_of, count, image_of
 from dnad_ray.search.relaxation import Relaxation
@@ -140,3 +144,51 @@ def test_disconnected_genotype_is_refused():
 
 def test_counter_says_what_it_counts():
     assert COUNTER.startswith("fvcore-0.1")
+
+
+class Attends(nn.Module):
+    """16 tokens of 8 numbers, one layer of a transformer, the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 1)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(self.conv(x).flatten(2).transpose(1, 2)).mean(1)
+
+
+@pytest.mark.parametrize("is_recording", [False, True])
+def test_attention_is_counted_by_its_layers(is_recording):
+    with torch.set_grad_enabled(is_recording):
+        counted = count(Attends, (1, 4, 4))
+    of_attention = 16 * 8 * 24 + 16 * 8 * 8  # three projections in, one out
+    assert counted.cost.macs_conv_linear == 16 * 8 + of_attention + 2 * 16 * 8 * 16
+    assert "aten::scaled_dot_product_attention" in counted.skipped, "fvcore does not count its two matrix products"
+    assert all(parameter.grad is None for parameter in counted.module.parameters())
+
+
+def test_deprecation_in_another_category_is_not_shown(monkeypatch):
+    real = torch.jit._get_trace_graph
+
+    def deprecated(*arguments, **options):
+        warnings.warn("`torch.jit.trace` is deprecated", FutureWarning, stacklevel=2)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch.jit, "_get_trace_graph", deprecated)
+    assert count(lambda: nn.Conv2d(1, 2, 1), (1, 4, 4)).cost.macs == 2 * 16
+
+
+def test_deprecation_in_another_category_is_not_shown_on_import():
+    program = """
+import warnings
+import torch
+real = torch.jit.script
+def deprecated(*arguments, **options):
+    warnings.warn("`torch.jit.script` is deprecated", FutureWarning)
+    return real(*arguments, **options)
+torch.jit.script = deprecated
+import dnad_ray.costs.trace
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
+import re
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +15,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from dnad_ray.deploy import export as exporting
 from dnad_ray.deploy.export import ExportError, export_network
 from dnad_ray.deploy.formats import FORMATS, Deployed
-from dnad_ray.deploy.predict import open_model
 from dnad_ray.deploy.suffixes import SUFFIXES
-from dnad_ray.errors import ConfigError, RunFolderError
+from dnad_ray.errors import ConfigError, RunFolderError, UserError
 from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
 from dnad_ray.networks.spec import NetworkSpec, build
 from search_spaces.genotype import CellGenotype, Edge, Genotype
@@ -172,7 +175,7 @@ def test_export_without_its_packages_is_refused(tmp_path, monkeypatch):
 def test_model_card_says_where_from_what_it_costs_and_reaches(tmp_path):
     network = trained()
     export_network(network, "safetensors", tmp_path / "net.safetensors")
-    card = (tmp_path / "net.md").read_text()
+    card = (tmp_path / "net.safetensors.md").read_text()
     for words in (network.spec.digest, "50.00% of 9 test images of d", "0: ant, 1: bee", "licence", "demo, j"):
         assert words in card
 
@@ -182,7 +185,7 @@ def test_model_card_of_facts_that_somebody_made_up_stays_a_card(tmp_path):
         trained(), facts={"accuracy": "high", "run": "a|b\n# heading", "macs": "few"}, classes=("a\n# b", "c", "d")
     )
     export_network(network, "safetensors", tmp_path / "net.safetensors")
-    card = (tmp_path / "net.md").read_text()
+    card = (tmp_path / "net.safetensors.md").read_text()
     assert "not measured" in card
     assert sum(line.startswith("# ") for line in card.splitlines()) == 1
 
@@ -225,105 +228,86 @@ def test_network_file_of_another_network_is_refused(tmp_path, digits):
             read_network(tmp_path)
 
 
-# -- the commands -----------------------------------------------------------------------------------------------
+def former(name):
+    """The name that an edge's tensor had in files of older versions, with a space in it."""
+    return re.sub(r"(\w+)_from_(\d)(?:_(\d))?", lambda found: f"{found[2]} {found[1]} {found[3] or ''}".strip(), name)
 
 
-@pytest.fixture
-def job(tmp_path, digits) -> Path:
-    folder = tmp_path / "job"
+def test_network_file_of_an_older_version_is_read(tmp_path, digits):
     network = trained()
     data = dataclasses.replace(digits, classes=network.classes, mean=network.mean, std=network.std)
-    write_network(folder, network.network, network.spec, data, dict(network.facts))
-    return folder
+    write_network(tmp_path, network.network, network.spec, data, {})
+    weights = {former(name): tensor for name, tensor in load_file(tmp_path / "weights.safetensors").items()}
+    assert "cells.0.nodes.1.own.2 dil_conv_5x5.norms.0.weight" in weights
+    assert "cells.3.nodes.1.own.2 nor_conv_3x3.conv.weight" in weights
+    save_file(weights, tmp_path / "weights.safetensors")
+    description = json.loads((tmp_path / "network.json").read_text())
+    digest = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "network.json").write_text(json.dumps(description | {"sha256": digest}))
+    pixels = pixels_of(network, 2)
+    assert np.array_equal(logits(read_network(tmp_path), pixels), logits(network, pixels))
+    # One tensor under both names is two.
+    name = "cells.0.nodes.1.own.2 dil_conv_5x5.norms.0.weight"
+    weights["cells.0.nodes.1.own.dil_conv_5x5_from_2.norms.0.weight"] = weights[name].clone()
+    save_file(weights, tmp_path / "weights.safetensors")
+    digest = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "network.json").write_text(json.dumps(description | {"sha256": digest}))
+    with pytest.raises(RunFolderError, match="an intact trained network"):
+        read_network(tmp_path)
 
 
-@pytest.fixture
-def picture(tmp_path) -> Path:
-    path = tmp_path / "picture.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
-    return path
-
-
-@pytest.mark.slow
-def test_predict_agrees_over_all_formats_that_it_reads(command, job, picture, tmp_path):
-    for kind, name in (("onnx", "net.onnx"), ("safetensors", "net.safetensors")):
-        code, out, err = command("export", job, "--format", kind, "--out", tmp_path / name)
-        assert code == 0, err
-        assert "read again" in out
-    results = [
-        json.loads(command("predict", model, picture, "--json")[1])
-        for model in (job, tmp_path / "net.onnx", tmp_path / "net.safetensors")
-    ]
-    pixels = np.asarray(Image.open(picture), np.float32)[None, None] / 255
-    row = logits(trained(), pixels)[0].astype(float)
-    shares = np.exp(row) / np.exp(row).sum()
-    for (found,) in results:
-        assert found["classes"][0] == ("ant", "bee", "cow")[int(shares.argmax())]
-        assert found["probabilities"] == pytest.approx(sorted(shares, reverse=True), abs=1e-4)
+@pytest.mark.parametrize("name", ["class", "torch", "safetensors", "numpy", "math", "typing", "__init__", "a-b", "1st"])
+def test_python_module_that_could_not_be_imported_is_refused(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"--out: got .*; allowed: a name that Python can import"):
+        export_network(trained(), "python", tmp_path / f"{name}.py")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("kind", "name"),
     [
-        ("net.onnx", b"no model", ["net.onnx", "ONNX"]),
-        ("net.safetensors", b"no weights", ["net.json"]),
-        ("net.pt2", b"", ["pickles"]),
-        ("net.py", b"", ["program"]),
-        ("net.txt", b"", [".onnx"]),
-        ("none.onnx", None, ["none.onnx", "a file that exists"]),
-        ("none.safetensors", None, ["none.safetensors", "a file that exists"]),
-        (".", None, ["MODEL", "retrained/<job>"]),
+        *(("safetensors", f"net{suffix}") for suffix in (".safetensors", ".json", ".safetensors.md")),
+        *(("python", f"net{suffix}") for suffix in (".py", ".safetensors", ".py.md")),
+        ("torch-export", "net.pt2.md"),
     ],
 )
-def test_predict_by_what_is_no_model_is_refused(command, picture, tmp_path, name, content, words):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    code, _, err = command("predict", tmp_path / name, picture)
-    assert (code, err.count("\n"), "Traceback" in err) == (2, 1, False), err
-    assert all(word in err for word in words), err
+def test_export_leaves_files_that_it_did_not_write(kind, name, tmp_path):
+    (tmp_path / name).write_text("notes")
+    with pytest.raises(RunFolderError, match=rf"--out: got .*; allowed: a name that is free: {name} ") as caught:
+        export_network(trained(), kind, tmp_path / f"net{FORMATS[kind].suffix}")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "notes"
 
 
-def test_predict_of_what_is_no_image_is_refused(command, job, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
-    for name in ("broken.png", "none.png"):
-        code, _, err = command("predict", job, tmp_path / name)
-        assert (code, err.count("\n")) == (2, 1), err
-        assert name in err
+def test_export_replaces_an_earlier_one_of_its_format_and_no_other(tmp_path):
+    export_network(trained(), "safetensors", tmp_path / "net.safetensors")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RunFolderError, match=r"net.safetensors of this folder would .* is no earlier export as python"):
+        export_network(trained(), "python", tmp_path / "net.py")
+    export_network(trained(), "torch-export", tmp_path / "net.pt2")
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(after) - set(before) == {"net.pt2", "net.pt2.md"}
+    assert before.items() <= after.items()
+    (tmp_path / "net.safetensors.md").rename(tmp_path / "net.md")  # as version 0.1 called it
+    again = trained(seed=1)
+    result = export_network(again, "safetensors", tmp_path / "net.safetensors")
+    assert [path.name for path in result.files] == ["net.safetensors", "net.json", "net.safetensors.md"]
+    pixels = pixels_of(again, 1)
+    assert np.array_equal(logits(read_network(tmp_path, "net.safetensors", "net.json"), pixels), logits(again, pixels))
 
 
-def test_predict_names_broken_images_after_those_that_are_fine(command, job, picture, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
-    files = (tmp_path / "none.png", picture, tmp_path / "broken.png", picture)
-    code, out, err = command("predict", job, *files)
-    assert (code, err.count("\n")) == (2, 1)
-    assert [line.split(":")[0] for line in out.splitlines()] == [str(picture)] * 2
-    assert "2 files: " in err
-    assert all(name in err for name in ("none.png", "broken.png"))
-    code, out, _ = command("predict", job, *files, "--json")
-    assert (code, [row["file"] for row in json.loads(out)]) == (2, [str(picture)] * 2)
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"), [("safetensors", "net.safetensors"), pytest.param("onnx", "net.onnx", marks=pytest.mark.slow)]
-)
-def test_predict_sees_images_of_16_bits_as_training_did(kind, name, tmp_path):
-    network = dataclasses.replace(trained(), full_level=4095)
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8))
-    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "8.png")
-    Image.fromarray(np.ceil(pixels * 4095 / 255).astype(np.uint16)).save(tmp_path / "16.png")
-    export_network(network, kind, tmp_path / name)
-    model = open_model(tmp_path / name)
-    assert model.full_level == 4095
-    first, second = model.predict([tmp_path / "8.png", tmp_path / "16.png"])
-    assert first.shares == second.shares
-
-
-def test_predict_without_the_reader_of_onnx_is_refused(command, picture, tmp_path, monkeypatch):
-    monkeypatch.setattr("dnad_ray.deploy.predict.find_spec", lambda name: None)
-    (tmp_path / "net.onnx").write_bytes(b"")
-    code, _, err = command("predict", tmp_path / "net.onnx", picture)
-    assert code == 2
-    assert "pip install 'dnad-ray[export]'" in err
+def test_export_follows_a_link_and_leaves_pipes_alone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latest.pt2").symlink_to(tmp_path / "folder" / "net.pt2")
+    result = export_network(trained(), "torch-export", tmp_path / "latest.pt2")
+    assert result.files == (tmp_path / "latest.pt2", tmp_path / "latest.pt2.md")
+    assert (tmp_path / "latest.pt2").is_symlink()
+    assert (tmp_path / "folder" / "net.pt2").is_file()
+    os.mkfifo(tmp_path / "pipe.pt2")
+    with pytest.raises(UserError, match="no pipe"):
+        export_network(trained(), "torch-export", tmp_path / "pipe.pt2")
+    assert stat.S_ISFIFO((tmp_path / "pipe.pt2").stat().st_mode)
 
 
 def test_export_of_a_run_without_retrained_networks_is_refused(command, tmp_path):

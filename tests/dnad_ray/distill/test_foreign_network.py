@@ -7,11 +7,14 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dnad_ray.config.run import DistillConfig, TeacherConfig
-from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign
+from dnad_ray.distill import teacher_sources
+from dnad_ray.distill.foreign_network import ForeignNetwork, build_foreign, check_training
 from dnad_ray.distill.foreign_spec import IMAGENET_MEAN, IMAGENET_STD, ForeignSpec, stage_sides
 from dnad_ray.distill.teacher import Teacher, check_teacher
+from dnad_ray.distill.teacher_training import TeacherTraining
 from dnad_ray.errors import ConfigError
 from search_spaces.network import network_from
 from search_spaces.shape import ImageShape, NetworkShape
@@ -19,6 +22,7 @@ from search_spaces.space import SearchSpace
 
 MODELS = '''
 """Models of a user."""
+from typing import NamedTuple
 import torch
 from torch import nn
 
@@ -40,6 +44,37 @@ class Strict(Plain):
     def forward(self, x):
         if x.shape[-1] != 16:
             raise RuntimeError("images of 16 pixels, please")
+        return super().forward(x)
+
+class Outputs(NamedTuple):
+    logits: torch.Tensor
+    second: torch.Tensor
+    first: torch.Tensor
+
+class Aided(Plain):
+    """Has auxiliary heads in training, of which one is switched off."""
+    def __init__(self, num_classes):
+        super().__init__(num_classes, channels=1)
+        self.norm = nn.BatchNorm2d(1)
+        self.drop = nn.Dropout(0.5)
+    def forward(self, x):
+        logits = super().forward(self.norm(x))
+        return Outputs(logits, None, 2 * self.drop(logits)) if self.training else logits
+
+class Featured(Plain):
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, x) if self.training else logits
+
+class Listing(Plain):
+    def forward(self, x):
+        logits = super().forward(x)
+        return [logits] if self.training else logits
+
+class Fragile(Plain):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("larger images, please")
         return super().forward(x)
 
 def gray(num_classes): return Plain(num_classes, channels=1)
@@ -219,6 +254,62 @@ def test_outline_is_plain_data():
     assert ForeignSpec.from_dict(made.to_dict()) == made
     with pytest.raises(KeyError):
         ForeignSpec.from_dict({})
+
+
+def test_check_training_leaves_a_network_and_every_stream_as_they_were():
+    made = outline("my_models:Aided", channels=1)
+    network = build_foreign(made)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    stream = torch.get_rng_state()
+    check_training(network, made)
+    assert not network.training
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    output = network.train()(torch.randn(2, 1, 8, 8))
+    assert [logits.shape for logits in (output.logits, *output.auxiliary)] == [(2, 10), (2, 10)]
+    assert [tap.shape[1] for tap in output.taps] == [4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("my_models:Featured", r"in training it gives \(2, 3, 8, 8\), not logits of 10 classes"),
+        ("my_models:Listing", "in training it gives list, not logits"),
+        ("my_models:Fragile", r"larger images, please\)'; allowed: a model that can be trained on images of 8x8"),
+    ],
+)
+def test_model_that_cannot_be_trained_is_refused_before_any_work(model, words, tiny, digits, monkeypatch):
+    made = outline(model)
+    with pytest.raises(ConfigError, match=words) as caught:
+        check_training(build_foreign(made), made)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(teacher_sources, "TeacherTraining", None)  # not begun
+    config = tiny({"distill.teacher.source": "module", "distill.teacher.model": model})
+    with pytest.raises(ConfigError, match=words):
+        teacher_sources.make_teacher(config, digits, torch.device("cpu"))
+
+
+@pytest.mark.slow
+def test_torchvision_models_with_auxiliary_heads_are_trained_or_refused():
+    made = outline("googlenet", 32)
+    network = build_foreign(made)
+    check_training(network, made)
+    assert len(network.train()(torch.randn(2, 3, 32, 32)).auxiliary) == 2
+    made = outline("inception_v3", 32, input_size=96)
+    with pytest.raises(ConfigError, match=r"model: got 'inception_v3 .*; allowed: a model that can be trained"):
+        check_training(build_foreign(made), made)
+
+
+def test_loss_of_a_teacher_has_those_of_its_auxiliary_heads(tiny, digits):
+    config = tiny({"distill.teacher.source": "module", "distill.teacher.model": "my_models:Aided"})
+    network = build_foreign(outline("my_models:Aided", channels=1))
+    training = TeacherTraining(network, config, digits, torch.device("cpu"))
+    network.model.drop.p = 0.0
+    images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
+    losses = training.losses(images, labels)
+    task, second = (F.cross_entropy(factor * losses.logits, labels) for factor in (1, 2))
+    torch.testing.assert_close(losses.task, task)
+    torch.testing.assert_close(losses.total, task + 0.3 * second)
 
 
 def _teacher(model, **options):

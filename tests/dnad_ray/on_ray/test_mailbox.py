@@ -152,8 +152,8 @@ def assert_watched(out, events, stored, after):
     for trial, rows in by_trial.items():
         curves = EventAccumulator(str(out / "tensorboard" / trial), size_guidance={"scalars": 0})
         curves.Reload()
-        steps = {name: [event.step for event in curves.Scalars(name)] for name in ("macs", "train_loss")}
-        assert steps["macs"] == [row["step"] for row in rows]
+        steps = {name: [event.step for event in curves.Scalars(name)] for name in ("error", "train_loss")}
+        assert steps["error"] == [row["step"] for row in rows]
         assert steps["train_loss"] == [entry["step"] for entry in after.history[trial]]
     picture = json.loads((out / "live.js").read_text().removeprefix("drawRun(").removesuffix(");\n"))
     assert (picture["state"], picture["counts"], picture["num_snapshots"]) == (

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dnad_ray.errors import RunFolderError, UserError
-from dnad_ray.run_folder.genotypes import read_any_genotype
+from dnad_ray.run_folder.genotypes import found_in_file, read_any_genotype
 from search_spaces.published import published, published_named
 
 STRING = "|none~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|skip_connect~2|"
@@ -61,6 +61,28 @@ def test_count_in_another_setting(command, darts_v2):
     facts = json.loads(out)
     assert (code, facts["num_cells"], facts["params"]) == (0, 14, 5342464)
     assert round(facts["conventions"]["norm2_relu1"] / 1e6) == 597
+
+
+def test_count_of_gray_images_has_a_smaller_stem(command):
+    options = ("darts-v2", "--cells", 5, "--init-channels", 4, "--image-size", 8, "--json")
+    (colour, gray) = (json.loads(command("count", *options, *more)[1]) for more in ((), ("--in-channels", 1)))
+    stem = 2 * (3 * 4) * 9  # two channels less, 3C channels, 3x3
+    assert (colour["in_channels"], gray["in_channels"]) == (3, 1)
+    assert colour["params"] - gray["params"] == stem
+    assert colour["macs_conv_linear"] - gray["macs_conv_linear"] == stem * 8 * 8
+    assert "8x8, gray, 10 classes" in command("count", *options[:-1], "--in-channels", 1)[1]
+
+
+def test_found_in_file_takes_the_parts_of_a_genotype_for_no_front(tmp_path):
+    form = published_named("darts-v2").form
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps([form[name] for name in ("normal", "normal_concat", "reduce", "reduce_concat")]))
+    (found,) = found_in_file(path, 5)
+    assert found.genotype == read_any_genotype("darts-v2", 5)
+    for content in ("[]", "[[1]]", "[1, 2]"):
+        path.write_text(content)
+        with pytest.raises(UserError):
+            found_in_file(path)
 
 
 def test_count_of_a_string_is_that_of_the_benchmark(command, tmp_path):

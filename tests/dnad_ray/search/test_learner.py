@@ -248,7 +248,7 @@ def test_delete_keeps_to_what_is_alive(tiny, digits):
         for position, (cell, node, edge) in enumerate(before)
         if edge == Edge("sep_conv_3x3", 0) or (cell, node, edge) == (0, 1, Edge("skip_connect", 1))
     ]
-    bank = state.supernet.network.cells["0"].nodes[1].banks["sep_conv_3x3 1"]
+    bank = state.supernet.network.cells["0"].nodes[1].banks["sep_conv_3x3_stride_1"]
     memory = {id(entry): copy.deepcopy(learner.optimizer.state[entry]) for entry in bank.parameters()}
     momentum = learner.arch_optimizer.state[state.relaxation.parameter]["momentum_buffer"].clone()
     learner.delete(positions)

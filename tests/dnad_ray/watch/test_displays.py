@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from dnad_ray.cli import main
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.telemetry import OFF
 from dnad_ray.watch.live_page import LivePage
+
+COUNTS = ("macs", "macs_conv_linear", "params")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +38,15 @@ def watched(tmp_path_factory, config_file):
 
 
 def curves_of(folder, *names):
-    """What TensorBoard itself reads: steps and values, the values as single floats."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    """What TensorBoard itself reads: steps and values; counts as tensors of one double, the others as single floats."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in names}
+    return {
+        name: [(event.step, make_ndarray(event.tensor_proto).item()) for event in events.Tensors(name)]
+        if name in COUNTS
+        else [(event.step, event.value) for event in events.Scalars(name)]
+        for name in names
+    }
 
 
 def test_json_holds_the_whole_run_and_nothing_else(watched):
@@ -77,7 +85,10 @@ def test_tensorboard_reads_the_curves_of_a_search(watched):
         ),
     ):
         found = curves_of(folder, *names)
-        assert found == {name: [(row["step"], np.float32(row[name])) for row in rows] for name in names}
+        assert found == {
+            name: [(row["step"], row[name] if name in COUNTS else np.float32(row[name])) for row in rows]
+            for name in names
+        }
     over_macs = {row["macs"]: np.float32(row["proxy_accuracy"]) for row in snapshots}
     assert curves_of(folder / "over-macs", "proxy_accuracy")["proxy_accuracy"] == sorted(over_macs.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -9,6 +10,7 @@ import json
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from dnad_ray.config.run import config_to_dict
 from dnad_ray.run_folder.reading import read_run
@@ -111,18 +113,44 @@ def test_tensorboard_neither_loses_nor_repeats_a_step(killed_and_resumed, folder
             history.write_text(json.dumps(entries[:1]))
 
     expected = curves(killed_and_resumed(EventFiles, between))
-    events = EventAccumulator(str(file.parent), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(file.parent), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert set(events.Tags()["tensors"]) == {"macs", "macs_conv_linear", "params"}
+    for name in events.Tags()["tensors"]:
+        found[name] = [(event.step, make_ndarray(event.tensor_proto).item()) for event in events.Tensors(name)]
+        assert found[name] == expected[name]  # counts have no rounding
     assert found.keys() == expected.keys()
     # Only the time that a search took differs from one time to the next.
     assert steps_of(found) == steps_of(expected)
     del found["device_seconds"], expected["device_seconds"]
-    assert found == {name: [(step, np.float32(value)) for step, value in points] for name, points in expected.items()}
+    in_single = {name: points for name, points in expected.items() if name not in events.Tags()["tensors"]}
+    assert {name: found[name] for name in in_single} == {
+        name: [(step, np.float32(value)) for step, value in points] for name, points in in_single.items()
+    }
     over_macs = EventAccumulator(str(file.parent / "over-macs"), size_guidance={"scalars": 0})
     over_macs.Reload()
     macs = [event.step for event in over_macs.Scalars("error")]
     assert macs == sorted({value for _, value in expected["macs"]})
+
+
+def test_tensorboard_keeps_every_digit_of_a_count(folder, spec, a_snapshot):
+    # 539,123,457 has more digits than a float32, which would make it 539,123,456.
+    record = dataclasses.replace(a_snapshot, macs=539_123_457, macs_conv_linear=539_123_455, params=16_777_217)
+    board = Board([Logbook(EventFiles())])
+    board.begin([spec], folder)
+    board.trial_began("t00")
+    board.report("t00", record)
+    board.trial_ended("t00", "finished")
+    board.end("finished", {})
+    for where in ("", "over-macs"):
+        events = EventAccumulator(str(folder / "tensorboard" / "t00" / where))
+        events.Reload()
+        for name in ("macs", "macs_conv_linear", "params"):
+            (event,) = events.Tensors(name)
+            assert make_ndarray(event.tensor_proto).item() == getattr(record, name)
+            assert events.SummaryMetadata(name).plugin_data.plugin_name == "scalars"
+    assert event.step == 539_123_457
 
 
 def test_events_in_ends_at_the_first_torn_one(killed_and_resumed, folder):

@@ -8,7 +8,7 @@ from torch import nn
 
 from search_spaces.genotype import Edge
 from search_spaces.kernels.pixels import halves
-from search_spaces.kernels.states import States, edge_key
+from search_spaces.kernels.states import States, bank_key, edge_key, former_name, present_name
 from search_spaces.ops import Identity, Pool
 
 
@@ -25,8 +25,25 @@ def _tensor(seed=0, side=4):
 
 def test_edge_key_tells_edges_of_a_node_apart():
     edges = [Edge("skip_connect", 0), Edge("skip_connect", 1), Edge("max_pool_3x3", 0), Edge("skip_connect", 10)]
-    assert edge_key(edges[0]) == "0 skip_connect"
+    assert edge_key(edges[0]) == "skip_connect_from_0"
     assert len({edge_key(edge) for edge in edges}) == 4
+
+
+def test_names_of_older_files_are_those_of_now():
+    for former, present in {
+        "0 skip_connect": "skip_connect_from_0",
+        "12 sep_conv_3x3 3": "sep_conv_3x3_from_12_3",
+        "sep_conv_5x5 2": "sep_conv_5x5_stride_2",
+    }.items():
+        name = f"cells.4.nodes.1.own.{former}.norms.0.weight"
+        assert present_name(name) == f"cells.4.nodes.1.own.{present}.norms.0.weight"
+        assert present_name(present_name(name)) == present_name(name)
+        if not former.startswith("sep"):
+            assert former_name(present_name(name)) == name
+    for name in ("stem.conv.weight", "model.layer from 1.weight", "a b.weight", "0 .weight", " 0 conv"):
+        assert present_name(name) == name
+    assert edge_key(Edge("sep_conv_3x3", 12), 3) == "sep_conv_3x3_from_12_3"
+    assert bank_key("sep_conv_5x5", 2) == "sep_conv_5x5_stride_2"
 
 
 def test_raw_states_are_those_appended():
@@ -60,7 +77,7 @@ def test_everything_is_computed_once(monkeypatch):
 def test_states_stay_as_they_are():
     tensors = _tensor(0), _tensor(1)
     before = [tensor.clone() for tensor in tensors]
-    states = _states(*tensors, shared={"0 max_pool_3x3": Pool(3, 1, True, average=False)})
+    states = _states(*tensors, shared={"max_pool_3x3_from_0": Pool(3, 1, True, average=False)})
     states.rectified(0)
     states.side_by_side([0, 1])
     states.halves(1)
@@ -74,7 +91,9 @@ def test_shared_operation_reads_the_raw_state_once():
     for module in (pool, skip):
         module.register_forward_hook(lambda module, inputs, _: calls.append((module, inputs[0])))
     tensors = _tensor(0), _tensor(1)
-    states = _states(*tensors, shared={"0 avg_pool_3x3": pool, "1 avg_pool_3x3": pool, "0 skip_connect": skip})
+    states = _states(
+        *tensors, shared={"avg_pool_3x3_from_0": pool, "avg_pool_3x3_from_1": pool, "skip_connect_from_0": skip}
+    )
     first = states.shared(Edge("avg_pool_3x3", 0))
     assert states.shared(Edge("avg_pool_3x3", 0)) is first
     torch.testing.assert_close(first, F.avg_pool2d(tensors[0], 3, 1, 1, count_include_pad=False))

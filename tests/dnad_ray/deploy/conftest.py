@@ -1,0 +1,28 @@
+"""Small trained networks of any cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from dnad_ray.networks.network_file import TrainedNetwork
+from dnad_ray.networks.spec import NetworkSpec, build
+from search_spaces.genotype import CellGenotype, Genotype
+from search_spaces.shape import ImageShape
+
+
+@pytest.fixture(scope="session")
+def network_of() -> Callable[..., TrainedNetwork]:
+    """A function that makes a network for gray images of 8 pixels, whose statistics are those of no initialisation."""
+
+    def make(*cells: CellGenotype, skeleton: str = "darts") -> TrainedNetwork:
+        images = ImageShape(in_channels=1, image_size=8, num_classes=3)
+        spec = NetworkSpec(origin="search", genotype=Genotype(cells, skeleton), init_channels=4)
+        torch.manual_seed(0)
+        network = build(spec, images).train()
+        network(torch.randn(8, 1, 8, 8))
+        return TrainedNetwork(network.eval(), spec, images, ("ant", "bee", "cow"), (0.4,), (0.3,), {})
+
+    return make

@@ -1,0 +1,87 @@
+"""What is in an exported graph: evaluation mode, a named batch axis, pools that all readers compute alike."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from dnad_ray.deploy.export import export_network
+from dnad_ray.deploy.formats import FORMATS, Deployed
+from search_spaces.genotype import CellGenotype, Edge
+
+SEPARABLE, DILATED, POOL = Edge("sep_conv_3x3", 1), Edge("dil_conv_3x3", 1), Edge("avg_pool_3x3", 1)
+
+
+def cell(*edges, reduction=False):
+    """A cell of one node; it reads the cell before it only, so that no input has another resolution."""
+    return CellGenotype(reduction, (edges,))
+
+
+def exported(trained, tmp_path):
+    file = tmp_path / "net.pt2"
+    export_network(trained, "torch-export", file)
+    return torch.export.load(file)
+
+
+def operators(program):
+    return collections.Counter(
+        str(node.target).split(".")[1] for node in program.graph.nodes if node.op == "call_function"
+    )
+
+
+@pytest.mark.parametrize(("edge", "slices"), [(SEPARABLE, 0), (DILATED, 2), (Edge("noise", 1), 2)])
+def test_exported_graph_has_slices_only_where_pixels_are_skipped(network_of, edge, slices, tmp_path):
+    # In the reduction cell a dilated chain and noise take every second pixel, once along each side.
+    trained = network_of(cell(edge, SEPARABLE), cell(edge, SEPARABLE, reduction=True))
+    program = exported(trained, tmp_path)
+    assert operators(program)["slice"] == slices
+    pixels = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(program.module()(pixels), Deployed(trained).eval()(pixels))
+
+
+def test_onnx_file_names_its_batch_axis(network_of, tmp_path):
+    export_network(network_of(cell(SEPARABLE)), "onnx", tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    shapes = [entry.shape for entry in (*session.get_inputs(), *session.get_outputs())]
+    assert shapes == [["batch", 1, 8, 8], ["batch", 3]]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_export_of_a_network_in_training_mode_is_made_in_evaluation_mode(network_of, kind, tmp_path):
+    trained = network_of(cell(SEPARABLE, Edge("noise", 1)))
+    pixels = np.random.default_rng(0).random((2, 1, 8, 8), dtype=np.float32)
+    with torch.no_grad():
+        expected = Deployed(trained).eval()(torch.from_numpy(pixels)).numpy()
+    before = {name: tensor.clone() for name, tensor in trained.network.state_dict().items()}
+    trained.network.train()  # in which batch norms take the statistics of the batch, and noise is drawn
+    file = tmp_path / f"net{FORMATS[kind].suffix}"
+    export_network(trained, kind, file)
+    np.testing.assert_allclose(FORMATS[kind].read(trained, file)(pixels), expected, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(before[name], tensor) for name, tensor in trained.network.state_dict().items())
+
+
+def test_exported_pools_leave_the_padding_out_and_never_round_up(network_of, tmp_path):
+    """Readers of such a file divide otherwise where the padding counts or the size is rounded up."""
+    darts = network_of(cell(POOL, SEPARABLE), cell(POOL, SEPARABLE, reduction=True))
+    edges = Edge("avg_pool_3x3", 0), Edge("nor_conv_3x3", 0)
+    residual = network_of(cell(*edges), cell(*edges, reduction=True), skeleton="nas_bench_201")
+    for trained, count in ((darts, 2), (residual, 3)):  # the last has one in its residual block, without padding
+        pools = [
+            node for node in exported(trained, tmp_path).graph.nodes if str(node.target).startswith("aten.avg_pool2d")
+        ]
+        assert len(pools) == count
+        for node in pools:
+            given = [
+                *node.args,
+                *(None, None, None, [0, 0], False, True)[len(node.args) :],
+            ]  # as torch's signature has it
+            padding, rounds_up, counts_padding = given[3:6]
+            assert not rounds_up, node
+            assert not counts_padding or list(padding) == [0, 0], node
+        (tmp_path / "net.pt2").unlink()
+        (tmp_path / "net.pt2.md").unlink()
