@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Words
+from dnad_ray.config.section import (
+    LARGEST,
+    MOST_TRIALS,
+    Count,
+    Integer,
+    NonNegative,
+    Number,
+    Positive,
+    RefusedError,
+    Section,
+    Words,
+)
 
 __all__ = ["LimitConfig", "Range", "SweepConfig", "WatchConfig"]
 
@@ -18,7 +29,7 @@ class SweepConfig(Section):
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values of config keys, for example `shrink.rate: [0.05, 0.1]`. Every combination is a trial."""
-    num_trials: Count | None = None
+    num_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
     """Total number of trials: the grid with `seed`, then with `seed + 1`, and so on. None: the grid once."""
     sampler: Literal["grid", "random", "optuna"] = "grid"
     """`grid`; or `num_trials` settings from `ranges`, `random` or by `optuna` (multi-objective search)."""
@@ -62,7 +73,7 @@ class LimitConfig(Section):
 
     seconds: Positive | None = None
     """Compute of the trial: wall seconds times devices. Where the search ends depends on the machine."""
-    macs: Annotated[float, Field(ge=1)] | None = None
+    macs: Annotated[float, Field(ge=1, le=LARGEST)] | None = None
     """Multiply-adds of training: 3 times the supernet's forward pass per image. The same on every machine."""
 
 
@@ -84,11 +95,11 @@ class Range(Section):
     'loguniform'
     """
 
-    uniform: tuple[float, float] | None = None
+    uniform: tuple[Number, Number] | None = None
     """Bounds of a uniform distribution."""
-    loguniform: tuple[float, float] | None = None
+    loguniform: tuple[Number, Number] | None = None
     """Bounds, above 0, of a log-uniform distribution."""
-    integer: tuple[int, int] | None = None
+    integer: tuple[Integer, Integer] | None = None
     """Bounds of a uniform distribution of integers, both included."""
     choice: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
     """Values of equal probability."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dnad_ray.config.run import RunConfig, with_overrides
+from dnad_ray.config.section import MOST_TRIALS, Words
 from dnad_ray.errors import ConfigError
 
 __all__ = ["check_sampler", "corners", "trial_configs"]
@@ -86,6 +88,9 @@ def _grid(config: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig]]:
         if any(value in values[:index] for index, value in enumerate(values)):
             allowed = "different values; sweep.num_trials repeats a grid under more seeds"
             raise ConfigError(f"sweep.grid.{key}", values, allowed)
+    num_settings = math.prod(len(config.sweep.grid[key]) for key in keys)
+    if num_settings > MOST_TRIALS:
+        raise ConfigError("sweep.grid", Words(f"{num_settings:,} combinations"), f"at most {MOST_TRIALS:,}")
     settings = list(itertools.product(*(config.sweep.grid[key] for key in keys)))
     for index in range(config.sweep.num_trials or len(settings)):
         setting: Sequence[Any] = settings[index % len(settings)]
