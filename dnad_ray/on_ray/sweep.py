@@ -48,6 +48,7 @@ __all__ = ["run_sweep"]
 _MAX_FAILURES = 2
 _LOGS = ("error.txt", "events.out.tfevents.*")
 _FULL_BELOW_BYTES = 2**20
+_POLL_SECONDS = 0.2
 _GRACE_SECONDS = 120.0
 """After the time budget, for trials to finish a step and save it; what hangs is ended then."""
 
@@ -115,7 +116,11 @@ def run_sweep(
 
     def begin(teacher_file: TeacherFile | None) -> None:
         callback.open()
-        ray.get(mailbox.give_teacher.remote([ray.put(teacher_file)]))
+        given = mailbox.give_teacher.remote([ray.put(teacher_file)])
+        while not ray.wait([given], timeout=_POLL_SECONDS)[0]:
+            if stops() is not None:
+                return  # on a busy machine the mailbox's process can take minutes to start
+        ray.get(given)
 
     teacher_thread = TeacherThread(train_teacher, begin, stops)
     source = TrialSource(
