@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -42,6 +43,12 @@ _TRIES = 3
 """Starts of Ray on this machine: 30 s for the node to be known is a limit that cannot be set."""
 
 _PAUSE_SECONDS = 2.0
+
+_STORE_SHARE = 0.3
+"""Share of the machine's memory that Ray's object store maps in each process, by default."""
+
+_MAPPED_BYTES = 8 * 2**30
+"""What a worker with torch maps beside it; most of it is never used."""
 
 _is_starting = False
 
@@ -104,6 +111,7 @@ def _start() -> None:
     Raises:
         ResourceError: If it does not start.
     """
+    _check_address_space()
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     keep_token_private()
@@ -127,6 +135,22 @@ def _start() -> None:
                 )
                 raise ResourceError("Ray on this machine", one_line(error), allowed) from error
             time.sleep(_PAUSE_SECONDS)
+
+
+def _check_address_space() -> None:
+    """Check that Ray's processes can map their memory; where they cannot, Ray waits for them without an end.
+
+    Raises:
+        ResourceError: If the limit of the address space is too low.
+    """
+    if not hasattr(resource, "RLIMIT_AS"):
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = int(_STORE_SHARE * memory) + _MAPPED_BYTES
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        allowed = f"unlimited, or {needed / 2**30:.0f} GiB for Ray's processes; --no-ray starts none of them"
+        raise ResourceError("limit of the address space (ulimit -v)", f"{limit / 2**30:.1f} GiB", allowed)
 
 
 def _join(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def test_cluster_that_never_starts_names_the_way_without_ray(started, monkeypatc
     with pytest.raises(ResourceError, match=r"tried 3 times: add --no-ray"), cluster(RunConfig(), None):
         pass
     assert len(started) == 3
+
+
+@pytest.mark.parametrize(("gib", "is_enough"), [(3, False), (None, True), (10_000, True)])
+def test_cluster_whose_processes_cannot_map_their_memory_is_refused(gib, is_enough, started, monkeypatch):
+    limit = resource.RLIM_INFINITY if gib is None else gib * 2**30
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    if is_enough:
+        with cluster(RunConfig(), None):
+            pass
+    else:
+        words = r"\(ulimit -v\): got '3\.0 GiB'; allowed: unlimited, or \d+ GiB for Ray's processes; --no-ray"
+        with pytest.raises(ResourceError, match=words), cluster(RunConfig(), None):
+            pass
+    assert len(started) == is_enough
 
 
 def test_cluster_leaves_the_handler_of_sigterm_alone(started, monkeypatch):
