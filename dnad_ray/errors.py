@@ -48,12 +48,15 @@ class IncompleteRunError(DnadRayError):
     """Some trials of a sweep did not finish; the message says how to resume."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an exception without line breaks.
+def one_line(error: BaseException | str) -> str:
+    r"""Return a text, or the message of an exception, without line breaks. Blanks within a line, as in a path, stay.
 
     >>> one_line(KeyError("step"))
     "the key 'step' is missing"
+    >>> one_line(OSError("no folder  a  b\n  here"))
+    'no folder  a  b here'
     """
     if isinstance(error, KeyError) and error.args:
         return f"the key {error.args[0]!r} is missing"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return text or type(error).__name__

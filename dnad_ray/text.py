@@ -12,6 +12,7 @@ from dnad_ray.errors import ConfigError
 __all__ = ["dotted", "duration_in_words", "is_text", "parse_duration", "printable"]
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_SECONDS = 3650 * 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)")
 
 
@@ -19,15 +20,16 @@ def parse_duration(text: str, option: str = "--time-budget") -> float:
     """Return the seconds that people mean by a duration.
 
     Raises:
-        ConfigError: If it is none, or not above 0.
+        ConfigError: If it is none, not above 0, or more than ten years.
 
     >>> [parse_duration(text) for text in ("90", "90s", "10m", "1.5h", "2 h", "1d")]
     [90.0, 90.0, 600.0, 5400.0, 7200.0, 86400.0]
     """
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(option, text, "seconds above 0, or a number with s, m, h or d: 90, 90s, 10m, 2h")
+    if not 0 < seconds <= _MOST_SECONDS:
+        allowed = "seconds above 0, or a number with s, m, h or d: 90, 90s, 10m, 2h; at most 3650d"
+        raise ConfigError(option, text, allowed)
     return seconds
 
 

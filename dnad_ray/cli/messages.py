@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from dnad_ray.errors import one_line
 from dnad_ray.storage.places import place
 from dnad_ray.text import printable
 
@@ -64,10 +65,10 @@ def to_place(_context: click.Context, parameter: click.Parameter, value: Any) ->
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line of standard error."""
-    click.echo(f"dnad-ray: warning: {printable(' '.join(str(message).split()))}", err=True)
+    click.echo(f"dnad-ray: warning: {printable(one_line(str(message)))}", err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Print an error on one line of standard error, and exit."""
-    click.echo(f"dnad-ray: error: {printable(' '.join(message.split()))}", err=True)
+    click.echo(f"dnad-ray: error: {printable(one_line(message))}", err=True)
     sys.exit(code)

@@ -33,6 +33,9 @@ def _run_options(command: _Command) -> _Command:
         ),
         click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size)."),
         click.option("--epochs", type=int, metavar="N", help="Maximum number of epochs of a search (train.epochs)."),
+        click.option(
+            "--teacher-epochs", type=int, metavar="N", help="Number of epochs of the teacher (distill.teacher.epochs)."
+        ),
         click.option("--seed", type=int, metavar="N", help="First seed (seed)."),
         click.option("--trials", type=int, metavar="N", help="Total number of trials (sweep.num_trials)."),
         click.option("--out", metavar="DIR|URL", help="Run folder.  [default: runs/RECIPE]"),
@@ -65,6 +68,7 @@ def search(**options: Any) -> None:
 @click.command()
 @_run_options
 @click.option("--address", metavar="ADDRESS", help="Ray cluster to connect to, for example auto or HOST:6379.")
+@click.option("--no-ray", is_flag=True, help="Run one trial after the other in this process, with the same results.")
 @click.option("--max-trials", type=int, metavar="N", help="Run at most N of the unfinished trials.")
 @click.option(
     "--more-seeds", type=int, metavar="N", help="With --resume: add N trials with new seeds per setting on the front."

@@ -20,6 +20,7 @@ __all__ = ["teacher"]
 @click.option("--data", metavar="NAME|FOLDER", help="Name of a dataset, or a folder with your own images.")
 @click.option("--space", metavar="NAME|FILE", help="The search space of the runs, whose cells the teacher has.")
 @click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size).")
+@click.option("--epochs", type=int, metavar="N", help="Number of epochs of the teacher (distill.teacher.epochs).")
 @click.option("--seed", type=int, metavar="N", help="Seed of the weights and of the order of images (seed).")
 @click.option("--out", required=True, metavar="DIR|URL", help="New folder for the teacher.")
 @click.option("--quiet", is_flag=True, help="Print only errors and one line at the end.")

@@ -30,6 +30,7 @@ __all__ = [
     "Settings",
     "TimeBudget",
     "budget_of",
+    "check_no_ray",
     "configured",
     "mode_of",
     "named_by_option",
@@ -59,6 +60,7 @@ def configured(
     space: AnyPath | None = None,
     image_size: int | None = None,
     epochs: int | None = None,
+    teacher_epochs: int | None = None,
     seed: int | None = None,
     trials: int | None = None,
     settings: Settings = (),
@@ -73,6 +75,7 @@ def configured(
         for option, key, value in (
             ("--image-size", "data.image_size", image_size),
             ("--epochs", "train.epochs", epochs),
+            ("--teacher-epochs", "distill.teacher.epochs", teacher_epochs),
             ("--seed", "seed", seed),
             ("--trials", "sweep.num_trials", trials),
         )
@@ -178,6 +181,16 @@ def budget_of(time_budget: TimeBudget, max_trials: int | None = None) -> Budget:
     if max_trials is not None and max_trials < 1:
         raise ConfigError("--max-trials", max_trials, "at least 1")
     return Budget(None if time_budget is None else parse_duration(str(time_budget)), max_trials)
+
+
+def check_no_ray(no_ray: bool, address: str | None) -> None:
+    """Check that no cluster is named where Ray is not wanted.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    if no_ray and address is not None:
+        raise ConfigError("--no-ray with --address", address, "one of them")
 
 
 def mode_of(quiet: bool, as_json: bool = False) -> Mode:

@@ -31,9 +31,11 @@ from dnad_ray.run_folder.layout import trials_folder
 from dnad_ray.run_folder.reading import RunContents, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.runtime.budget import Budget
-from dnad_ray.runtime.stopping import Stopped, StopSignals, first_of
+from dnad_ray.runtime.cpus import limit_threads
+from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
 from dnad_ray.search.checks import floor_warnings
-from dnad_ray.search.prepare import PreparedRun, estimate_in_words, load_images, prepare_teacher, run_search
+from dnad_ray.search.estimate import estimate_in_words
+from dnad_ray.search.prepare import PreparedRun, load_images, prepare_teacher, run_search
 from dnad_ray.storage.places import Place, address
 from dnad_ray.trials.plan import is_complete, more_seeds, register, unfinished
 from dnad_ray.trials.spec import TrialSpec
@@ -45,7 +47,7 @@ from dnad_ray.watch.moments import Display
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Asked", "Work", "carry_out", "search", "shown"]
+__all__ = ["Asked", "Work", "carry_out", "prepared_in", "search", "shown"]
 
 
 def search(
@@ -55,6 +57,7 @@ def search(
     space: AnyPath | None = None,
     image_size: int | None = None,
     epochs: int | None = None,
+    teacher_epochs: int | None = None,
     seed: int | None = None,
     trials: int | None = None,
     set: Settings = (),
@@ -73,6 +76,7 @@ def search(
         space: A named search space, or a YAML or Python file; a Python file is run.
         image_size: Side of the images in pixels.
         epochs: Most epochs.
+        teacher_epochs: Epochs of the teacher.
         seed: The seed.
         trials: 1, or None.
         set: Keys of the configuration to replace, ``{"shrink.rate": 0.1}``.
@@ -92,7 +96,16 @@ def search(
     budget = budget_of(time_budget)
     if trials not in (None, 1):
         raise ConfigError("--trials", trials, "1 for search; `dnad-ray sweep` runs more")
-    asked = configured(config, data=data, space=space, image_size=image_size, epochs=epochs, seed=seed, settings=set)
+    asked = configured(
+        config,
+        data=data,
+        space=space,
+        image_size=image_size,
+        epochs=epochs,
+        teacher_epochs=teacher_epochs,
+        seed=seed,
+        settings=set,
+    )
     if asked.train.num_processes > 1:
         raise ConfigError(
             "train.num_processes", asked.train.num_processes, "1 for search; `dnad-ray sweep` starts more"
@@ -103,14 +116,9 @@ def search(
     def work(stage: Work) -> None:
         stage.signals.defer()  # until the results lie there too
         stop = first_of(stage.signals, budget.check)
-        try:
-            prepared = stage.make(stop=stop)
-        except Stopped as stopped:
-            if stopped.request.state == "paused":
-                return  # the time was over before the teacher was trained
-            raise
-        stage.board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
-        run_search(spec, prepared, stage.folder, stage.board, stop=stop)
+        prepared = prepared_in(stage, stop, asked, [spec])
+        if prepared is not None:
+            run_search(spec, prepared, stage.folder, stage.board, stop=stop)
 
     request = Asked(
         config=asked,
@@ -170,6 +178,32 @@ class Work:
     signals: StopSignals
 
 
+def prepared_in(stage: Work, stop: StopCheck, config: RunConfig, todo: Sequence[TrialSpec]) -> PreparedRun | None:
+    """Say how long the trials of this process take, and make what they share.
+
+    Args:
+        stage: The context.
+        stop: Tells whether to stop.
+        config: The run.
+        todo: The trials to run, one after the other.
+
+    Returns:
+        Images and teacher; None if the time was over before the teacher was trained.
+
+    Raises:
+        Stopped: If a signal came.
+    """
+    if stop() is None:
+        words = estimate_in_words(config, todo[0], stage.data, stage.folder, num_trials=len(todo), num_parallel=1)
+        stage.board.say(f"{'search' if len(stage.specs) == 1 else 'sweep'}: {words}")
+    try:
+        return stage.make(stop=stop)
+    except Stopped as stopped:
+        if stopped.request.state == "paused":
+            return None
+        raise
+
+
 @contextlib.contextmanager
 def shown(mode: Mode, others: Sequence[Display] = ()) -> Iterator[Board]:
     """Open a board for a command; a quiet one shows no warnings either."""
@@ -197,6 +231,7 @@ def carry_out(
         KeyboardInterrupt: If it was interrupted before the first trial, or not by a signal.
     """
     config, stored, budget = asked.config, asked.stored, asked.budget
+    limit_threads()
     check_loggers(config.watch.loggers)
     folder = check_out(config, asked.specs, asked.out, stored)
     problem: DnadRayError | KeyboardInterrupt | None = None

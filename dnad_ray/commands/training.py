@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dnad_ray.commands.folder import check_images
@@ -14,6 +15,7 @@ from dnad_ray.commands.options import (
     Settings,
     TimeBudget,
     budget_of,
+    check_no_ray,
     mode_of,
     named_by_option,
     settings_of,
@@ -38,6 +40,7 @@ from dnad_ray.run_folder.reading import RunContents, is_run
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder
 from dnad_ray.runtime.budget import Budget
+from dnad_ray.runtime.cpus import limit_threads
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
 from dnad_ray.storage.places import Place, address, reached
@@ -50,6 +53,10 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Training", "holds_run", "request_of", "run_config_of", "train_networks"]
 
 _LINE_SECONDS = 10.0
+
+Steps = Mapping[str, tuple[int, int]]
+"""Steps done and all steps, by job."""
+
 _OF_RUN = ("data.", "space.stem")
 """Beginnings of keys of the run's configuration; all other keys are settings of the protocol."""
 
@@ -98,6 +105,7 @@ class Training:
 
 def request_of(training: Training, digests: Sequence[str] = (), networks: int | None = None) -> Request:
     """Return the checked request."""
+    check_no_ray(training.no_ray, training.address)
     settings = {k: v for k, v in settings_of(training.set).items() if not k.startswith(_OF_RUN)}
     overrides = ({} if training.epochs is None else {"epochs": training.epochs}) | settings
     with named_by_option({"epochs": "--epochs"}, settings):
@@ -168,6 +176,7 @@ def train_networks(
         UserError: If an argument cannot be used.
     """
     training = training or Training()
+    limit_threads()
     folder = folder.resolve()  # tasks run in folders of their own
     budget = budget_of(training.time_budget)
     # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
@@ -307,34 +316,45 @@ def _one_by_one(jobs: Sequence[Job], work: _Work) -> None:
         if work.stop() is None:
             device = device_for(job.config.device)
             teacher = None if work.teacher_file is None else load_teacher(work.teacher_file, device)
-            work.ended(job, run_job(job, work.images, work.folder, teacher=teacher, stop=work.stop, report=show))
+            progress = partial(_show_steps, show, job.name)
+            work.ended(job, run_job(job, work.images, work.folder, teacher=teacher, stop=work.stop, progress=progress))
 
 
-def _standing_of(jobs: Sequence[Job], work: _Work) -> Callable[..., None]:
-    """Return a function that shows the progress of jobs every few seconds."""
+def _show_steps(show: Callable[[Steps], None], name: str, step: int, num_steps: int) -> None:
+    show({name: (step, num_steps)})
+
+
+def _standing_of(jobs: Sequence[Job], work: _Work) -> Callable[[Steps], None]:
+    """Return a function that takes news of steps and shows the progress of jobs every few seconds."""
     shown_at = time.monotonic()
+    steps: dict[str, tuple[int, int]] = {}
 
-    def show(*_: object) -> None:
+    def show(news: Steps) -> None:
         nonlocal shown_at
+        steps.update(news)
         if time.monotonic() - shown_at > _LINE_SECONDS:
             shown_at = time.monotonic()
-            for line in _standing(jobs, work.folder):
+            for line in _standing(jobs, work.folder, steps):
                 work.board.say(line)
 
     return show
 
 
-def _standing(jobs: Sequence[Job], folder: Place) -> list[str]:
+def _standing(jobs: Sequence[Job], folder: Place, steps: Steps) -> list[str]:
     """Return a line for each job that runs, and how many wait."""
     states = {job.name: read_job_status(folder, job.name)["state"] for job in jobs}
     lines = []
     for job in jobs:
+        if states[job.name] is not TrialState.RUNNING:
+            continue
         history = read_job_history(folder, job.name)
-        if states[job.name] is TrialState.RUNNING and history:
-            epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
-            lines.append(
-                f"{_name_of(job)}: epoch {epoch} of {job.config.epochs}, training loss {loss:.4f}, accuracy {share:.2%}"
-            )
+        step, num_steps = steps.get(job.name, (0, 1))
+        line = f"{_name_of(job)}: " + (f"{step / num_steps:.0%}, " if step else "")
+        if not history:
+            lines.append(f"{line}in its first epoch of {job.config.epochs}")
+            continue
+        epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
+        lines.append(f"{line}epoch {epoch} of {job.config.epochs}, training loss {loss:.4f}, accuracy {share:.2%}")
     waiting = sum(state is TrialState.UNKNOWN for state in states.values())
     return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 

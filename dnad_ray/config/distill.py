@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from dnad_ray.config.section import NonNegative, Positive, RefusedError, Section, Words
+from dnad_ray.config.section import Count, NonNegative, Number, Positive, RefusedError, Section, Words
 
 __all__ = ["KINDS", "DistillConfig", "Kind", "SharesConfig", "TeacherConfig"]
 
@@ -50,7 +50,7 @@ class TeacherConfig(Section):
 
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 36
     """Width C of a teacher with source `derived`."""
-    epochs: Annotated[int, Field(ge=1)] = 60
+    epochs: Count = 60
     """Training epochs of the teacher, if it is trained."""
     learning_rate: Positive = 1e-3
     """Peak learning rate of Adam, with cosine decay to zero."""
@@ -69,7 +69,7 @@ class TeacherConfig(Section):
     input_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     """Side to which images are resized for `model`. None keeps their size; for small images, the first strides of a
     torchvision model are then removed."""
-    mean: tuple[float, ...] | None = None
+    mean: tuple[Number, ...] | None = None
     """Mean of each channel in the normalisation of `model` (pixels from 0 to 1). None takes that of the run's data."""
     std: tuple[Positive, ...] | None = None
     """Standard deviation of each channel in the normalisation of `model`. None takes that of the run's data."""

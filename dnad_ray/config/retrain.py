@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Share, config_error
+from dnad_ray.config.section import (
+    Count,
+    CountOrZero,
+    Decay,
+    NonNegative,
+    Positive,
+    RefusedError,
+    Section,
+    Share,
+    config_error,
+)
 from dnad_ray.errors import ConfigError
 
 __all__ = ["RETRAIN_RECIPES", "RetrainConfig", "retrain_recipe", "with_settings"]
@@ -18,31 +28,31 @@ class RetrainConfig(Section):
 
     epochs: Count = 600
     """Number of training epochs."""
-    batch_size: Annotated[int, Field(ge=2)] = 96
+    batch_size: Annotated[Count, Field(ge=2)] = 96
     """Images per training step."""
     learning_rate: Positive = 0.025
     """Peak learning rate of SGD."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Decay = 0.9
     """Momentum of SGD."""
     weight_decay: NonNegative = 3e-4
     """L2 weight decay of all parameters."""
     schedule: Literal["cosine", "linear"] = "cosine"
     """Decay of the learning rate to zero, at every step."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: CountOrZero = 0
     """Epochs at the start in which the learning rate rises linearly."""
     grad_clip: Positive = 5.0
     """Maximum gradient norm; larger gradients are scaled down to it."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Decay = 0.0
     """Label smoothing: share of the target that is distributed over all classes."""
     auxiliary_weight: NonNegative = 0.4
     """Weight of the auxiliary head's loss. 0: no auxiliary head."""
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    drop_path: Decay = 0.3
     """Drop-path probability in the last epoch (it rises from 0), for networks of at most 8 operations per cell."""
     drop_path_per_operation: NonNegative = 0.15 / 112
     """Additional drop-path probability for each operation per cell beyond 8."""
     augment: Literal["auto", "none", "imagenet"] = "auto"
     """`auto`: as in the search. `imagenet`: random resized crops, horizontal flips and colour jitter. `none`: none."""
-    cutout: Annotated[int, Field(ge=0)] = 16
+    cutout: CountOrZero = 16
     """Side of the cutout square in pixels of a 32 x 32 image; it is scaled with the image size. 0: no cutout."""
     init_channels: Annotated[int, Field(ge=2, le=1024)] | None = 36
     """Width C. None takes the width in the front's record, or else `evaluation.init_channels` of the run."""
@@ -58,7 +68,7 @@ class RetrainConfig(Section):
     """`bfloat16`: convolutions in half precision, norms and losses in float32; tested on CPUs only."""
     num_processes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Number of processes that share each batch (DistributedDataParallel). Each has its own GPU or CPUs."""
-    recalibration_images: Annotated[int, Field(ge=0)] = 1024
+    recalibration_images: CountOrZero = 1024
     """Training images for new batch-norm statistics, if weights are inherited or averaged."""
 
     @model_validator(mode="after")

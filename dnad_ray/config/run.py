@@ -14,7 +14,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from dnad_ray.config.distill import DistillConfig, SharesConfig, TeacherConfig
-from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Share, config_error
+from dnad_ray.config.section import (
+    LARGEST,
+    Amount,
+    Count,
+    CountOrZero,
+    Decay,
+    Growth,
+    NonNegative,
+    Positive,
+    RefusedError,
+    Section,
+    Seed,
+    Share,
+    config_error,
+)
 from dnad_ray.config.sweep import LimitConfig, SweepConfig, WatchConfig
 from dnad_ray.errors import ConfigError
 from dnad_ray.storage.yaml_reader import YamlError, parse_yaml
@@ -61,11 +75,11 @@ class DataConfig(Section):
     """Side of the images in pixels. None takes the size of the dataset."""
     validation_share: Share = 0.2
     """Share of the training images of each class that is held out for validation (proxy accuracy)."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     """Seed of the validation split. It is the same for all trials, so that their accuracies can be compared."""
     augment: Literal["auto", "none"] = "auto"
     """`auto`: the usual augmentation of the dataset (crops, and flips if they keep the class). `none`: none."""
-    cutout: Annotated[int, Field(ge=0)] = 0
+    cutout: CountOrZero = 0
     """Side of the cutout square in pixels. 0: no cutout."""
     storage: Literal["auto", "memory", "disk"] = "auto"
     """`memory`: decode all images once. `disk`: decode those of an image folder for each batch; every node must see the
@@ -133,13 +147,13 @@ class TrainConfig(Section):
 
     epochs: Count = 120
     """Maximum number of epochs."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: CountOrZero = 0
     """Epochs before the sparsity loss and deletions begin."""
     batch_size: Count = 128
     """Images per training step."""
     learning_rate: Positive = 5e-4
     """Learning rate of the network weights (Adam)."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
     """Betas of Adam for the network weights."""
     weight_decay: NonNegative = 3e-4
     """Weight decay of the network weights (Adam)."""
@@ -147,7 +161,7 @@ class TrainConfig(Section):
     """Maximum gradient norm of the network weights; larger gradients are scaled down to it."""
     arch_learning_rate: Positive = 0.2
     """Learning rate of the architecture parameters a (SGD)."""
-    arch_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    arch_momentum: Decay = 0.0
     """Momentum of the architecture parameters (SGD)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` uses a GPU if the trial has one."""
@@ -177,7 +191,7 @@ class TrainConfig(Section):
 class FloorConfig(Section):
     """Floors of the search: it stops at the first one that it reaches. None: no such floor."""
 
-    macs: Count | None = None
+    macs: Amount | None = None
     """Stop if the derived network has fewer multiply-adds than this (fvcore's total)."""
     operations: Count | None = None
     """Stop if at most this many operations are alive."""
@@ -202,15 +216,15 @@ class ShrinkConfig(Section):
     """Initial sparsity weight gamma."""
     gamma_max: Positive = 0.1
     """Steps with too few deletions are stalls if gamma is at least this. With pressure `added`, gamma's maximum."""
-    gamma_growth: Annotated[float, Field(gt=1)] = 48.9
+    gamma_growth: Annotated[float, Field(gt=1, le=LARGEST)] = 48.9
     """Growth factor of gamma per epoch without deletions (1.01 per step at 391 steps). It decays by the same factor."""
     mu: NonNegative = 0.1
     """Offset factor mu of the sparsity term."""
-    mu_growth: Annotated[float, Field(ge=1)] = 1.5
+    mu_growth: Growth = 1.5
     """Mu is multiplied by this after a Pareto snapshot."""
     rate_factor: Positive = 1.0
     """The target shrink rate is multiplied by this after a Pareto snapshot (xi)."""
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    smoothing: Decay = 0.9
     """Decay per step of the running mean of deletions (tau)."""
     stall_epochs: Positive = 0.128
     """Epochs of consecutive stalls before a Pareto snapshot (0.128 is 50 of 391 steps)."""
@@ -232,7 +246,7 @@ class EvaluationConfig(Section):
     """Images per validation step."""
     trace: Literal["none", "final", "all"] = "final"
     """Snapshots whose costs (from a table) are checked by a trace of the network, which takes half a second each."""
-    recalibration_images: Annotated[int, Field(ge=0)] = 1024
+    recalibration_images: CountOrZero = 1024
     """Training images for new batch-norm statistics before validation. 0 keeps the running statistics."""
     ladder: bool = True
     """Whether to record smaller networks of the weights at each interval, also in the warm-up; 4 % of the time."""
@@ -246,7 +260,7 @@ class EvaluationConfig(Section):
 class RunConfig(Section):
     """The complete configuration of a run."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """Seed of initial weights, order of images and augmentation."""
     data: DataConfig = DataConfig()
     """The images."""

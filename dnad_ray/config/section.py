@@ -9,12 +9,47 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dnad_ray.errors import ConfigError
 
-__all__ = ["Count", "NonNegative", "Positive", "RefusedError", "Section", "Share", "Words", "config_error"]
+__all__ = [
+    "LARGEST",
+    "MOST_TRIALS",
+    "Amount",
+    "Count",
+    "CountOrZero",
+    "Decay",
+    "Growth",
+    "Integer",
+    "NonNegative",
+    "Number",
+    "Positive",
+    "RefusedError",
+    "Section",
+    "Seed",
+    "Share",
+    "Words",
+    "config_error",
+]
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+LARGEST = 1e30
+"""Largest size of any number in a configuration. Torch refuses scalars above 3e38, and some are multiplied."""
+
+_MOST = 10**9
+_MOST_MACS = 10**18
+
+MOST_TRIALS = 10_000
+"""Most trials of a sweep: each is validated before the first one starts."""
+
+# Every number of a configuration has one of these types, or closer bounds of its own.
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
+Growth = Annotated[float, Field(ge=1, le=LARGEST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
+Amount = Annotated[int, Field(ge=1, le=_MOST_MACS)]
+Integer = Annotated[int, Field(ge=-_MOST_MACS, le=_MOST_MACS)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):

@@ -8,12 +8,20 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from dnad_ray.config.section import Count, NonNegative, Positive, RefusedError, Section, Words
+from dnad_ray.config.section import (
+    LARGEST,
+    MOST_TRIALS,
+    Count,
+    Integer,
+    NonNegative,
+    Number,
+    Positive,
+    RefusedError,
+    Section,
+    Words,
+)
 
-__all__ = ["MOST_TRIALS", "LimitConfig", "Range", "SweepConfig", "WatchConfig"]
-
-MOST_TRIALS = 10_000
-"""Most trials of a sweep: their settings are all checked before the first one starts."""
+__all__ = ["LimitConfig", "Range", "SweepConfig", "WatchConfig"]
 
 
 class SweepConfig(Section):
@@ -69,7 +77,7 @@ class LimitConfig(Section):
 
     seconds: Positive | None = None
     """Compute of the trial: wall seconds times devices. Where the search ends depends on the machine."""
-    macs: Annotated[float, Field(ge=1)] | None = None
+    macs: Annotated[float, Field(ge=1, le=LARGEST)] | None = None
     """Multiply-adds of training: 3 times the supernet's forward pass per image. The same on every machine."""
 
 
@@ -91,11 +99,11 @@ class Range(Section):
     'loguniform'
     """
 
-    uniform: tuple[float, float] | None = None
+    uniform: tuple[Number, Number] | None = None
     """Bounds of a uniform distribution."""
-    loguniform: tuple[float, float] | None = None
+    loguniform: tuple[Number, Number] | None = None
     """Bounds, above 0, of a log-uniform distribution."""
-    integer: tuple[int, int] | None = None
+    integer: tuple[Integer, Integer] | None = None
     """Bounds of a uniform distribution of integers, both included."""
     choice: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
     """Values of equal probability."""

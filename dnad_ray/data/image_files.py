@@ -23,6 +23,7 @@ from PIL import Image
 from dnad_ray.data.decoding import FORMATS, FULL_LEVEL, READERS, decoded, is_deep, largest_level
 from dnad_ray.data.images import Progress, count_levels
 from dnad_ray.errors import DataError, one_line
+from dnad_ray.runtime.cpus import usable_cpus
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -306,7 +307,7 @@ def _for_each_file(
     for reader in READERS:  # or the first files would load them in several threads at once
         importlib.import_module(reader)
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = usable_cpus()
     # The filters are the process's: they must be set around the threads, not in them.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # odd metadata does not spoil the pixels

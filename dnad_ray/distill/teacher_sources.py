@@ -34,7 +34,7 @@ from search_spaces.network import network_from
 from search_spaces.shape import NetworkShape
 from search_spaces.stages import stages
 
-__all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher"]
+__all__ = ["best_of_front", "make_teacher", "teacher_genotype", "train_teacher", "untrained_teacher"]
 
 _PREFIXES = ("module.", "model.")
 """Prefixes of names in a checkpoint: from DistributedDataParallel, and from a teacher that was saved here."""
@@ -66,9 +66,30 @@ def make_teacher(
         NonFiniteLossError: If the loss becomes NaN or infinite.
         Stopped: If a stop was requested; the same call then resumes from the last checkpoint.
     """
+    teacher = untrained_teacher(config, data, device)
+    if config.distill.teacher.is_trained:
+        training = TeacherTraining(teacher.network, config, data, device)
+        finish(training, checkpoints, stop=stop, progress=progress)
+    # Also where it was saved with an accuracy: the earlier run may have held out other images.
+    return _measured(teacher, data, config.evaluation.batch_size)
+
+
+def untrained_teacher(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
+    """Return the teacher as it is before its training, with an accuracy of 0; a loaded one is complete.
+
+    Args:
+        config: The run.
+        data: Images.
+        device: Device of the network.
+
+    Raises:
+        ConfigError: If it cannot be made, or does not fit the images of the run.
+        WeightsError: If a checkpoint holds no weights.
+        RunFolderError: If a file of ours cannot be read.
+    """
     settings = config.distill.teacher
     if settings.source == "derived":
-        return train_teacher(config, data, device, progress, stop=stop, checkpoints=checkpoints)
+        return _initial(config, data, device)
     if settings.source == "saved":
         return _saved(config, data, device)
     outline = ForeignSpec.of(settings, data, config.space.stem)
@@ -81,10 +102,7 @@ def make_teacher(
     classes = data.classes if settings.is_trained else ()  # a checkpoint does not name its classes
     teacher = Teacher(to_device(network, device), None, None, 0.0, None, outline, classes=classes)
     check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher")
-    if settings.is_trained:
-        training = TeacherTraining(teacher.network, config, data, device)
-        finish(training, checkpoints, stop=stop, progress=progress)
-    return _measured(teacher, data, config.evaluation.batch_size)
+    return teacher
 
 
 def train_teacher(
@@ -112,12 +130,18 @@ def train_teacher(
         RunFolderError: If the configured genotype file cannot be read.
         ConfigError: If features are imitated and it has another number of stages.
     """
+    teacher = _initial(config, data, device)
+    finish(TeacherTraining(teacher.network, config, data, device), checkpoints, stop=stop, progress=progress)
+    return _measured(teacher, data, config.evaluation.batch_size)
+
+
+def _initial(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
+    """Return an untrained network of ours."""
     genotype = teacher_genotype(config)
     shape = NetworkShape(images=data.shape, init_channels=config.distill.teacher.init_channels, stem=config.space.stem)
     with _own_seed(config.seed):
         network = to_device(network_from(genotype, shape), device)
-    finish(TeacherTraining(network, config, data, device), checkpoints, stop=stop, progress=progress)
-    return _measured(Teacher(network, genotype, shape, 0.0, classes=data.classes), data, config.evaluation.batch_size)
+    return Teacher(network, genotype, shape, 0.0, classes=data.classes)
 
 
 def teacher_genotype(config: RunConfig) -> Genotype:
@@ -169,8 +193,7 @@ def _saved(config: RunConfig, data: ImageData, device: torch.device) -> Teacher:
         raise ConfigError("distill.teacher.weights", path, allowed)
     teacher = _exported(folder, data, device) if file is None else load_teacher(file, device)
     check_teacher(teacher, data, config.distill, config.space.stem, "distill.teacher.weights")
-    # Measured again, because the earlier run may have held out other images.
-    return _measured(teacher, data, config.evaluation.batch_size)
+    return teacher
 
 
 def _is_exported(path: Place) -> bool:

@@ -57,7 +57,7 @@ class TeacherTraining(Task):
             grad_clip=config.train.grad_clip,
             precision=config.train.precision,
         )
-        self._rates = cosine_rates(settings.learning_rate, self.num_steps)
+        self._rates, self._past_rates = cosine_rates(settings.learning_rate, self.num_steps), list[float]()
         # Dropout in a foreign model uses torch's global random stream.
         self._stream = OwnStream(config.seed, device) if isinstance(network, ForeignNetwork) else None
 
@@ -72,7 +72,9 @@ class TeacherTraining(Task):
 
     def rate(self) -> float:
         """Return the learning rate of the next step."""
-        return self._rates[self.step]
+        while len(self._past_rates) <= self.step:  # one by one: a list of all steps may be large
+            self._past_rates.append(next(self._rates))
+        return self._past_rates[self.step]
 
     def more_state(self) -> dict[str, Any]:
         """Return the state of the random stream, for a checkpoint."""

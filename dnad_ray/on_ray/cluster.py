@@ -5,29 +5,52 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import ray
-import torch
+from ray.exceptions import RayError
 
 from dnad_ray.config.run import RunConfig
-from dnad_ray.errors import ResourceError, UserError, one_line
+from dnad_ray.errors import IncompleteRunError, ResourceError, UserError, one_line
 from dnad_ray.on_ray.ray_token import keep_token_private
 from dnad_ray.on_ray.resources import Allotment, Node, allot
+from dnad_ray.runtime.cpus import computing_with, usable_cpus
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place, reached
 from dnad_ray.telemetry import no_usage_statistics
 
-__all__ = ["allotment_of", "check_space", "check_storage", "cluster", "nodes", "num_parallel"]
+__all__ = ["allotment_of", "check_space", "check_storage", "cluster", "nodes", "num_parallel", "ray_errors"]
 
 _LEAST_FREE_BYTES = 200 * 2**20
+
+_PATIENCE = {
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+"""How long Ray's processes wait for each other to start; its own limits of 15 to 60 s are too short on a busy machine.
+"""
+
+_TRIES = 3
+"""Starts of Ray on this machine: 30 s for the node to be known is a limit that cannot be set."""
+
+_PAUSE_SECONDS = 2.0
+
+_STORE_SHARE = 0.3
+"""Share of the machine's memory that Ray's object store maps in each process, by default."""
+
+_MAPPED_BYTES = 8 * 2**30
+"""What a worker with torch maps beside it; most of it is never used."""
+
+_is_starting = False
 
 
 @contextlib.contextmanager
@@ -50,36 +73,132 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     no_usage_statistics()
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end trials in the middle of a step
-    if address is None and "RAY_ADDRESS" not in os.environ:
-        options: dict[str, Any] = {"address": "local", "include_dashboard": False}
-        keep_token_private()
-    else:
-        options = {"address": address or os.environ["RAY_ADDRESS"]}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        _knock(options["address"])
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except Exception as error:  # Ray raises a bare one where its processes start too slowly
-        if options["address"] == "local":
-            allowed = (
-                "a start in time: call again when the machine is less busy; `dnad-ray search` and `retrain --no-ray` "
-                "need no Ray"
-            )
-            raise ResourceError("Ray on this machine", one_line(error), allowed) from error
-        raise ResourceError(
-            "--address", options["address"], f"a Ray cluster that answers ({one_line(error)})"
-        ) from error
-    if threading.current_thread() is threading.main_thread():  # only there may Python handle signals
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end this process at once
+    address = address or os.environ.get("RAY_ADDRESS") or None  # an empty variable is none
+    with _own_sigterm():
+        if address is None:
+            _start()
+        else:
+            _join(address)
     # Tune prints the traceback of every failure, also of those that it tries again; it keeps them in error.txt too.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(allotment_of(config).threads)
+        with computing_with(allotment_of(config).threads):
+            yield
+    finally:
+        with _own_sigterm():
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_errors(what: str) -> Iterator[None]:
+    """Turn errors of Ray within a block into one of ours: a process that died, or that its memory monitor ended.
+
+    Args:
+        what: What Ray ended then, for the message.
+
+    Raises:
+        IncompleteRunError: If there was one; a second call continues.
+    """
+    try:
+        yield
+    except RayError as error:
+        raise IncompleteRunError(f"Ray ended {what}: {one_line(error)}") from error
+
+
+def _start() -> None:
+    """Start Ray on this machine, with the CPUs that this process may use.
+
+    Raises:
+        ResourceError: If it does not start.
+    """
+    _check_address_space()
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    keep_token_private()
+    for number in range(1, _TRIES + 1):
+        try:
+            with _groups_of_their_own():
+                ray.init(
+                    address="local",
+                    num_cpus=usable_cpus(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            return
+        except Exception as error:  # Ray raises a bare one where its processes start too slowly
+            ray.shutdown()  # what did start
+            if number == _TRIES:
+                allowed = (
+                    f"a start in time, tried {_TRIES} times: add --no-ray, which computes in this process with the "
+                    "same results, or call again when the machine is less busy"
+                )
+                raise ResourceError("Ray on this machine", one_line(error), allowed) from error
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _check_address_space() -> None:
+    """Check that Ray's processes can map their memory; where they cannot, Ray waits for them without an end.
+
+    Raises:
+        ResourceError: If the limit of the address space is too low.
+    """
+    if not hasattr(resource, "RLIMIT_AS"):
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = int(_STORE_SHARE * memory) + _MAPPED_BYTES
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        allowed = f"unlimited, or {needed / 2**30:.0f} GiB for Ray's processes; --no-ray starts none of them"
+        raise ResourceError("limit of the address space (ulimit -v)", f"{limit / 2**30:.1f} GiB", allowed)
+
+
+def _join(address: str) -> None:
+    """Join a cluster.
+
+    Raises:
+        ResourceError: If it does not answer.
+    """
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of many kinds
+        raise ResourceError("--address", address, f"a Ray cluster that answers ({one_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Restore this process's handler of SIGTERM after a block: Ray's would end it at once, its shutdown has none."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        ray.shutdown()
+        if threading.current_thread() is threading.main_thread():  # only there may Python handle signals
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Let processes that begin in a block be in groups of their own.
+
+    `timeout`, shells and batch systems send SIGTERM to the whole group of a command. Ray's processes must outlive it:
+    through them the trials are asked to stop after their step, with a checkpoint.
+    """
+    global _is_starting  # noqa: PLW0603 - what is registered for forks stays registered
+    _is_starting = True
+    try:
+        yield
+    finally:
+        _is_starting = False
+
+
+def _after_fork() -> None:
+    if _is_starting:
+        os.setpgid(0, 0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _knock(address: str) -> None:

@@ -26,6 +26,7 @@ from upath import UPath
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import TeacherFile, load_teacher
+from dnad_ray.on_ray.mailbox import step_sender
 from dnad_ray.on_ray.reports import metrics_of
 from dnad_ray.on_ray.resources import Allotment
 from dnad_ray.on_ray.trainable import stop_check
@@ -153,7 +154,9 @@ def _search_part(config: dict[str, Any]) -> None:
     checkpoints = CheckpointKeeper(checkpoints_folder(run_folder, spec.name))
     saved = share_state(ranks, checkpoints.newest() if ranks.is_first else None, device)
     stop = SharedStop(stop_check(config["stop"], config["deadline"]) if ranks.is_first else None, ranks, device)
-    for event, state in run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks):
+    progress = step_sender(config["stop"], spec.name) if ranks.is_first else None
+    trial = run_trial(spec, data, teacher, run_folder, saved, stop=stop, ranks=ranks, progress=progress)
+    for event, state in trial:
         is_last = isinstance(event, StopRequest)
         if ranks.is_first and (is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot))):
             keep_state(checkpoints, state, run_folder)

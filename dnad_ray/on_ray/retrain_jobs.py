@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import ray
@@ -14,9 +14,9 @@ from ray.train.torch import get_device
 
 from dnad_ray.distill.teacher import TeacherFile, load_teacher
 from dnad_ray.errors import one_line
-from dnad_ray.on_ray.cluster import check_storage
+from dnad_ray.on_ray.cluster import check_storage, ray_errors
 from dnad_ray.on_ray.distributed import SharedStop, trainer_of
-from dnad_ray.on_ray.mailbox import start_mailbox
+from dnad_ray.on_ray.mailbox import StepNews, has_failed, start_mailbox, step_sender
 from dnad_ray.on_ray.resources import Allotment
 from dnad_ray.on_ray.trainable import stop_check
 from dnad_ray.retrain.data import RetrainImages
@@ -47,6 +47,7 @@ Ended = Callable[[Job, str], None]
 """Called with a job that has ended or failed, and its state."""
 
 
+@ray_errors("the training")
 def run_jobs(
     jobs: Sequence[Job],
     images: RetrainImages,
@@ -57,7 +58,7 @@ def run_jobs(
     stop: StopCheck,
     deadline: float | None,
     ended: Ended,
-    idle: Callable[[], None],
+    idle: Callable[[Mapping[str, tuple[int, int]]], None],
 ) -> None:
     """Train jobs inside :func:`dnad_ray.on_ray.cluster.cluster`, as many at the same time as fit.
 
@@ -73,15 +74,16 @@ def run_jobs(
         stop: Called five times a second. After a request, jobs end after their step, with a checkpoint.
         deadline: When to pause, in seconds since the epoch; None for never.
         ended: Called with each job that has ended.
-        idle: Called five times a second, to show progress.
+        idle: Called five times a second, to show progress, with news of (steps done, all steps) by job.
 
     Raises:
         ResourceError: If there is no space on the disk, or a node does not see the folder.
+        IncompleteRunError: If Ray gave up.
     """
     check_storage(run)
     shared = [ray.put(images), ray.put(teacher_file)]
     mailbox = start_mailbox()
-    ends = _Ends(mailbox, deadline)
+    ends, news = _Ends(mailbox, deadline), StepNews(mailbox)
     if allotment.processes > 1:
         for job in jobs:
             if stop() is None:
@@ -90,7 +92,7 @@ def run_jobs(
         return
     task = ray.remote(num_cpus=allotment.cpus, num_gpus=allotment.gpus, max_retries=_MAX_RETRIES)(_train_alone)
     waiting = {task.remote(job, shared, address(run), allotment, ends): job for job in jobs}
-    is_asked = False
+    asking: Any = None
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=_POLL_SECONDS)
         for reference in done:
@@ -101,10 +103,11 @@ def run_jobs(
                 state = TrialState.FAILED
                 _note_failure(run, job, error)
             ended(job, state)
-        idle()
-        if not is_asked and (request := stop()) is not None:
-            is_asked = True
-            mailbox.ask_to_stop.remote(request)
+        idle(news())
+        if asking is None and (request := stop()) is not None:
+            asking = mailbox.ask_to_stop.remote(request)
+        if asking is not None and has_failed(asking):
+            return  # without a mailbox no job hears of it; each goes on from its last checkpoint
 
 
 def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends: _Ends) -> TrialState:
@@ -121,6 +124,7 @@ def _train_alone(job: Job, shared: Any, folder: str, allotment: Allotment, ends:
         place(folder),
         teacher=teacher,
         stop=stop_check(*ends),
+        progress=step_sender(ends.mailbox, job.name),
     )
 
 
@@ -154,6 +158,7 @@ def _train_part(config: dict[str, Any]) -> None:
         teacher=teacher,
         stop=SharedStop(check, ranks, device),
         ranks=ranks,
+        progress=step_sender(config["ends"].mailbox, job.name) if ranks.is_first else None,
     )
 
 

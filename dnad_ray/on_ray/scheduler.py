@@ -6,11 +6,9 @@ from typing import Any, final
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from dnad_ray.run_folder.reading import read_status
-from dnad_ray.run_folder.states import TrialState
-from dnad_ray.run_folder.writing import write_status
 from dnad_ray.storage.places import Place
 from dnad_ray.trials.dominance import Trajectories
+from dnad_ray.trials.plan import end_dominated
 from dnad_ray.trials.spec import setting_of
 
 __all__ = ["ParetoScheduler"]
@@ -41,9 +39,5 @@ class ParetoScheduler(FIFOScheduler):
         verdict = None if result["at_end"] else self._trajectories.verdict(name)
         if verdict is None:
             return str(TrialScheduler.CONTINUE)
-        details = {
-            key: value for key, value in read_status(self._folder, name).items() if key not in ("state", "reason")
-        }
-        details |= {"reason": str(verdict), "device_seconds": result["device_seconds"]}
-        write_status(self._folder, name, TrialState.DOMINATED, **details)
+        end_dominated(self._folder, name, verdict, result["device_seconds"])
         return str(TrialScheduler.STOP)

@@ -19,14 +19,14 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import IncompleteRunError, one_line
-from dnad_ray.on_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel
+from dnad_ray.on_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel, ray_errors
 from dnad_ray.on_ray.distributed import WAITING_ROOM, PlacementCleaner, tune_shared_trial
-from dnad_ray.on_ray.mailbox import SweepStop, start_mailbox
+from dnad_ray.on_ray.mailbox import StepNews, SweepStop, start_mailbox
 from dnad_ray.on_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.on_ray.scheduler import ParetoScheduler
 from dnad_ray.on_ray.teacher_thread import TeacherThread
 from dnad_ray.on_ray.trainable import tune_trial
-from dnad_ray.on_ray.trial_source import Sampler, TrialSource
+from dnad_ray.on_ray.trial_source import TrialSource
 from dnad_ray.on_ray.watcher import BoardCallback
 from dnad_ray.run_folder.layout import ray_folder
 from dnad_ray.run_folder.reading import RunContents, read_status
@@ -34,11 +34,12 @@ from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.stopping import StopCheck, first_of
-from dnad_ray.search.prepare import PreparedRun, estimate_in_words
+from dnad_ray.search.estimate import estimate_in_words
+from dnad_ray.search.in_turn import SamplerMaker
+from dnad_ray.search.prepare import PreparedRun
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address
-from dnad_ray.trials.dominance import Trajectories
-from dnad_ray.trials.plan import unfinished
+from dnad_ray.trials.plan import recorded_before, unfinished
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
@@ -47,12 +48,12 @@ __all__ = ["run_sweep"]
 _MAX_FAILURES = 2
 _LOGS = ("error.txt", "events.out.tfevents.*")
 _FULL_BELOW_BYTES = 2**20
+_POLL_SECONDS = 0.2
 _GRACE_SECONDS = 120.0
 """After the time budget, for trials to finish a step and save it; what hangs is ended then."""
 
-SamplerMaker = Callable[[RunConfig, Sequence[TrialSpec], Trajectories, ImageData], Sampler]
 
-
+@ray_errors("the sweep")
 def run_sweep(
     config: RunConfig,
     specs: Sequence[TrialSpec],
@@ -91,28 +92,37 @@ def run_sweep(
     """
     budget = budget or Budget()
     left = unfinished(specs, stored)
-    todo = left[: len(left) - len(budget.left_out(left))]
+    todo = budget.within(left)
+    if not todo:
+        board.say("nothing left to do: all trials are at their end")
+        return
     check_storage(folder)
     check_parts(config, len(data.train))
     allotment = allotment_of(config)
     parallel = num_parallel(config, allotment, len(todo))
-    hint = idle_in_words(config, allotment, nodes(), parallel)
-    trajectories = _trajectories(config, specs, data, stored)
+    stops = first_of(stop, budget.check)
+    if stops() is None:  # before workers start, which would make the steps slower
+        words = estimate_in_words(config, todo[0], data, folder, num_trials=len(todo), num_parallel=parallel)
+        board.say(f"sweep: {words}")
+    if (hint := idle_in_words(config, allotment, nodes(), parallel)) is not None:
+        board.say(f"sweep: {hint}")
+    trajectories = recorded_before(config, specs, len(data.validation), stored)
     at_end = [spec for spec in specs if spec not in left]
-    callback, mailbox = BoardCallback(folder, board), start_mailbox()
+    mailbox = start_mailbox()
+    callback = BoardCallback(folder, board, StepNews(mailbox))
 
     def train_teacher(check: StopCheck) -> TeacherFile | None:
-        prepared = make(check)
-        board.say(f"sweep: {estimate_in_words(todo[0], prepared, len(todo), parallel)}")
-        if hint is not None:
-            board.say(f"sweep: {hint}")
-        return prepared.teacher_file
+        return make(check).teacher_file
 
     def begin(teacher_file: TeacherFile | None) -> None:
         callback.open()
-        ray.get(mailbox.give_teacher.remote([ray.put(teacher_file)]))
+        given = mailbox.give_teacher.remote([ray.put(teacher_file)])
+        while not ray.wait([given], timeout=_POLL_SECONDS)[0]:
+            if stops() is not None:
+                return  # on a busy machine the mailbox's process can take minutes to start
+        ray.get(given)
 
-    teacher_thread = TeacherThread(train_teacher, begin, first_of(stop, budget.check))
+    teacher_thread = TeacherThread(train_teacher, begin, stops)
     source = TrialSource(
         todo,
         config,
@@ -122,7 +132,11 @@ def run_sweep(
         trajectories=trajectories,
         on_chosen=board.expect,
     )
-    ending = SweepStop(first_of(stop, teacher_thread.request), mailbox)
+
+    def has_begun(name: str) -> bool:
+        return callback.is_open and read_status(folder, name)["state"] is TrialState.RUNNING
+
+    ending = SweepStop(first_of(stop, teacher_thread.request, budget.check), mailbox, has_begun)
     limits = [] if budget.remaining is None else [TimeoutStopper(budget.remaining + _GRACE_SECONDS)]
     attempt = f"attempt-{1 + len(list(ray_folder(folder).glob('attempt-*')))}"
     with teacher_thread, _tune_storage(ray_folder(folder), attempt) as storage:
@@ -195,18 +209,6 @@ def _trainable(config: RunConfig, data: ImageData, folder: Place, allotment: All
         gpu_share=allotment.gpus,
     )
     return tune.with_resources(trial, {"cpu": allotment.cpus, "gpu": allotment.gpus})
-
-
-def _trajectories(
-    config: RunConfig, specs: Sequence[TrialSpec], data: ImageData, stored: RunContents | None
-) -> Trajectories:
-    """Return what the trials recorded in earlier commands."""
-    known = Trajectories(len(data.validation), config.sweep.noise_factor, config.sweep.patience)
-    settings = {spec.name: spec.setting for spec in specs}
-    for row in [] if stored is None else stored.snapshots:
-        if row["kind"] != "ladder":  # a trial is judged by what it is, not by what it might become
-            known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
-    return known
 
 
 def _trial_name(trial: Any) -> str:

@@ -14,7 +14,7 @@ from ray import tune
 from dnad_ray.config.run import RunConfig
 from dnad_ray.data.loading import ImageData
 from dnad_ray.distill.teacher import Teacher, TeacherFile, load_teacher
-from dnad_ray.on_ray.mailbox import RemoteStop
+from dnad_ray.on_ray.mailbox import RemoteStop, step_sender
 from dnad_ray.on_ray.reports import TrialReporter
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
 from dnad_ray.run_folder.layout import checkpoints_folder
@@ -84,7 +84,9 @@ def tune_trial(
         # The Pareto scheduler needs every snapshot at once, or a trial of few seconds ends before its decision.
         reporter = TrialReporter(report, 0.0 if base.sweep.scheduler == "pareto" else None)
         saved, stop = checkpoints.newest(), stop_check(mailbox, deadline)
-        with closing(run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write)) as events:
+        progress = step_sender(mailbox, spec.name)
+        trial = run_trial(spec, data, teacher, run_folder, saved, stop=stop, write=writer.write, progress=progress)
+        with closing(trial) as events:
             for event, state in events:
                 if isinstance(event, StopRequest):
                     keep_state(checkpoints, state, run_folder, writer.write)

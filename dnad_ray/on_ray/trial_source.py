@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from ray.tune.search import Searcher
 
@@ -11,20 +11,10 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.storage.places import Place
 from dnad_ray.trials.dominance import Trajectories
-from dnad_ray.trials.plan import register
-from dnad_ray.trials.spec import TrialSpec, spec_of
+from dnad_ray.trials.plan import Sampler, choose
+from dnad_ray.trials.spec import TrialSpec
 
-__all__ = ["Sampler", "TrialSource"]
-
-
-class Sampler(Protocol):
-    """Chooses settings and learns from their results."""
-
-    def ask(self, trial_id: str) -> dict[str, Any]:
-        """Return the config values to try next, without a seed."""
-
-    def tell(self, trial_id: str, spec: TrialSpec, has_failed: bool) -> None:
-        """Report the end of a trial, also of one whose settings were not chosen here."""
+__all__ = ["TrialSource"]
 
 
 @final
@@ -68,9 +58,7 @@ class TrialSource(Searcher):
         spec = self._todo.pop(0)
         if not spec.is_chosen:
             assert self._sampler is not None
-            chosen = {**self._sampler.ask(trial_id), "seed": self._config.seed}
-            spec = spec_of(self._config, spec.name, chosen)
-            register(self._folder, spec)
+            spec = choose(self._config, self._folder, spec.name, self._sampler, trial_id)
             self._on_chosen(spec)
         self._running[trial_id] = spec
         return {"trial": spec.name, "overrides": dict(spec.overrides)}

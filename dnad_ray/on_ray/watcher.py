@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from ray import tune
@@ -24,12 +25,20 @@ class BoardCallback(tune.Callback):
     Args:
         folder: The run folder, which has the status of each trial.
         board: The board.
+        news: Returns (steps done, most steps) by trial, where there is news; None for no such news.
     """
 
-    def __init__(self, folder: Place, board: Board) -> None:
-        self._folder, self._board = folder, board
+    def __init__(
+        self, folder: Place, board: Board, news: Callable[[], Mapping[str, tuple[int, int]]] | None = None
+    ) -> None:
+        self._folder, self._board, self._news = folder, board, news
         self._waiting: list[str] | None = []
         self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the teacher is there."""
+        return self._waiting is None
 
     def open(self) -> None:
         """Show the trials that have started so far, and from now on each one when it starts; the teacher is there."""
@@ -41,6 +50,14 @@ class BoardCallback(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore an experiment; we never restore one, and a terminal cannot be pickled.
         return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Show the steps of trials within their epochs; Tune calls this about ten times a second."""
+        if self._news is None:
+            return
+        with contextlib.suppress(Exception):
+            for name, (step, num_steps) in self._news().items():
+                self._board.step(name, step, num_steps)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial runs."""

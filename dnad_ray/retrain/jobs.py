@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +25,9 @@ from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import Place
-from dnad_ray.training.loop import train, train_and_keep
+from dnad_ray.training.loop import StepProgress, train, train_and_keep
 
 __all__ = ["Job", "job_of", "run_job", "unfinished_jobs"]
-
-Report = Callable[[str, dict[str, Any]], None]
-"""Called with the name of a job and the history entry of an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +122,7 @@ def run_job(
     teacher: Teacher | None = None,
     stop: StopCheck | None = None,
     ranks: Ranks = ALONE,
-    report: Report | None = None,
+    progress: StepProgress | None = None,
 ) -> TrialState:
     """Start or resume the training of a job, measure the network once at the end, and write its record.
 
@@ -137,7 +133,7 @@ def run_job(
         teacher: The teacher, or None; used if the protocol has a KD weight.
         stop: Called before each step; tells whether to stop.
         ranks: The processes that share the job; the first one writes.
-        report: Called after each epoch.
+        progress: Called before each step with (steps done, all steps).
 
     Returns:
         The state in the job's status file.
@@ -154,14 +150,18 @@ def run_job(
     write_json(job_file(run, job.name), job.to_dict())
     facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
     write_job_status(run, job.name, TrialState.RUNNING, **facts)
+
+    def check() -> StopRequest | None:
+        if progress is not None:
+            progress(state.step, state.num_steps)
+        return None if stop is None else stop()
+
     try:
-        for event in train_and_keep(state, checkpoints, stop):
+        for event in train_and_keep(state, checkpoints, check):
             if isinstance(event, StopRequest):
                 write_job_status(run, job.name, event.state, reason=event.reason, step=state.step, **facts)
                 return TrialState(event.state)
             write_json(job_history_file(run, job.name), state.history)
-            if report is not None:
-                report(job.name, event)
     except NonFiniteLossError as error:
         write_job_status(run, job.name, TrialState.STOPPED, reason=str(error), **facts)
         return TrialState.STOPPED

@@ -51,6 +51,10 @@ class Budget:
         """Whether the time is over."""
         return self.check() is not None
 
+    def within(self, todo: Sequence[_T]) -> Sequence[_T]:
+        """Return the unfinished trials that the budget allows to run, in order."""
+        return todo[: self.max_trials]
+
     def left_out(self, todo: Sequence[_T]) -> Sequence[_T]:
         """Return the unfinished trials that exceed the budget, in order."""
         return [] if self.max_trials is None else todo[self.max_trials :]

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import final
@@ -143,10 +144,25 @@ def _look(state: SearchState) -> StepFacts:
             steps_per_epoch=state.steps_per_epoch,
             what=name,
             advice="train.learning_rate or train.arch_learning_rate",
+            cause=_cause(look),
         )
     state.sums.add(look, state.teacher is not None)
     state.sparsity = look.sparsity
     return look
+
+
+def _cause(look: StepFacts) -> str:
+    """Return which part of the loss is not finite, with its remedy; empty if it is the task loss, or if all are.
+
+    Once a step has spoilt the weights all parts are spoilt, so this shows with a look at every step only.
+    """
+    if not math.isfinite(look.task_loss):
+        return ""
+    if not math.isfinite(look.kd_loss):
+        return "it is the imitation loss: lower distill.weight, or choose another distill.temperature, kind or teacher"
+    if not math.isfinite(look.loss):
+        return "it is a weight of the loss: lower distill.weight, shrink.mu, shrink.gamma_init or shrink.gamma_max"
+    return ""
 
 
 def _limit(state: SearchState) -> str:

@@ -1,9 +1,9 @@
-"""Preparation shared by the trials of a run (images, teacher, time estimate), and running one trial in-process."""
+"""Preparation shared by the trials of a run (images, teacher), and running one trial in-process."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,20 +22,18 @@ from dnad_ray.run_folder.reading import read_status
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
-from dnad_ray.search.state import SearchState
 from dnad_ray.search.trial import keep_state, run_trial
 from dnad_ray.storage.places import Place
-from dnad_ray.text import duration_in_words
+from dnad_ray.trials.dominance import Verdict
+from dnad_ray.trials.plan import end_dominated
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
 __all__ = [
     "PreparedRun",
-    "estimate_in_words",
     "load_images",
     "prepare_teacher",
     "run_search",
-    "seconds_per_step",
     "teacher_in_words",
 ]
 
@@ -130,48 +128,43 @@ def teacher_in_words(teacher: Teacher) -> str:
     return f"{words}, calibration error {found.error:.2%}, calibrated at temperature {found.temperature:.2f}"
 
 
-def estimate_in_words(spec: TrialSpec, prepared: PreparedRun, num_trials: int, num_parallel: int) -> str:
-    """Return a sentence with the longest time that the trials can take, from a few steps of the dense supernet."""
-    device = device_for(spec.config.train.device)
-    teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
-    state = SearchState.start(spec.config, prepared.data, teacher, run="estimate", trial=spec.name)
-    longest = seconds_per_step(state) * state.num_steps
-    rounds = -(-num_trials // max(1, num_parallel))
-    return (
-        f"about {duration_in_words(longest * rounds / 2)}, at most {duration_in_words(longest * rounds)}: "
-        f"{num_trials} trial{'s' * (num_trials != 1)} of up to {spec.config.train.epochs} epochs, "
-        f"{num_parallel} at a time, each {duration_in_words(longest)} if nothing were deleted"
-    )
-
-
 def run_search(
-    spec: TrialSpec, prepared: PreparedRun, folder: Place, board: Board, *, stop: StopCheck | None = None
+    spec: TrialSpec,
+    prepared: PreparedRun,
+    folder: Place,
+    board: Board,
+    *,
+    stop: StopCheck | None = None,
+    judge: Callable[[Snapshot], Verdict | None] | None = None,
 ) -> None:
-    """Run or resume one trial in this process, until its end or a stop request; a later call resumes exactly."""
+    """Run or resume one trial in this process, until its end or a stop request; a later call resumes exactly.
+
+    Args:
+        spec: The trial.
+        prepared: Images and teacher.
+        folder: The run folder.
+        board: Display of progress.
+        stop: Called at the end of each step; tells whether to stop.
+        judge: Called with each snapshot; tells why the trial is dominated, and so stopped. None for no such judge.
+    """
     device = device_for(spec.config.train.device)
     teacher = None if prepared.teacher_file is None else load_teacher(prepared.teacher_file, device)
     checkpoints = CheckpointKeeper(checkpoints_folder(folder, spec.name))
     saved = checkpoints.newest()
     board.trial_began(spec.name)
-    for event, state in run_trial(spec, prepared.data, teacher, folder, saved, stop=stop):
-        if not isinstance(event, StopRequest):
-            board.report(spec.name, event)
-        is_last = isinstance(event, StopRequest)
-        if is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot)):
-            keep_state(checkpoints, state, folder)
+    progress = partial(board.step, spec.name)
+    with closing(run_trial(spec, prepared.data, teacher, folder, saved, stop=stop, progress=progress)) as events:
+        for event, state in events:
+            is_last = isinstance(event, StopRequest)
+            if not isinstance(event, StopRequest):
+                board.report(spec.name, event)
+            if judge is not None and isinstance(event, Snapshot):
+                verdict = judge(event)
+                if verdict is not None and not state.is_finished:  # to stop it at its end would save nothing
+                    events.close()
+                    end_dominated(folder, spec.name, verdict, event.device_seconds)
+                    break
+            if is_last or checkpoints.is_due(wanted=isinstance(event, Snapshot)):
+                keep_state(checkpoints, state, folder)
     status = read_status(folder, spec.name)
     board.trial_ended(spec.name, status["state"], status.get("reason"))
-
-
-def seconds_per_step(state: SearchState, num_steps: int = 3) -> float:
-    """Measure the wall seconds of a step of the dense supernet; changes the state, so pass a fresh one."""
-    began = 0.0
-    for index in range(num_steps + 1):
-        if index == 1:  # the first step includes allocations and kernel selection
-            began = time.perf_counter()
-        # A diverging loss does not change the time; the trial itself reports it.
-        state.learner.step(*state.batches.batch(index), (state.controller.gamma, state.controller.mu))
-    state.learner.look()  # waits for the device
-    seconds = (time.perf_counter() - began) / num_steps
-    state.batches.close()
-    return seconds

@@ -32,6 +32,7 @@ from dnad_ray.search.state import SearchState
 from dnad_ray.search.warm_start import keep_weights
 from dnad_ray.storage.files import Write
 from dnad_ray.storage.places import Place
+from dnad_ray.training.loop import StepProgress
 from dnad_ray.trials.spec import TrialSpec
 
 __all__ = ["keep_state", "run_trial"]
@@ -50,6 +51,7 @@ def run_trial(
     stop: StopCheck | None = None,
     ranks: Ranks = ALONE,
     write: Write | None = None,
+    progress: StepProgress | None = None,
 ) -> Generator[tuple[EpochReport | Snapshot | StopRequest, SearchState]]:
     """Run or resume a trial, writing into the run folder.
 
@@ -63,6 +65,7 @@ def run_trial(
         ranks: The processes that share the trial; the first one writes.
         write: Writes its files, in order. None for :func:`dnad_ray.storage.files.write_bytes`. If it writes later,
             the caller must wait for it before it reports an event.
+        progress: Called before each step with (steps done, most steps).
 
     Yields:
         Every event with the state to checkpoint; a snapshot has been passed to ``write`` before. If the loss diverges,
@@ -95,8 +98,14 @@ def run_trial(
     }
     write_status(folder, spec.name, TrialState.RUNNING, write=write, **facts)
     history = _History(folder, spec.name, state, write)
+
+    def check() -> StopRequest | None:
+        if progress is not None:
+            progress(state.step, state.num_steps)
+        return None if stop is None else stop()
+
     try:
-        for event in search(state, stop):
+        for event in search(state, check):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.genotype_of(event), write)
                 if event.kind == "ladder":  # ladder snapshots are stored but not yielded

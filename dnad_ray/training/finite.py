@@ -49,7 +49,15 @@ class FiniteWatch:
 
 
 def check_finite(
-    num_good: float, num_steps: int, loss: float, *, step: int, steps_per_epoch: int, what: str, advice: str
+    num_good: float,
+    num_steps: int,
+    loss: float,
+    *,
+    step: int,
+    steps_per_epoch: int,
+    what: str,
+    advice: str,
+    cause: str = "",
 ) -> None:
     """Raise an error if one of the steps since the last look had a loss or gradient that is NaN or infinite.
 
@@ -60,7 +68,8 @@ def check_finite(
         step: Steps taken in all.
         steps_per_epoch: Steps of an epoch.
         what: Name of the loss, for the message.
-        advice: The setting to lower.
+        advice: The setting to lower, if the training itself is the cause.
+        cause: Another cause with its remedy, if it is known.
 
     Raises:
         NonFiniteLossError: If so; it names the first such step and its epoch, counted from 0 and from 1.
@@ -76,6 +85,9 @@ def check_finite(
     if math.isfinite(loss):
         # The loss of the last step is finite, so the gradient is not.
         what, loss = f"gradient of the {what}", math.nan
+    if not first:
+        cause = cause or "nothing was trained before: look at the images, their normalisation and the initial weights"
+    words = cause or f"lower {advice}"
     raise NonFiniteLossError(
-        f"the {what} became {loss} at step {first} (epoch {first // steps_per_epoch + 1}); lower {advice}"
+        f"the {what} became {loss} at step {first} (epoch {first // steps_per_epoch + 1}); {words}"
     )

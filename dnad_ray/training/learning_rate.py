@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from dnad_ray.config.retrain import RetrainConfig
 
@@ -24,16 +25,17 @@ def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> 
     return config.learning_rate * factor
 
 
-def cosine_rates(peak: float, num_steps: int) -> list[float]:
-    """Return the learning rate of each step of a cosine from a peak to zero.
+def cosine_rates(peak: float, num_steps: int) -> Iterator[float]:
+    """Yield the learning rate of each step of a cosine from a peak to zero.
 
     Each rate is computed from the one before, as in torch's ``CosineAnnealingLR``, and has the same bits.
 
     >>> [round(rate, 3) for rate in cosine_rates(0.4, 4)]
     [0.4, 0.341, 0.2, 0.059]
     """
-    rates = [peak]
+    rate = peak
+    yield rate
     for step in range(1, num_steps):
         now, before = (1 + math.cos(math.pi * index / num_steps) for index in (step, step - 1))
-        rates.append(now / before * rates[-1])
-    return rates
+        rate *= now / before
+        yield rate

@@ -8,17 +8,39 @@ needs the state of a sampler.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 from dnad_ray.config.run import RunConfig
-from dnad_ray.config.sweep import MOST_TRIALS
+from dnad_ray.config.section import MOST_TRIALS
 from dnad_ray.errors import ConfigError
 from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
 from dnad_ray.storage.places import Place
+from dnad_ray.trials.dominance import Trajectories, Verdict
 from dnad_ray.trials.spec import TrialSpec, spec_of, trials_of
 
-__all__ = ["is_complete", "more_seeds", "register", "trials_in", "unfinished"]
+__all__ = [
+    "Sampler",
+    "choose",
+    "end_dominated",
+    "is_complete",
+    "more_seeds",
+    "recorded_before",
+    "register",
+    "trials_in",
+    "unfinished",
+]
+
+
+class Sampler(Protocol):
+    """Chooses settings and learns from their results."""
+
+    def ask(self, trial_id: str) -> dict[str, Any]:
+        """Return the config values to try next, without a seed."""
+
+    def tell(self, trial_id: str, spec: TrialSpec, has_failed: bool) -> None:
+        """Report the end of a trial, also of one whose settings were not chosen here."""
 
 
 def trials_in(config: RunConfig, stored: RunContents | None) -> list[TrialSpec]:
@@ -45,6 +67,57 @@ def register(folder: Place, spec: TrialSpec) -> None:
     """Store a trial that is about to start, unless it is stored already."""
     if read_status(folder, spec.name)["state"] is TrialState.UNKNOWN:
         write_status(folder, spec.name, TrialState.PENDING, overrides=dict(spec.overrides))
+
+
+def choose(config: RunConfig, folder: Place, name: str, sampler: Sampler, trial_id: str) -> TrialSpec:
+    """Let a sampler choose the setting of a trial, and store it before the trial starts.
+
+    Args:
+        config: The run.
+        folder: The run folder.
+        name: The trial.
+        sampler: Chooses.
+        trial_id: The name of the trial for the sampler.
+
+    Raises:
+        ConfigError: If it chose an impossible value.
+    """
+    spec = spec_of(config, name, {**sampler.ask(trial_id), "seed": config.seed})
+    register(folder, spec)
+    return spec
+
+
+def recorded_before(
+    config: RunConfig, specs: Sequence[TrialSpec], num_images: int, stored: RunContents | None
+) -> Trajectories:
+    """Return the snapshots that the trials recorded in earlier commands, for samplers and the Pareto scheduler.
+
+    Args:
+        config: The run.
+        specs: All its trials.
+        num_images: Validation images.
+        stored: The run folder; None for a new run.
+    """
+    known = Trajectories(num_images, config.sweep.noise_factor, config.sweep.patience)
+    settings = {spec.name: spec.setting for spec in specs}
+    for row in [] if stored is None else stored.snapshots:
+        if row["kind"] != "ladder":  # a trial is judged by what it is, not by what it might become
+            known.add(row["trial"], settings.get(row["trial"], ""), row["step"], row["macs"], 1 - row["proxy_accuracy"])
+    return known
+
+
+def end_dominated(folder: Place, name: str, verdict: Verdict, device_seconds: float) -> None:
+    """Store that a trial was stopped because it is dominated; it never continues.
+
+    Args:
+        folder: The run folder.
+        name: The trial.
+        verdict: Why.
+        device_seconds: Its compute up to its last record.
+    """
+    details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
+    details |= {"reason": str(verdict), "device_seconds": device_seconds}
+    write_status(folder, name, TrialState.DOMINATED, **details)
 
 
 def more_seeds(

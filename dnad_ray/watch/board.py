@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any, final
@@ -13,7 +14,18 @@ from dnad_ray.run_folder.records import EpochReport
 from dnad_ray.storage.places import Place
 from dnad_ray.text import printable
 from dnad_ray.trials.spec import TrialSpec
-from dnad_ray.watch.moments import Activity, Display, Moment, Reported, RunBegan, RunEnded, Said, TrialBegan, TrialEnded
+from dnad_ray.watch.moments import (
+    Activity,
+    Display,
+    Moment,
+    Reported,
+    RunBegan,
+    RunEnded,
+    Said,
+    Stepped,
+    TrialBegan,
+    TrialEnded,
+)
 from dnad_ray.watch.standing import Record, Standing
 
 __all__ = ["Board"]
@@ -22,6 +34,8 @@ COLLAPSED_SHARE = 0.8
 """Share of skips and pools among a network's operations from which on a search is taken to have collapsed."""
 
 _MAX_ERRORS = 3
+_STEP_SECONDS = 1.0
+"""Least time between two moments of a trial within its epochs: a step can take less than a millisecond."""
 
 
 @final
@@ -38,6 +52,7 @@ class Board:
         self._errors = dict.fromkeys(displays, 0)
         self._run: Standing | None = None
         self._collapsed: set[str] = set()  # trials that were warned of
+        self._stepped: dict[str, float] = {}  # when a trial began or was last shown within an epoch
         self._lock = threading.RLock()
 
     def update(self, name: str, done: float, total: float, text: str = "") -> None:
@@ -65,7 +80,19 @@ class Board:
         with self._lock:
             if self._run is not None:
                 self._run.begin(name)
+                self._stepped[name] = time.monotonic()
                 self._show(TrialBegan(self._run, self._run.trials[name]))
+
+    def step(self, name: str, step: int, num_steps: int) -> None:
+        """Show, once a second at most, that a trial has taken ``step`` of at most ``num_steps`` steps."""
+        now = time.monotonic()
+        if now - self._stepped.get(name, now) < _STEP_SECONDS:
+            return
+        with self._lock:
+            if self._run is not None:
+                self._stepped[name] = now
+                self._run.step(name, step / max(1, num_steps))
+                self._show(Stepped(self._run, self._run.trials[name], step, num_steps))
 
     def report(self, name: str, record: Record) -> None:
         """Show a record of a trial, unless it is reported again."""

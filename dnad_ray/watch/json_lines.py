@@ -11,7 +11,17 @@ from typing import Any, TextIO, final
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.storage.places import address
 from dnad_ray.version import __version__
-from dnad_ray.watch.moments import Activity, Moment, Reported, RunBegan, RunEnded, Said, TrialBegan, TrialEnded
+from dnad_ray.watch.moments import (
+    Activity,
+    Moment,
+    Reported,
+    RunBegan,
+    RunEnded,
+    Said,
+    Stepped,
+    TrialBegan,
+    TrialEnded,
+)
 
 __all__ = ["JsonLines"]
 
@@ -72,6 +82,8 @@ class JsonLines:
                     epoch=trial.epoch,
                     epochs=trial.epochs,
                 )
+            case Stepped(_, trial, step, num_steps):
+                self._write("activity", name=trial.spec.name, done=step, total=num_steps, text="steps")
             case Reported(run, trial, Snapshot() as record):
                 standing = {
                     "on_front": run.front.count_of[trial.spec.name],

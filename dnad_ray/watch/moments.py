@@ -9,7 +9,18 @@ from typing import Any
 from dnad_ray.run_folder.reading import RunContents
 from dnad_ray.watch.standing import Record, Standing, TrialStanding
 
-__all__ = ["Activity", "Display", "Moment", "Reported", "RunBegan", "RunEnded", "Said", "TrialBegan", "TrialEnded"]
+__all__ = [
+    "Activity",
+    "Display",
+    "Moment",
+    "Reported",
+    "RunBegan",
+    "RunEnded",
+    "Said",
+    "Stepped",
+    "TrialBegan",
+    "TrialEnded",
+]
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,16 @@ class TrialBegan:
 
 
 @dataclass(frozen=True)
+class Stepped:
+    """A trial has taken steps within an epoch: ``step`` of ``num_steps``."""
+
+    run: Standing
+    trial: TrialStanding
+    step: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
 class Reported:
     """A trial reported a record that is new to the run."""
 
@@ -71,5 +92,5 @@ class RunEnded:
     summary: dict[str, Any]
 
 
-Moment = Said | Activity | RunBegan | TrialBegan | Reported | TrialEnded | RunEnded
+Moment = Said | Activity | RunBegan | TrialBegan | Stepped | Reported | TrialEnded | RunEnded
 Display = Callable[[Moment], None]

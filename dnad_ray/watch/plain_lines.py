@@ -8,7 +8,7 @@ from typing import final
 from rich.console import Console
 
 from dnad_ray.run_folder.states import TrialState
-from dnad_ray.watch.moments import Activity, Moment, Reported, Said, TrialEnded
+from dnad_ray.watch.moments import Activity, Moment, Reported, Said, Stepped, TrialBegan, TrialEnded
 from dnad_ray.watch.standing import Standing, TrialStanding
 
 __all__ = ["PlainLines", "trial_text"]
@@ -28,6 +28,7 @@ class PlainLines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._printed: dict[str, float] = {}
+        self._trial_began: dict[str, float] = {}
         self._began = time.monotonic()
 
     def __call__(self, moment: Moment) -> None:
@@ -37,6 +38,12 @@ class PlainLines:
                 self._console.print(text, markup=False, soft_wrap=True)
             case Activity(name, done, total, text):
                 self._line(name, done, total, text)
+            case TrialBegan(_, trial):
+                self._trial_began[trial.spec.name] = time.monotonic()
+            case Stepped(run, trial, _, _):
+                name = trial.spec.name
+                if time.monotonic() - self._trial_began.get(name, 0.0) >= _LINE_SECONDS:
+                    self._line(name, trial.share, 1.0, trial_text(run, trial), may_end=False)
             case Reported(run, trial, _):
                 self._line(trial.spec.name, trial.epoch, trial.epochs, trial_text(run, trial), may_end=False)
             case TrialEnded(run, trial):
@@ -60,7 +67,7 @@ class PlainLines:
 
 def trial_text(run: Standing, trial: TrialStanding) -> str:
     """Return the progress of a trial as a short text."""
-    parts = [f"{trial.num_operations} operations"]
+    parts = ["in its first epoch" if trial.num_operations is None else f"{trial.num_operations} operations"]
     if trial.proxy_accuracy is not None:
         parts.append(f"proxy error {1 - trial.proxy_accuracy:.2%}")
         parts.append(f"{run.front.count_of[trial.spec.name]} on the front")

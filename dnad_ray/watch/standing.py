@@ -29,13 +29,15 @@ class TrialStanding:
         spec: The trial.
         state: WAITING, RUNNING, or as it ended.
         epoch: Epochs completed.
+        part: Epochs completed, with the part of the present one; 0 before the first step was noted.
         num_operations: Operations alive; None before the first report.
         macs: MACs of the last snapshot; None before the first one.
         proxy_accuracy: That of the last snapshot.
         num_snapshots: Snapshots recorded.
         report_step: Step of the last epoch report, 0 before the first one.
         snapshot_step: Step of the last snapshot, likewise; what is reported again is older.
-        first: Time and epochs completed at the first epoch report in this process; starting a worker is no epoch.
+        first: Time and epochs completed, with parts, at the first report or step in this process; starting a worker
+            is no epoch.
         latest: The same at the last one.
         reason: Why it stopped or failed.
     """
@@ -43,14 +45,15 @@ class TrialStanding:
     spec: TrialSpec
     state: TrialState = TrialState.WAITING
     epoch: int = 0
+    part: float = 0.0
     num_operations: int | None = None
     macs: int | None = None
     proxy_accuracy: float | None = None
     num_snapshots: int = 0
     report_step: int = 0
     snapshot_step: int = 0
-    first: tuple[float, int] | None = None
-    latest: tuple[float, int] | None = None
+    first: tuple[float, float] | None = None
+    latest: tuple[float, float] | None = None
     reason: str | None = None
 
     @property
@@ -61,11 +64,11 @@ class TrialStanding:
     @property
     def share(self) -> float:
         """Completed share of the epochs; 1 if the floor ended the trial earlier."""
-        return 1.0 if self.state.is_finished else self.epoch / self.epochs
+        return 1.0 if self.state.is_finished else max(self.epoch, self.part) / self.epochs
 
     @property
     def pace(self) -> float | None:
-        """Seconds per epoch in this process, None before its second report here."""
+        """Seconds per epoch in this process, None before its second report or step here."""
         if self.first is None or self.latest is None or self.latest[1] <= self.first[1]:
             return None
         return (self.latest[0] - self.first[0]) / (self.latest[1] - self.first[1])
@@ -81,7 +84,7 @@ class TrialStanding:
         if pace is None or self.state is not TrialState.RUNNING:
             return None
         since = now - self.latest[0] if self.latest is not None else 0.0
-        return max(0.0, pace * (self.epochs - self.epoch) - since)
+        return max(0.0, pace * (self.epochs - max(self.epoch, self.part)) - since)
 
 
 @final
@@ -129,6 +132,15 @@ class Standing:
         """Note that a trial runs."""
         trial = self.trials[name]
         trial.state, trial.first, trial.latest = TrialState.RUNNING, None, None
+
+    def step(self, name: str, share: float) -> None:
+        """Note which share of its steps a running trial has taken; what it repeats after a failure is no news."""
+        trial = self.trials[name]
+        part = share * trial.epochs
+        if part > max(trial.epoch, trial.part):
+            trial.part = part
+            trial.latest = (self.now, part)
+            trial.first = trial.first or trial.latest
 
     def report(self, name: str, record: Record) -> bool:
         """Add a record; returns False if it was reported before, because a trial repeats steps after a failure.

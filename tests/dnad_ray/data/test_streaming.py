@@ -30,8 +30,8 @@ from dnad_ray.run_folder.checkpoints import load_newest, save_checkpoint
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.run_folder.writing import create_run
+from dnad_ray.search.estimate import seconds_per_step
 from dnad_ray.search.loop import SearchState, search
-from dnad_ray.search.prepare import seconds_per_step
 from dnad_ray.search.trial import run_trial
 from dnad_ray.trials.spec import TrialSpec
 

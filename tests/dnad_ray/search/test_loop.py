@@ -17,8 +17,8 @@ from dnad_ray.run_folder.checkpoints import load_newest, save_checkpoint
 from dnad_ray.run_folder.records import EpochReport, Snapshot
 from dnad_ray.search import loop as search_module
 from dnad_ray.search.checks import check_buildable
+from dnad_ray.search.estimate import seconds_per_step
 from dnad_ray.search.loop import SearchState, search
-from dnad_ray.search.prepare import seconds_per_step
 from search_spaces.genotype import NONE
 from search_spaces.kernels.bank import Bank
 

@@ -1,4 +1,4 @@
-"""What the trials of a run share: images, the teacher, the estimate; and one trial in this process."""
+"""What the trials of a run share: images and the teacher; and one trial in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dnad_ray.run_folder.writing import create_run
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.search import prepare as run_module
 from dnad_ray.search.loop import SearchState, search
-from dnad_ray.search.prepare import PreparedRun, estimate_in_words, load_images, prepare_teacher, run_search
+from dnad_ray.search.prepare import PreparedRun, load_images, prepare_teacher, run_search
 from dnad_ray.trials.plan import is_complete
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
@@ -113,21 +113,6 @@ def test_prepare_without_imitation_trains_nobody(tiny, digits, folder, board):
     assert (
         prepare_teacher(imitates, digits, [spec_of(tiny()), spec_of(imitates)], folder, board).teacher_file is not None
     )
-
-
-def test_estimate_counts_rounds(tiny, digits, monkeypatch):
-    monkeypatch.setattr(run_module, "seconds_per_step", lambda state: 10 / state.num_steps)
-    words = estimate_in_words(spec_of(tiny()), PreparedRun(digits, None), 5, 2)
-    assert (
-        words == "about 15 s, at most 30 s: 5 trials of up to 6 epochs, 2 at a time, each 10 s if nothing were deleted"
-    )
-    assert "1 trial of" in estimate_in_words(spec_of(tiny()), PreparedRun(digits, None), 1, 1)
-
-
-def test_estimate_of_what_diverges_is_an_estimate_too(tiny, digits):
-    # One setting of a grid must not end the sweep before it begins.
-    config = tiny({"train.learning_rate": 1e30})
-    assert "about" in estimate_in_words(spec_of(config), PreparedRun(digits, None), 1, 1)
 
 
 class Killed(BaseException):

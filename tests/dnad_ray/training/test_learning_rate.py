@@ -17,4 +17,4 @@ def test_cosine_has_the_bits_of_torch(peak, num_steps):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert cosine_rates(peak, num_steps) == expected
+    assert list(cosine_rates(peak, num_steps)) == expected

@@ -14,9 +14,10 @@ from rich.console import Console
 from dnad_ray.run_folder.records import EpochReport
 from dnad_ray.text import duration_in_words
 from dnad_ray.trials.spec import TrialSpec
+from dnad_ray.watch import board as board_module
 from dnad_ray.watch import plain_lines
 from dnad_ray.watch.board import Board
-from dnad_ray.watch.moments import Reported, RunBegan, RunEnded, TrialEnded
+from dnad_ray.watch.moments import Reported, RunBegan, RunEnded, Stepped, TrialEnded
 from dnad_ray.watch.plain_lines import PlainLines
 
 
@@ -32,6 +33,7 @@ def clock(monkeypatch):
 
     clock = Clock()
     monkeypatch.setattr(plain_lines, "time", clock)
+    monkeypatch.setattr(board_module, "time", clock)
     return clock
 
 
@@ -190,3 +192,17 @@ def test_board_warns_once_of_a_trial_that_collapses(specs, console, tmp_path):
     assert len(warned) == 1
     assert warned[0].startswith("warning: t01: 80% of its operations are skips or pools")
     assert "train.warmup_epochs" in warned[0]
+
+
+def test_steps_within_an_epoch_are_shown_before_the_first_report(clock, console, specs, tmp_path):
+    seen = []
+    board = Board([PlainLines(console), lambda moment: seen.append(moment) if isinstance(moment, Stepped) else None])
+    board.begin(specs, tmp_path)
+    board.trial_began("t00")
+    for step in range(1, 60):  # ten steps a second
+        clock.now += 0.1
+        board.step("t00", step, 1200)
+    assert len(seen) == 5  # once a second
+    assert lines_of(console) == ["[    5 s] t00:   4%  seed 0: in its first epoch"]
+    board.step("t99", 1, 2)  # a trial that never began
+    assert len(seen) == 5

@@ -141,3 +141,20 @@ def test_standing_waiting_trials_are_reckoned_with_what_ended_ones_needed(run, c
     run.end("t01", "finished", None)
     run.end("t02", "failed", "the worker died")
     assert run.seconds_left() is None
+
+
+def test_standing_knows_the_pace_within_the_first_epoch(run, clock):
+    run.begin("t00")
+    trial = run.trials["t00"]
+    run.step("t00", 1 / 36)  # a sixth of the first of 6 epochs
+    assert trial.share == pytest.approx(1 / 36)
+    assert trial.seconds_left(clock.now) is None  # how long its worker took to start says nothing
+    clock.now += 10
+    run.step("t00", 2 / 36)
+    assert trial.pace == pytest.approx(60)
+    assert trial.seconds_left(clock.now) == pytest.approx(60 * (6 - 1 / 3))
+    assert (trial.epoch, trial.num_operations) == (0, None)
+    report(run, "t00", 1)
+    assert trial.share == pytest.approx(1 / 6)
+    run.step("t00", 1 / 36)  # repeated after a failure
+    assert trial.share == pytest.approx(1 / 6)
