@@ -4,6 +4,7 @@ Layout of a run folder::
 
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
+    .lock                                who writes to the run, while a command does
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none;
                                          those of a ladder are <step>-<rung>.json
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
@@ -61,6 +62,7 @@ __all__ = [
     "job_status_file",
     "live_page_file",
     "live_script_file",
+    "lock_file",
     "marker_file",
     "measured_file",
     "measured_files",
@@ -131,6 +133,11 @@ def config_file(run: Place) -> Place:
 def marker_file(run: Place) -> Place:
     """Return the file that says that a folder is a run."""
     return run / "run.json"
+
+
+def lock_file(run: Place) -> Place:
+    """Return the file that a command locks while it writes to a run."""
+    return run / ".lock"
 
 
 def table_file(run: Place) -> Place:
