@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dnad_ray.commands.folder import check_out, conclude, leave_results, run_folder, stored_run
+from dnad_ray.commands.folder import check_out, conclude, leave_results, run_folder, run_to_continue
 from dnad_ray.commands.options import (
     AnyPath,
     Config,
@@ -112,16 +112,17 @@ def search(
         stage.board.say(f"search: {estimate_in_words(spec, prepared, 1, 1)}")
         run_search(spec, prepared, stage.folder, stage.board, stop=stop)
 
-    request = Asked(
-        config=asked,
-        specs=[spec],
-        out=place,
-        stored=stored_run(place) if resume else None,
-        budget=budget,
-        mode=mode_of(quiet, json),
-        to_continue=to_continue,
-    )
-    return carry_out(request, contextlib.nullcontext, work)
+    with run_to_continue(place, resume) as stored:
+        request = Asked(
+            config=asked,
+            specs=[spec],
+            out=place,
+            stored=stored,
+            budget=budget,
+            mode=mode_of(quiet, json),
+            to_continue=to_continue,
+        )
+        return carry_out(request, contextlib.nullcontext, work)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +202,7 @@ def carry_out(
     folder = check_out(config, asked.specs, asked.out, stored)
     problem: DnadRayError | KeyboardInterrupt | None = None
     displays = [*logs_of(config.watch), *_live_page(config)]
-    with shown(asked.mode, displays) as board, StopSignals() as signals:
+    with contextlib.ExitStack() as held, shown(asked.mode, displays) as board, StopSignals() as signals:
         specs = [*asked.specs, *(_more_seeds(asked, stored, board) if stored is not None and asked.seeds else ())]
         left_out = [spec.name for spec in budget.left_out(unfinished(specs, stored))]
         if stored is not None and is_complete(specs, stored):
@@ -212,7 +213,8 @@ def carry_out(
             for words in dict.fromkeys(words for spec in specs for words in floor_warnings(spec.config)):
                 board.say(f"warning: {words}")
             data = load_images(config, board)
-            with session(), run_folder(config, folder, stored is not None):
+            with session():
+                held.enter_context(run_folder(config, folder, stored is not None))  # until the results lie there too
                 board.begin(specs, folder, stored)
                 try:
                     make = partial(prepare_teacher, config, data, specs, folder, board)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from dnad_ray.commands.folder import made_for_writing
 from dnad_ray.commands.options import AnyPath, Config, Settings, configured, mode_of
 from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import shown
@@ -55,7 +56,7 @@ def teacher(
     asked = configured(config, data=data, space=space, image_size=image_size, seed=seed, settings=set)
     target = place(out, "--out")
     folder = target.resolve() if holds_checkpoints(target) else free_folder(target)
-    with shown(mode_of(quiet)) as board, StopSignals() as signals:
+    with made_for_writing(folder), shown(mode_of(quiet)) as board, StopSignals() as signals:
         images = load_images(asked, board)
         signals.defer()
         progress, checkpoints = partial(board.update, "teacher"), teacher_checkpoints(folder)

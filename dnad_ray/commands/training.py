@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dnad_ray.commands.folder import made_for_writing
 from dnad_ray.commands.options import AnyPath, Settings, TimeBudget, budget_of, mode_of, named_by_option, settings_of
 from dnad_ray.commands.outcome import Outcome, State
 from dnad_ray.commands.search import shown
@@ -22,6 +23,7 @@ from dnad_ray.retrain.jobs import Job, run_job, unfinished_jobs
 from dnad_ray.retrain.plan import Request
 from dnad_ray.run_folder.jobs import read_job_history, read_job_status
 from dnad_ray.run_folder.layout import config_file, retrained_folder, teacher_folder
+from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import RunContents, is_run
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder
@@ -163,7 +165,9 @@ def train_networks(
     is_new = not holds_run(folder)
     if is_new:
         free_folder(folder)
-    with shown(mode_of(training.quiet)) as board, StopSignals() as signals:
+    with contextlib.ExitStack() as held, shown(mode_of(training.quiet)) as board, StopSignals() as signals:
+        if not is_new:
+            held.enter_context(writing_to(folder))
         images = load_retrain_images(run.data)
         teacher_file = _teacher(folder, request, is_new)
         stop = first_of(signals, budget.check)
@@ -174,6 +178,7 @@ def train_networks(
             state: State = "paused" if stopped.request.state == "paused" else "interrupted"
             return Outcome(state=state, reason=str(stopped), paths={"run": folder}, signum=signals.signum)
         if is_new:
+            held.enter_context(made_for_writing(folder))
             create_run(folder, config_to_dict(run), __version__)
         todo = unfinished_jobs(jobs, folder)
         board.say(
