@@ -59,12 +59,8 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
 
 
 def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Table:
-    options = {
-        "thrift_string_size_limit": _THRIFT_LIMIT,
-        "thrift_container_size_limit": _THRIFT_LIMIT,
-        "page_checksum_verification": True,  # only of pages that have one
-    }
-    with pq.ParquetFile(pa.BufferReader(content), **options) as plain:
+    limits = {"thrift_string_size_limit": _THRIFT_LIMIT, "thrift_container_size_limit": _THRIFT_LIMIT}
+    with pq.ParquetFile(pa.BufferReader(content), **limits) as plain:
         checksum = (plain.metadata.metadata or {}).get(CHECKSUM.encode())
         if checksum is not None:
             check(content, checksum.decode(errors="replace"), origin)
@@ -78,8 +74,10 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
             if not _is_plain(schema.field(name).type):
                 raise ParquetError(f"{origin} column {name}", str(schema.field(name).type), "numbers, booleans or text")
         texts = [name for name in wanted if _is_text(schema.field(name).type)]
+    is_checked = checksum is not None
+    options = {**limits, "read_dictionary": texts, "page_checksum_verification": not is_checked}
     num_rows, batches = 0, []
-    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **options) as table:
+    with pq.ParquetFile(pa.BufferReader(content), **options) as table:
         for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
             num_rows += batch.num_rows
             if num_rows > MAX_ROWS:  # the metadata can be wrong
@@ -94,7 +92,7 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
     if not batches:  # without a row there is no batch, and the columns are there all the same
         return pa.schema([schema.field(name) for name in wanted]).empty_table()
     result = pa.Table.from_batches(batches)
-    result.validate(full=True)  # text that is UTF-8, entries that its dictionary has
+    result.validate(full=not is_checked)  # text that is UTF-8, entries that its dictionary has
     return pa.table({name: _compact(result.column(name)) for name in wanted})
 
 
