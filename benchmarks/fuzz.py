@@ -298,17 +298,18 @@ def chunk(numbers: range, seed: int, whole: Path, report: Callable[[dict[str, An
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os.close(reader)
-        with os.fdopen(writer, "w") as stream:
-            for number in numbers:
-                stream.write(json.dumps({"begun": number}) + "\n")
-                stream.flush()
-                stream.write(json.dumps(case(number, seed, whole)) + "\n")
-                stream.flush()
-        os._exit(0)
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "w") as stream:
+                for number in numbers:
+                    stream.write(json.dumps({"begun": number}) + "\n")
+                    stream.flush()
+                    stream.write(json.dumps(case(number, seed, whole)) + "\n")
+                    stream.flush()
+        finally:
+            os._exit(0)  # also where nobody reads any more
     os.close(writer)
-    begun, base = None, 0
-    num = 0
+    begun, base, num = None, 0, 0
     with os.fdopen(reader) as stream:
         for line in stream:
             entry = parse_json(line, "case")
@@ -332,7 +333,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=8.5, help="begin no further chunk after that")
+    parser.add_argument("--minutes", type=float, default=7.5, help="begin no further chunk after that")
     parser.add_argument("--keep", type=Path, help="the files that are mutated, made there once")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -26,7 +26,7 @@ from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import is_run, read_run, run_name
 from dnad_ray.run_folder.writing import write_measurement
 from dnad_ray.runtime.devices import device_for
-from dnad_ray.storage.places import Place, address, place
+from dnad_ray.storage.places import Place, absolute, address, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,7 @@ def measure(
     """
     from analysis import front_of, load_runs, to_records
 
-    folder = place(run).resolve()
+    folder = absolute(place(run))
     if not is_run(folder):
         raise RunFolderError("RUN", address(folder), "a run folder")
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):

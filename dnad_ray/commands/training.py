@@ -30,7 +30,7 @@ from dnad_ray.run_folder.writing import create_run, free_folder
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
-from dnad_ray.storage.places import Place, address, reached
+from dnad_ray.storage.places import Place, absolute, address, reached
 from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 
@@ -148,7 +148,7 @@ def train_networks(
         UserError: If an argument cannot be used.
     """
     training = training or Training()
-    folder = folder.resolve()  # tasks run in folders of their own
+    folder = absolute(folder)  # tasks run in folders of their own
     budget = budget_of(training.time_budget)
     # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
     placed = with_overrides(

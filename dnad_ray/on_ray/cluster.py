@@ -19,7 +19,7 @@ import torch
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.errors import ResourceError, UserError, one_line
-from dnad_ray.on_ray.ray_token import keep_token_private
+from dnad_ray.on_ray.ray_token import keep_session_private, keep_token_private
 from dnad_ray.on_ray.resources import Allotment, Node, allot
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place, reached
@@ -58,7 +58,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _knock(options["address"])
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises a bare one where its processes start too slowly
         if options["address"] == "local":
             allowed = (
@@ -69,6 +69,8 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         raise ResourceError(
             "--address", options["address"], f"a Ray cluster that answers ({one_line(error)})"
         ) from error
+    if options["address"] == "local":
+        keep_session_private(context.address_info)
     if threading.current_thread() is threading.main_thread():  # only there may Python handle signals
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end this process at once
     # Tune prints the traceback of every failure, also of those that it tries again; it keeps them in error.txt too.

@@ -14,7 +14,7 @@ from dnad_ray.run_folder.reading import read_json, run_name, status_in
 from dnad_ray.run_folder.records import Measurement, Retrained
 from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import is_inside, read_file
-from dnad_ray.storage.places import Place, place
+from dnad_ray.storage.places import Place, absolute, place
 
 __all__ = ["read_job_history", "read_job_status", "read_measurements", "read_retrained"]
 
@@ -55,7 +55,7 @@ def read_job_history(run: Place, job: str) -> list[dict[str, Any]]:
 def _read(
     folder: Place, files: list[Place], parse: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    records, problems, names = [], [], {folder.resolve().name, run_name(folder)}
+    records, problems, names = [], [], {absolute(folder).name, run_name(folder)}
     for file in sorted(files, key=lambda path: (path.parent.name, path.name)):
         # The folder may come from an untrusted source: links out of it and wrong types are refused.
         if not is_inside(file, folder) or not SAFE_NAME.fullmatch(file.parent.name):

@@ -32,7 +32,7 @@ from dnad_ray.run_folder.states import STATUS_KINDS, state_of
 from dnad_ray.storage import parquet_reader, yaml_reader
 from dnad_ray.storage.checksums import ChecksumError, check_yaml, parse_record
 from dnad_ray.storage.files import is_inside, read_file
-from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.places import Place, absolute, address, place, reached
 from dnad_ray.storage.yaml_reader import parse_yaml
 from search_spaces import json_reader
 from search_spaces.genotype import MAX_BYTES as MAX_GENOTYPE_BYTES
@@ -128,7 +128,7 @@ def read_run(path: str | Place) -> RunContents:
     except (OSError, UserError) as error:
         problems.append(f"config.yaml cannot be read: {one_line(error)}")
         config = {}
-    names = {folder.resolve().name, name}
+    names = {absolute(folder).name, name}
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
     stored = _read_parquet(folder, names, problems)

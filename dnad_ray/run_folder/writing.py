@@ -38,7 +38,7 @@ from dnad_ray.run_folder.states import TrialState
 from dnad_ray.storage.checksums import BLANK, CHECKSUM, with_checksum
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import Write, write_bytes, write_json
-from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.places import Place, absolute, address, place, reached
 from search_spaces.genotype import Genotype
 
 __all__ = [
@@ -79,7 +79,7 @@ def free_folder(path: str | Place) -> Place:
         RunFolderError: If the folder holds a run or anything else, or its name is not a safe one.
     """
     try:
-        folder = place(path, "--out").resolve()
+        folder = absolute(place(path, "--out"), "--out")
         checked_name(folder.name, "run name (last part of --out)")
         there = reached(folder, "--out")
         holds_run = there and is_run(folder)

@@ -74,7 +74,12 @@ def _bounded(content: bytes, file: Place, max_bytes: int) -> bytes:
 
 def is_inside(path: Place, folder: Place) -> bool:
     """Whether a path, with all its links followed, lies in a folder; links are a matter of disks."""
-    return isinstance(path, UPath) or isinstance(folder, UPath) or path.resolve().is_relative_to(folder.resolve())
+    if isinstance(path, UPath) or isinstance(folder, UPath):
+        return True
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a circle of links
+        return False
 
 
 Write: TypeAlias = Callable[[Place, bytes], None]
