@@ -58,7 +58,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         _knock(options["address"])
-        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        context: Any = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises a bare one where its processes start too slowly
         if options["address"] == "local":
             allowed = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 
 from dnad_ray.config.run import RunConfig
-from dnad_ray.on_ray.cluster import cluster
+from dnad_ray.on_ray import cluster as cluster_module
 from dnad_ray.on_ray.ray_token import keep_session_private, keep_token_private
 
 
@@ -77,11 +77,10 @@ def test_session_folder_is_its_users_alone(tmp_path):
     keep_session_private({"session_dir": str(tmp_path / "gone")})
 
 
-@pytest.mark.ray
-def test_session_of_a_sweep_is_its_users_alone(monkeypatch):
+def test_session_of_a_started_ray_is_its_users_alone(tmp_path, monkeypatch):
+    tmp_path.chmod(0o777)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with cluster(RunConfig(), None):
-        (node,) = ray.nodes()
-        session = Path(node["ObjectStoreSocketName"]).parents[1]
-        assert (session.name[:8], mode(session)) == ("session_", 0o700)
-        assert ray.get(ray.remote(mode).remote(session)) == 0o700  # its processes still find each other
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(address_info={"session_dir": str(tmp_path)}))
+    monkeypatch.setattr(cluster_module, "allotment_of", lambda _: SimpleNamespace(threads=1))
+    with cluster_module.cluster(RunConfig(), None):
+        assert mode(tmp_path) == 0o700
