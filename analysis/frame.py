@@ -20,7 +20,7 @@ from dnad_ray.run_folder.images import changes
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, kinds_of
-from dnad_ray.storage.places import address, place
+from dnad_ray.storage.places import absolute, address, place
 from dnad_ray.text import dotted
 
 __all__ = [
@@ -141,7 +141,7 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
     """
     given = [paths] if isinstance(paths, str | os.PathLike | UPath | RunContents) else list(paths)
     opened = {path.path: path for path in given if isinstance(path, RunContents)}
-    folders = dict.fromkeys(path.path if isinstance(path, RunContents) else place(path).resolve() for path in given)
+    folders = dict.fromkeys(path.path if isinstance(path, RunContents) else absolute(place(path)) for path in given)
     if not folders:
         raise RunFolderError("run folders", given, "at least one run folder")
     runs = _with_unique_names([_checked(opened.get(folder) or read_run(folder)) for folder in folders])

@@ -39,7 +39,7 @@ LAYOUT = "dnad_ray.run_folder.layout"
 RUN_PARTS = {
     *("trials", "teacher", "retrained", "baselines", "measured", "genotypes", "snapshots", "checkpoints", "ray"),
     *("config.yaml", "run.json", "history.json", "status.json", "result.json", "job.json", "place.json"),
-    *("snapshots.parquet", "front.json", "report.html", "live.html", "live.js", "mlflow.db", "tensorboard"),
+    *("snapshots.parquet", "front.json", "report.html", "live.html", "live.js", "mlflow.db", "tensorboard", ".lock"),
 }
 HEAVY = {"fvcore", "ray", "torch", "torchvision"}  # what importing analysis must not load
 PICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

@@ -23,10 +23,11 @@ from dnad_ray.networks.network_file import DESCRIPTION, TrainedNetwork, read_net
 from dnad_ray.run_folder.images import read_images
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.layout import config_file, is_safe_name, job_folder, measured_folder
-from dnad_ray.run_folder.reading import is_run, read_run
+from dnad_ray.run_folder.lock import writing_to
+from dnad_ray.run_folder.reading import is_run, read_run, run_name
 from dnad_ray.run_folder.writing import write_measurement
 from dnad_ray.runtime.devices import device_for
-from dnad_ray.storage.places import Place, address, place
+from dnad_ray.storage.places import Place, absolute, address, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +125,7 @@ def measure(
     """
     from analysis import front_of, load_runs, to_records
 
-    folder = place(run)
+    folder = absolute(place(run))
     if not is_run(folder):
         raise RunFolderError("RUN", address(folder), "a run folder")
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
@@ -137,10 +138,16 @@ def measure(
     if not wanted:
         raise RunFolderError("--digest", ", ".join(digests), ", ".join(sorted({pair[0].digest for pair in specs})))
     rows = []
-    with shown("people") as board:
+    with shown("people") as board, writing_to(folder):
         for spec, images in wanted:
             result = measured(
-                spec, images, device_for(device), run=folder.name, batch_size=batch, repeats=repeats, threads=threads
+                spec,
+                images,
+                device_for(device),
+                run=run_name(folder),
+                batch_size=batch,
+                repeats=repeats,
+                threads=threads,
             )
             write_measurement(folder, result)
             rows.append(result.to_dict())

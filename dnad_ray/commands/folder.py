@@ -19,16 +19,15 @@ from dnad_ray.run_folder.layout import (
     front_file,
     report_file,
     table_file,
-    teacher_folder,
-    trial_entries,
     trials_folder,
 )
+from dnad_ray.run_folder.lock import check_links, writing_to
 from dnad_ray.run_folder.reading import RunContents, is_run, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder, write_parquet
 from dnad_ray.runtime.budget import Budget
-from dnad_ray.storage.files import is_inside, write_json
+from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import Place, address, reached, remove_folder
 from dnad_ray.text import dotted
 from dnad_ray.trials.plan import unfinished
@@ -39,11 +38,35 @@ from dnad_ray.watch.board import Board
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_images", "check_out", "conclude", "leave_results", "run_folder", "stored_run"]
+__all__ = [
+    "check_images",
+    "check_out",
+    "conclude",
+    "leave_results",
+    "made_for_writing",
+    "run_folder",
+    "run_to_continue",
+    "stored_run",
+]
 
 
 _AS_BEFORE = frozenset({"data.broken"})
 """Keys whose defaults are what versions without them did: a run of such a version can be continued."""
+
+
+@contextlib.contextmanager
+def run_to_continue(out: Place, resume: bool) -> Iterator[RunContents | None]:
+    """Open the run to continue and hold it against other commands; None for a new run.
+
+    Raises:
+        RunFolderError: As :func:`stored_run`, and if another command writes to the run.
+    """
+    if not resume:
+        yield None
+        return
+    check_is_run(out)
+    with writing_to(out.resolve()):
+        yield stored_run(out)
 
 
 def stored_run(out: Place) -> RunContents:
@@ -52,19 +75,24 @@ def stored_run(out: Place) -> RunContents:
     Raises:
         RunFolderError: If the folder has no run, or one that cannot be continued.
     """
-    if not (reached(out, "--out") and is_run(out)):
-        raise RunFolderError(
-            "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
-        )
-    trials, teacher = trial_entries(out), teacher_folder(out)
-    inside = (path for folder in (*trials, teacher) for path in folder.glob("*"))
-    for path in (*out.glob("*"), *trials, *inside) if isinstance(out, Path) else ():
-        if path.is_symlink() and not is_inside(path, out):
-            raise RunFolderError("--resume with --out", str(path), "a run without links that lead out of it")
+    check_is_run(out)
+    check_links(out)
     contents = read_run(out.resolve())
     if not contents.config:
         raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")
     return contents
+
+
+def check_is_run(out: Place) -> None:
+    """Check that a folder has a run to continue.
+
+    Raises:
+        RunFolderError: If it has none.
+    """
+    if not (reached(out, "--out") and is_run(out)):
+        raise RunFolderError(
+            "--resume with --out", address(out), "a folder that holds a run; leave --resume out to start one"
+        )
 
 
 def check_out(config: RunConfig, specs: Sequence[TrialSpec], out: Place, stored: RunContents | None) -> Place:
@@ -128,26 +156,49 @@ def check_images(run: Place, now: ImagesRecord | None, remedy: str) -> None:
 
 @contextlib.contextmanager
 def run_folder(config: RunConfig, folder: Place, resume: bool, images: ImagesRecord | None = None) -> Iterator[None]:
-    """Create the run folder, and remove it if an error occurs before the first trial begins.
+    """Create the run folder and hold it against other commands; remove it if an error occurs before the first trial.
 
     Otherwise the corrected command would find the folder in use by an empty run.
 
     Args:
         config: The run.
         folder: As :func:`check_out` returned it.
-        resume: Whether the folder exists already. It is then not changed.
+        resume: Whether the folder exists already, and is held. It is then not changed.
         images: The record of the images, for a new folder.
     """
     if resume:
         yield
         return
-    create_run(folder, config_to_dict(config), __version__, images)
+    with made_for_writing(folder):
+        create_run(folder, config_to_dict(config), __version__, images)
+        try:
+            yield
+        except (DnadRayError, OSError):
+            if not trials_folder(folder).exists():
+                remove_folder(folder)
+            raise
+
+
+@contextlib.contextmanager
+def made_for_writing(folder: Place) -> Iterator[None]:
+    """Make a folder for results, if it is not there, and hold it against other commands.
+
+    Raises:
+        RunFolderError: If it cannot be made or written, or another command writes to it.
+    """
     try:
-        yield
-    except (DnadRayError, OSError):
-        if not trials_folder(folder).exists():
-            remove_folder(folder)
-        raise
+        if isinstance(folder, Path):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        allowed = f"a folder that can be made and written ({error.strerror})"
+        raise RunFolderError("--out", address(folder), allowed) from error
+    try:
+        with writing_to(folder):
+            yield
+    finally:
+        if isinstance(folder, Path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only an empty one: nothing was written
 
 
 def conclude(

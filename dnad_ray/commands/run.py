@@ -26,7 +26,7 @@ from dnad_ray.commands.teacher import teacher
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.reading import RunContents, check_marker, is_run, read_run
-from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.places import Place, absolute, address, place, reached
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,7 +187,7 @@ def open_run(run: AnyPath) -> Run:
     Raises:
         RunFolderError: If the folder has no run.
     """
-    folder = place(run).resolve()
+    folder = absolute(place(run))
     if not (reached(folder) and is_run(folder)):
         raise RunFolderError("RUN", address(folder), "a folder that `run_search` or `run_sweep` made")
     check_marker(folder)

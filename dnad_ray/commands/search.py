@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dnad_ray.commands.folder import check_images, check_out, conclude, leave_results, run_folder, stored_run
+from dnad_ray.commands.folder import check_images, check_out, conclude, leave_results, run_folder, run_to_continue
 from dnad_ray.commands.options import (
     AnyPath,
     Config,
@@ -120,16 +120,17 @@ def search(
         if prepared is not None:
             run_search(spec, prepared, stage.folder, stage.board, stop=stop)
 
-    request = Asked(
-        config=asked,
-        specs=[spec],
-        out=place,
-        stored=stored_run(place) if resume else None,
-        budget=budget,
-        mode=mode_of(quiet, json),
-        to_continue=to_continue,
-    )
-    return carry_out(request, contextlib.nullcontext, work)
+    with run_to_continue(place, resume) as stored:
+        request = Asked(
+            config=asked,
+            specs=[spec],
+            out=place,
+            stored=stored,
+            budget=budget,
+            mode=mode_of(quiet, json),
+            to_continue=to_continue,
+        )
+        return carry_out(request, contextlib.nullcontext, work)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +237,7 @@ def carry_out(
     folder = check_out(config, asked.specs, asked.out, stored)
     problem: DnadRayError | KeyboardInterrupt | None = None
     displays = [*logs_of(config.watch), *_live_page(config)]
-    with shown(asked.mode, displays) as board, StopSignals() as signals:
+    with contextlib.ExitStack() as held, shown(asked.mode, displays) as board, StopSignals() as signals:
         specs = [*asked.specs, *(_more_seeds(asked, stored, board) if stored is not None and asked.seeds else ())]
         left_out = [spec.name for spec in budget.left_out(unfinished(specs, stored))]
         if stored is not None and is_complete(specs, stored):
@@ -249,7 +250,9 @@ def carry_out(
             data = load_images(config, board)
             if stored is not None:
                 check_images(folder, data.record, "put them back, or start a new run with another --out")
-            with session(), run_folder(config, folder, stored is not None, data.record):
+            with session():
+                # Held until the results lie there too.
+                held.enter_context(run_folder(config, folder, stored is not None, data.record))
                 board.begin(specs, folder, stored)
                 try:
                     make = partial(prepare_teacher, config, data, specs, folder, board)

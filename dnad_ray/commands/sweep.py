@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from dnad_ray.commands.folder import stored_run
+from dnad_ray.commands.folder import run_to_continue
 from dnad_ray.commands.options import (
     AnyPath,
     Config,
@@ -108,69 +108,69 @@ def sweep(
     )
     check_sampler(asked)
     place = out_of(out, config)
-    stored = stored_run(place) if resume else None
-    specs = trials_in(asked, stored)
-    for one in [*(spec.config for spec in specs), *corners(asked)]:
-        check_buildable(one)
-        check_requests(one)
+    with run_to_continue(place, resume) as stored:
+        specs = trials_in(asked, stored)
+        for one in [*(spec.config for spec in specs), *corners(asked)]:
+            check_buildable(one)
+            check_requests(one)
 
-    def session() -> AbstractContextManager[None]:
-        from dnad_ray.on_ray.cluster import cluster
+        def session() -> AbstractContextManager[None]:
+            from dnad_ray.on_ray.cluster import cluster
 
-        # Tune loads in half a second, and the first optimizer loads torch modules for one second. Ray's processes need
-        # seconds to start, during which this process would only wait.
-        threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep", "torch._dynamo"], daemon=True).start()
-        return cluster(asked, address)
+            # Tune loads in half a second, and the first optimizer loads torch modules for one second. Ray's processes
+            # need seconds to start, during which this process would only wait.
+            threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep", "torch._dynamo"], daemon=True).start()
+            return cluster(asked, address)
 
-    def work(stage: Work) -> None:
-        from dnad_ray.on_ray.sweep import run_sweep
+        def work(stage: Work) -> None:
+            from dnad_ray.on_ray.sweep import run_sweep
 
-        stage.signals.defer()  # until the results lie there too
-        run_sweep(
-            asked,
-            stage.specs,
-            stage.data,
-            stage.folder,
-            stage.board,
-            make=lambda stop: stage.make(stop=stop),
+            stage.signals.defer()  # until the results lie there too
+            run_sweep(
+                asked,
+                stage.specs,
+                stage.data,
+                stage.folder,
+                stage.board,
+                make=lambda stop: stage.make(stop=stop),
+                stored=stored,
+                stop=stage.signals,
+                budget=budget,
+                make_sampler=_sampler_of(asked),
+            )
+
+        def work_alone(stage: Work) -> None:
+            stage.signals.defer()  # until the results lie there too
+            stop = first_of(stage.signals, budget.check)
+            todo = budget.within(unfinished(stage.specs, stored))
+            prepared = prepared_in(stage, stop, asked, todo) if todo else None
+            if prepared is None:
+                return
+            run_in_turn(
+                asked,
+                stage.specs,
+                prepared,
+                stage.folder,
+                stage.board,
+                budget=budget,
+                stop=stop,
+                stored=stored,
+                make_sampler=_sampler_of(asked),
+            )
+
+        request = Asked(
+            config=asked,
+            specs=specs,
+            out=place,
             stored=stored,
-            stop=stage.signals,
             budget=budget,
-            make_sampler=_sampler_of(asked),
+            mode=mode_of(quiet, json),
+            to_continue=to_continue,
+            seeds=more_seeds or 0,
         )
-
-    def work_alone(stage: Work) -> None:
-        stage.signals.defer()  # until the results lie there too
-        stop = first_of(stage.signals, budget.check)
-        todo = budget.within(unfinished(stage.specs, stored))
-        prepared = prepared_in(stage, stop, asked, todo) if todo else None
-        if prepared is None:
-            return
-        run_in_turn(
-            asked,
-            stage.specs,
-            prepared,
-            stage.folder,
-            stage.board,
-            budget=budget,
-            stop=stop,
-            stored=stored,
-            make_sampler=_sampler_of(asked),
-        )
-
-    request = Asked(
-        config=asked,
-        specs=specs,
-        out=place,
-        stored=stored,
-        budget=budget,
-        mode=mode_of(quiet, json),
-        to_continue=to_continue,
-        seeds=more_seeds or 0,
-    )
-    if no_ray:
-        return carry_out(request, partial(computing_with, _alone(asked).threads), work_alone)
-    return carry_out(request, session, work)
+        if no_ray:
+            return carry_out(request, partial(computing_with, _alone(asked).threads), work_alone)
+        return carry_out(request, session, work)
 
 
 def _alone(config: RunConfig) -> Allotment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from dnad_ray.commands.folder import made_for_writing
 from dnad_ray.commands.options import AnyPath, Config, Settings, configured, mode_of, named_by_option
 from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import shown
@@ -62,7 +63,7 @@ def teacher(
     target = place(out, "--out")
     folder = target.resolve() if holds_checkpoints(target) else free_folder(target)
     limit_threads()
-    with shown(mode_of(quiet)) as board, StopSignals() as signals:
+    with made_for_writing(folder), shown(mode_of(quiet)) as board, StopSignals() as signals:
         images = load_images(asked, board)
         signals.defer()
         progress, checkpoints = partial(board.update, "teacher"), teacher_checkpoints(folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dnad_ray.commands.folder import check_images
+from dnad_ray.commands.folder import check_images, made_for_writing
 from dnad_ray.commands.options import (
     AnyPath,
     Settings,
@@ -36,6 +36,7 @@ from dnad_ray.retrain.plan import Request
 from dnad_ray.run_folder.images import read_images
 from dnad_ray.run_folder.jobs import read_job_history, read_job_status
 from dnad_ray.run_folder.layout import config_file, retrained_folder, teacher_folder
+from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import RunContents, is_run
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder
@@ -43,7 +44,7 @@ from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.cpus import limit_threads
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
-from dnad_ray.storage.places import Place, address, reached
+from dnad_ray.storage.places import Place, absolute, address, reached
 from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 
@@ -177,7 +178,7 @@ def train_networks(
     """
     training = training or Training()
     limit_threads()
-    folder = folder.resolve()  # tasks run in folders of their own
+    folder = absolute(folder)  # tasks run in folders of their own
     budget = budget_of(training.time_budget)
     # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
     placed = with_overrides(
@@ -194,7 +195,9 @@ def train_networks(
     is_new = not holds_run(folder)
     if is_new:
         free_folder(folder)
-    with shown(mode_of(training.quiet)) as board, StopSignals() as signals:
+    with contextlib.ExitStack() as held, shown(mode_of(training.quiet)) as board, StopSignals() as signals:
+        if not is_new:
+            held.enter_context(writing_to(folder))
         images = load_retrain_images(run.data, board.update)
         if source is not None and training.data is None:
             check_images(source, images.data.record, "put them back, or name others with --data")
@@ -215,6 +218,7 @@ def train_networks(
             state: State = "paused" if stopped.request.state == "paused" else "interrupted"
             return Outcome(state=state, reason=str(stopped), paths={"run": folder}, signum=signals.signum)
         if is_new:
+            held.enter_context(made_for_writing(folder))
             create_run(folder, config_to_dict(run), __version__, images.data.record)
         todo = unfinished_jobs(jobs, folder)
         board.say(

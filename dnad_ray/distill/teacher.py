@@ -19,14 +19,14 @@ from dnad_ray.distill.calibration import Calibration
 from dnad_ray.distill.foreign_network import build_foreign
 from dnad_ray.distill.foreign_spec import ForeignSpec, stage_sides
 from dnad_ray.errors import ConfigError, RunFolderError, one_line
-from dnad_ray.run_folder.layout import teacher_checkpoints
+from dnad_ray.run_folder.layout import lock_file, teacher_checkpoints
 from dnad_ray.runtime.devices import to_device
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, remove_folder
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
 from search_spaces.genotype import Genotype
 from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
-from search_spaces.json_reader import parse_json
 from search_spaces.network import NetworkOutput, network_from
 from search_spaces.shape import ImageShape, NetworkShape
 
@@ -172,7 +172,7 @@ def save_teacher(folder: Place, teacher: Teacher) -> TeacherFile:
 def holds_checkpoints(folder: Place) -> bool:
     """Whether a folder holds only the checkpoints of an unfinished teacher."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return "checkpoints" in names and names <= {"checkpoints", _WEIGHTS}
+    return "checkpoints" in names and names <= {"checkpoints", _WEIGHTS, lock_file(folder).name}
 
 
 def read_teacher(folder: Place, factory: str | None = None) -> TeacherFile | None:
@@ -198,7 +198,7 @@ def load_teacher(file: TeacherFile, device: torch.device) -> Teacher:
             configuration does not name.
     """
     try:
-        description = parse_json(file.description, _DESCRIPTION)
+        description = parse_record(file.description, _DESCRIPTION)
         if hashlib.sha256(file.weights).hexdigest() != description["sha256"]:
             raise ValueError("the weights are not those that were described")
         accuracy = float(description["accuracy"])

@@ -16,10 +16,10 @@ from dnad_ray.data.decoding import FULL_LEVEL
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import RunFolderError, UserError, one_line
 from dnad_ray.networks.spec import NetworkSpec, build
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, address
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_weights
-from search_spaces.json_reader import parse_json
 from search_spaces.shape import ImageShape
 
 __all__ = [
@@ -123,7 +123,7 @@ def read_network(folder: Place, weights: str = WEIGHTS, description_file: str = 
         RunFolderError: If a file is missing, or description and weights do not fit each other.
     """
     try:
-        description = parse_json(read_file(folder / description_file, _MAX_DESCRIPTION), description_file)
+        description = parse_record(read_file(folder / description_file, _MAX_DESCRIPTION), description_file)
         content = read_file(folder / weights, MAX_BYTES)
         if not isinstance(description, dict) or description.get("kind") != KIND or description.get("schema") != SCHEMA:
             raise ValueError(f"{description_file} has no kind {KIND!r} of schema {SCHEMA}")

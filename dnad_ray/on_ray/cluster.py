@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import ray
@@ -20,7 +21,7 @@ from ray.exceptions import RayError
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.errors import IncompleteRunError, ResourceError, UserError, one_line
-from dnad_ray.on_ray.ray_token import keep_token_private
+from dnad_ray.on_ray.ray_token import keep_session_private, keep_token_private
 from dnad_ray.on_ray.resources import Allotment, Node, allot
 from dnad_ray.runtime.cpus import computing_with, usable_cpus
 from dnad_ray.storage.files import write_bytes
@@ -118,13 +119,14 @@ def _start() -> None:
     for number in range(1, _TRIES + 1):
         try:
             with _groups_of_their_own():
-                ray.init(
+                context: Any = ray.init(
                     address="local",
                     num_cpus=usable_cpus(),
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
+            keep_session_private(context.address_info)
             return
         except Exception as error:  # Ray raises a bare one where its processes start too slowly
             ray.shutdown()  # what did start

@@ -39,10 +39,10 @@ from dnad_ray.runtime.processes import Ranks, ranks_here, share_state
 from dnad_ray.runtime.random_states import seed_all
 from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.search.trial import keep_state, run_trial
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import read_file, write_json
 from dnad_ray.storage.places import Place, address, place
 from dnad_ray.trials.spec import TrialSpec, spec_of
-from search_spaces.json_reader import parse_json
 
 __all__ = ["WAITING_ROOM", "PlacementCleaner", "Shared", "SharedStop", "trainer_of", "tune_shared_trial"]
 
@@ -226,6 +226,6 @@ class PlacementCleaner(tune.Callback):
         file = placement_file(self._folder, trial.config["trial"])
         # What goes wrong here must not end the experiment; a group that is gone already is no mistake at all.
         with contextlib.suppress(Exception):
-            number = parse_json(read_file(file, _LARGEST_PLACE), file.name)["placement_group"]
+            number = parse_record(read_file(file, _LARGEST_PLACE), file.name)["placement_group"]
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(number))))
             file.unlink()

@@ -1,4 +1,4 @@
-"""The token by which Ray's processes authenticate; Ray itself does not make its file private."""
+"""What of Ray's is private to its user: its token and the folder of its session; Ray itself makes neither so."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["keep_token_private"]
+__all__ = ["keep_session_private", "keep_token_private"]
 
 
 def keep_token_private() -> None:
@@ -28,6 +30,18 @@ def keep_token_private() -> None:
         status = file.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
             file.chmod(0o600)
+
+
+def keep_session_private(address_info: Mapping[str, Any]) -> None:
+    """Take the folder of a Ray that this process started from other users: logs and sockets lie in it.
+
+    Ray makes it with mode 0777, so that every user of the machine could replace what is in it.
+
+    Args:
+        address_info: That of the context that ``ray.init`` returned.
+    """
+    with contextlib.suppress(OSError):  # another Ray may have removed it
+        Path(str(address_info["session_dir"])).chmod(0o700)
 
 
 def _make(file: Path) -> None:

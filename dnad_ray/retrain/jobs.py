@@ -17,6 +17,7 @@ from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
 from dnad_ray.run_folder.jobs import read_job_status
 from dnad_ray.run_folder.layout import job_checkpoints_folder, job_file, job_folder, job_history_file
+from dnad_ray.run_folder.reading import run_name
 from dnad_ray.run_folder.records import Retrained
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_job_status, write_result
@@ -190,7 +191,7 @@ def _record(job: Job, state: RetrainState, images: RetrainImages, run: Place) ->
     last, genotype, data = state.history[-1], job.spec.genotype, images.data
     cost = cost_of(job.spec, data.shape)
     return Retrained(
-        run=run.name,
+        run=run_name(run),
         job=job.name,
         origin=job.spec.origin,
         model=job.spec.model,

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from dnad_ray.errors import UserError
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import read_file, write_bytes, write_json
 from dnad_ray.storage.places import Place, remove_folder
 from dnad_ray.storage.weights_reader import MAX_BYTES, parse_state
-from search_spaces.json_reader import parse_json
 
 __all__ = [
     "CheckpointKeeper",
@@ -153,7 +153,7 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 def _manifest_of(folder: Place) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = parse_json(read_file(folder / _MANIFEST, _LARGEST_MANIFEST), _MANIFEST)
+        manifest: dict[str, Any] = parse_record(read_file(folder / _MANIFEST, _LARGEST_MANIFEST), _MANIFEST)
         entry = manifest["files"][_STATE]
         is_ours = manifest["schema"] == SCHEMA and type(manifest["step"]) is int and {"size", "sha256"} <= entry.keys()
     except (OSError, UserError, KeyError, TypeError, AttributeError):

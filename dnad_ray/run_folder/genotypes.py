@@ -7,12 +7,12 @@ from typing import Any
 
 from dnad_ray.errors import RunFolderError, UserError, one_line
 from dnad_ray.run_folder.reading import read_genotype
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import read_file
 from dnad_ray.storage.places import Place, address, place
 from search_spaces.formats import parse_any_genotype
 from search_spaces.genotype import MAX_BYTES, Genotype
 from search_spaces.json_reader import MAX_BYTES as MAX_JSON_BYTES
-from search_spaces.json_reader import parse_json
 from search_spaces.published import published, published_named
 
 __all__ = ["NamedGenotype", "found_in_file", "found_in_front", "read_any_genotype"]
@@ -68,7 +68,7 @@ def found_in_file(path: Place, num_cells: int | None = None) -> list[NamedGenoty
     except OSError as error:
         raise RunFolderError("SOURCE", address(path), "a run folder, a front.json, or a genotype file") from error
     if content.lstrip()[:1] == b"[":
-        records = parse_json(content, address(path))
+        records = parse_record(content, address(path))
         if not all(isinstance(record, list) for record in records) or not records:  # else the parts of a genotype
             return found_in_front(records, path.parent, address(path))
     return [NamedGenotype(read_any_genotype(path, num_cells), "genotype")]

@@ -8,11 +8,11 @@ from typing import Any
 
 from dnad_ray.errors import RunFolderError, UserError, one_line
 from dnad_ray.run_folder.layout import images_file
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import read_file, write_json
 from dnad_ray.storage.places import Place, address
 from search_spaces import json_reader
-from search_spaces.json_reader import parse_json
 
 __all__ = ["ClassImages", "ImagesRecord", "changes", "read_images", "write_images"]
 
@@ -110,7 +110,7 @@ def read_images(folder: Place) -> ImagesRecord | None:
     """
     file = images_file(folder)
     try:
-        data = parse_json(read_file(file, json_reader.MAX_BYTES), file.name)
+        data = parse_record(read_file(file, json_reader.MAX_BYTES), file.name)
         return ImagesRecord.from_dict(data if isinstance(data, dict) else {})
     except FileNotFoundError:
         return None

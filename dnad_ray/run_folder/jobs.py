@@ -5,17 +5,16 @@ No torch and no Ray in here: reports read it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from dnad_ray.errors import UserError, one_line
 from dnad_ray.run_folder.layout import SAFE_NAME, job_history_file, job_status_file, measured_files, result_files
-from dnad_ray.run_folder.reading import read_json, status_in
+from dnad_ray.run_folder.reading import read_json, run_name, status_in
 from dnad_ray.run_folder.records import Measurement, Retrained
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import is_inside, read_file
-from dnad_ray.storage.places import Place, place
-from search_spaces.json_reader import parse_json
+from dnad_ray.storage.places import Place, absolute, place
 
 __all__ = ["read_job_history", "read_job_status", "read_measurements", "read_retrained"]
 
@@ -56,24 +55,24 @@ def read_job_history(run: Place, job: str) -> list[dict[str, Any]]:
 def _read(
     folder: Place, files: list[Place], parse: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    records, problems = [], []
+    records, problems, names = [], [], {absolute(folder).name, run_name(folder)}
     for file in sorted(files, key=lambda path: (path.parent.name, path.name)):
         # The folder may come from an untrusted source: links out of it and wrong types are refused.
         if not is_inside(file, folder) or not SAFE_NAME.fullmatch(file.parent.name):
             problems.append(f"{file.parent.name}/{file.name} is no file of a run and is left out")
             continue
         try:
-            data = parse_json(read_file(file, _MAX_BYTES), file.name)
+            data = parse_record(read_file(file, _MAX_BYTES), file.name)
             if not isinstance(data, dict):
                 raise TypeError(f"it holds a {type(data).__name__}")
             record = parse(data)
             if record.get("job", file.parent.name) != file.parent.name:  # it becomes a path
                 raise TypeError(f"it is of another job, {record['job']!r}")
+            if record["run"] not in names:
+                raise TypeError(f"it is of another run, {record['run'][:100]!r}")
             for name, value in record.items():
                 if isinstance(value, str) and len(value) > _LONGEST_TEXT:
                     raise TypeError(f"{name} has {len(value):,} characters")
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise TypeError(f"{name} is {value}")
         except (OSError, UserError, KeyError, TypeError) as error:
             problems.append(f"{file.parent.name}/{file.name} cannot be read: {one_line(error)}")
             continue

@@ -5,6 +5,7 @@ Layout of a run folder::
     config.yaml                          the complete, resolved configuration; written first
     run.json                             marker, schema, name, version
     images.json                          classes, numbers and fingerprint of the images
+    .lock                                who writes to the run, while a command does
     trials/<trial>/snapshots/<step>.json one file per snapshot, renamed into place: a killed trial loses none;
                                          those of a ladder are <step>-<rung>.json
     trials/<trial>/checkpoints/<step>/   the newest two states of the search, to continue from
@@ -63,6 +64,7 @@ __all__ = [
     "job_status_file",
     "live_page_file",
     "live_script_file",
+    "lock_file",
     "marker_file",
     "measured_file",
     "measured_files",
@@ -138,6 +140,11 @@ def marker_file(run: Place) -> Place:
 def images_file(run: Place) -> Place:
     """Return the file that says which images a run was made with."""
     return run / "images.json"
+
+
+def lock_file(run: Place) -> Place:
+    """Return the file that a command locks while it writes to a run."""
+    return run / ".lock"
 
 
 def table_file(run: Place) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,15 +29,15 @@ from dnad_ray.run_folder.layout import (
     trial_entries,
 )
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, checked_record, merge, parse_snapshots
-from dnad_ray.run_folder.states import state_of
+from dnad_ray.run_folder.states import STATUS_KINDS, state_of
 from dnad_ray.storage import parquet_reader, yaml_reader
+from dnad_ray.storage.checksums import ChecksumError, check_yaml, parse_record
 from dnad_ray.storage.files import is_inside, read_file
-from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.places import Place, absolute, address, place, reached
 from dnad_ray.storage.yaml_reader import parse_yaml
 from search_spaces import json_reader
 from search_spaces.genotype import MAX_BYTES as MAX_GENOTYPE_BYTES
 from search_spaces.genotype import Genotype
-from search_spaces.json_reader import parse_json
 
 __all__ = [
     "RunContents",
@@ -47,6 +48,7 @@ __all__ = [
     "read_json",
     "read_run",
     "read_status",
+    "run_name",
     "status_in",
 ]
 
@@ -98,7 +100,19 @@ def check_marker(folder: Place) -> None:
     Raises:
         RunFolderError: If it cannot, or if it is that of something else or of a newer version.
     """
-    _read_marker(folder)
+    _read_marker(folder, [])
+
+
+def run_name(folder: Place) -> str:
+    """Return the name of a run, which its records have: that of its folder when it was made.
+
+    >>> run_name(place("runs/none"))
+    'none'
+    """
+    try:
+        return _name_in(_read_marker(folder, []), folder)
+    except RunFolderError:
+        return folder.name
 
 
 def read_run(path: str | Place) -> RunContents:
@@ -108,13 +122,16 @@ def read_run(path: str | Place) -> RunContents:
         RunFolderError: If the folder is missing, holds no run, or was written by a newer version.
     """
     folder = place(path)
-    marker = _read_marker(folder)
     problems: list[str] = []
+    name = _name_in(_read_marker(folder, problems), folder)
     try:
-        config = parse_yaml(read_file(config_file(folder), yaml_reader.MAX_BYTES), "config.yaml")
+        content = read_file(config_file(folder), yaml_reader.MAX_BYTES)
+        check_yaml(content, "config.yaml")
+        config = parse_yaml(content, "config.yaml")
     except (OSError, UserError) as error:
         problems.append(f"config.yaml cannot be read: {one_line(error)}")
         config = {}
+    names = {absolute(folder).name, name}
     images = None
     try:
         images = read_images(folder)
@@ -122,23 +139,33 @@ def read_run(path: str | Place) -> RunContents:
         problems.append(f"images.json cannot be read: {one_line(error)}")
     history: dict[str, list[dict[str, Any]]] = {}
     status: dict[str, dict[str, Any]] = {}
-    stored = _read_parquet(folder, problems)
+    stored = _read_parquet(folder, names, problems)
     table = table_file(folder)
     made = table.stat().st_mtime_ns if isinstance(table, Path) and table.is_file() else 0
     rows: dict[tuple[str, int, int], dict[str, Any]] = {}
     for trial in _trial_folders(folder, problems):
-        known = _names_of(stored, trial.name)
+        status[trial.name] = status_in(status_file(folder, trial.name), problems)
+        seed = _seed_in(status[trial.name])
+        mine = stored.filter(pc.equal(stored.column("trial"), trial.name))
+        if seed is not None and mine.num_rows and not pc.all(pc.equal(mine.column("seed"), seed)).as_py():
+            is_other = pc.and_(pc.equal(stored.column("trial"), trial.name), pc.not_equal(stored.column("seed"), seed))
+            stored = _left_out(stored, pc.invert(is_other), problems)
+            mine = mine.filter(pc.equal(mine.column("seed"), seed))
+        known = _names_of(mine)
         for file in snapshot_files(folder, trial.name):
             if file.stem in known and _is_older(file, made):
                 continue  # the table was made of it
             row = _read_snapshot(file, problems)
-            if row is not None:
-                rows[(row["trial"], row["step"], row["rung"])] = row
+            if row is None:
+                continue
+            if row["run"] not in names or row["trial"] != trial.name or seed not in (None, row["seed"]):
+                problems.append(f"{trial.name}/{file.name} is left out: {_origin_of(row)} recorded it")
+                continue
+            rows[(row["trial"], row["step"], row["rung"])] = row
         history[trial.name] = read_json(history_file(folder, trial.name), list, [], problems)
-        status[trial.name] = status_in(status_file(folder, trial.name), problems)
     return RunContents(
         path=folder,
-        name=str(marker.get("name", folder.name))[:_LONGEST_NAME],
+        name=name,
         config=config if isinstance(config, dict) else {},
         table=merge(stored, rows.values()),
         history=history,
@@ -181,11 +208,17 @@ def read_genotype(path: str | Place, digest: str | None = None) -> Genotype:
     return found
 
 
-def _read_marker(folder: Place) -> dict[str, Any]:
+def _read_marker(folder: Place, problems: list[str]) -> dict[str, Any]:
+    """Return what the marker says; where its checksum is another, only that the folder is a run."""
     try:
         if not (reached(folder) and folder.is_dir()):
             raise RunFolderError("run folder", address(folder), "an existing run folder")
-        marker = parse_json(read_file(marker_file(folder), _LARGEST_MARKER), "run.json")
+        content = read_file(marker_file(folder), _LARGEST_MARKER)
+        try:
+            marker = parse_record(content, "run.json")
+        except ChecksumError as error:
+            problems.append(f"run.json is not believed: {one_line(error)}")
+            return {}
     except RunFolderError:
         raise
     except FileNotFoundError as error:
@@ -203,10 +236,34 @@ def _read_marker(folder: Place) -> dict[str, Any]:
     return marker
 
 
-def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
+def _name_in(marker: dict[str, Any], folder: Place) -> str:
+    return str(marker.get("name", folder.name))[:_LONGEST_NAME]
+
+
+def _origin_of(row: Mapping[str, Any]) -> str:
+    return f"trial {row['trial']} of run {row['run']!r} under seed {row['seed']}"
+
+
+def _left_out(table: pa.Table, is_ours: Any, problems: list[str]) -> pa.Table:
+    """Return the rows of a table that are the run's, with a sentence about the others."""
+    others = table.filter(pc.invert(is_ours))
+    if others.num_rows:
+        origin = _origin_of(others.slice(0, 1).to_pylist()[0])
+        problems.append(f"snapshots.parquet: {others.num_rows:,} rows are left out, the first one of {origin}")
+        return table.filter(is_ours)
+    return table
+
+
+def _seed_in(status: dict[str, Any]) -> int | None:
+    seed = status.get("overrides", {}).get("seed")
+    return seed if type(seed) is int else None
+
+
+def _read_parquet(folder: Place, names: set[str], problems: list[str]) -> pa.Table:
     file = table_file(folder)
     try:
-        return parse_snapshots(read_file(file, parquet_reader.MAX_BYTES), file.name)
+        table = parse_snapshots(read_file(file, parquet_reader.MAX_BYTES), file.name)
+        return _left_out(table, pc.is_in(table.column("run"), pa.array(sorted(names))), problems)
     except FileNotFoundError:
         pass
     except (OSError, UserError, KeyError, TypeError) as error:
@@ -214,9 +271,8 @@ def _read_parquet(folder: Place, problems: list[str]) -> pa.Table:
     return ARROW_SCHEMA.empty_table()
 
 
-def _names_of(stored: pa.Table, trial: str) -> set[str]:
-    """Return the names, without suffix, of the snapshot files of a trial whose records are in the table."""
-    rows = stored.filter(pc.equal(stored.column("trial"), trial))
+def _names_of(rows: pa.Table) -> set[str]:
+    """Return the names, without suffix, of the files of the snapshots of one trial."""
     pairs = zip(rows.column("step").to_pylist(), rows.column("rung").to_pylist(), strict=True)
     return {snapshot_name(step, rung) for step, rung in pairs}
 
@@ -253,7 +309,15 @@ def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:
 def status_in(file: Place, problems: list[str]) -> dict[str, Any]:
     """Return the content of a status file, with ``state`` as a ``TrialState``; UNKNOWN if the file is missing."""
     status: dict[str, Any] = read_json(file, dict, {}, problems)
+    wrong = [name for name, kind in STATUS_KINDS.items() if name in status and not _is_of(status[name], kind)]
+    for name in wrong:
+        problems.append(f"{address(file)}: {name} is no {STATUS_KINDS[name].__name__} and is left out")
+        del status[name]
     return status | {"state": state_of(status.get("state"))}
+
+
+def _is_of(value: object, kind: type) -> bool:
+    return type(value) in (int, float) if kind is float else type(value) is kind
 
 
 def read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any:
@@ -266,7 +330,7 @@ def read_json(file: Place, kind: type, default: Any, problems: list[str]) -> Any
         problems: Gets a sentence if it cannot be read.
     """
     try:
-        data = parse_json(read_file(file, json_reader.MAX_BYTES), file.name)
+        data = parse_record(read_file(file, json_reader.MAX_BYTES), file.name)
         if isinstance(data, kind):
             return data
         problems.append(f"{file.name} holds a {type(data).__name__}, not a {kind.__name__}")

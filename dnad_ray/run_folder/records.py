@@ -17,6 +17,7 @@ __all__ = [
     "Snapshot",
     "checked",
     "kinds_of",
+    "limits_of",
 ]
 
 SnapshotKind = Literal["pruned", "pareto", "final", "ladder"]
@@ -58,6 +59,20 @@ _KINDS = {
         FieldKind("dict[str, list[float]] | None", (dict, type(None))),
     )
 }
+
+
+_MOST = 1e39
+"""Largest size of a number without limits of its own: beyond all 32-bit numbers, with which searches calculate."""
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("proxy_accuracy", "accuracy", "train_accuracy", "free_share"), (0, 1)),
+    **dict.fromkeys(("macs", "macs_conv_linear", "params", "peak_memory"), (0, 10**15)),
+    **dict.fromkeys(("step", "num_images"), (0, 10**12)),
+    **dict.fromkeys(("epoch", "epochs", "num_operations", "num_classes", "batch_size", "repeats"), (0, 10**7)),
+    **dict.fromkeys(("image_size", "init_channels", "in_channels", "num_cells", "rung", "threads"), (0, 10**5)),
+    **dict.fromkeys(("device_seconds", "latency_p50", "latency_p90", "latency_p99"), (0, 10**12)),
+}
+"""Least and largest value of numbers by field: far beyond what a search can record, within what charts can show."""
 
 
 def kinds_of(record: type) -> dict[str, FieldKind]:
@@ -172,7 +187,7 @@ class Snapshot:
 
         Raises:
             KeyError: If a field is missing that has no default.
-            TypeError: If a field is of another type.
+            TypeError: If a field is of another type, or a number is out of bounds.
         """
         return cls(**checked(cls, data))
 
@@ -230,7 +245,7 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         KeyError: If a field is missing that has no default.
-        TypeError: If a field is of another type.
+        TypeError: If a field is of another type, or a number is out of bounds or NaN.
     """
     # Fields with a default were added later; older records lack them.
     given = {field.name: field.default for field in fields(record) if field.default is not MISSING} | data
@@ -244,7 +259,21 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
             fits = fits and _are_shares(value)
         if not fits or (isinstance(value, int) and abs(value) >= 2**63):  # columns have 64 bits
             raise TypeError(f"{name} is {value!r}, not of type {kind.name}")
+        if float in kind.python and value is not None:
+            values[name] = float(value)  # of an integer beyond 2^53, a column of floats would refuse the digits
+        low, high = limits_of(name)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise TypeError(f"{name} is {value!r}, not from {low:g} to {high:g}")
     return values
+
+
+def limits_of(field: str) -> tuple[float, float]:
+    """Return the least and the largest value of a field that holds numbers.
+
+    >>> limits_of("proxy_accuracy"), limits_of("gamma")
+    ((0, 1), (-1e+39, 1e+39))
+    """
+    return _LIMITS.get(field, (-_MOST, _MOST))
 
 
 def _are_shares(weights: dict[Any, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import SAFE_NAME, checked_name
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, kinds_of
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, kinds_of, limits_of
 from dnad_ray.storage.parquet_reader import parse_parquet_table
 
 __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]
@@ -27,8 +26,8 @@ def checked_record(row: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         KeyError: If a field is missing.
-        TypeError: If a field is of another type.
-        RunFolderError: If a name is unsafe, a text too long, or a number not finite.
+        TypeError: If a field is of another type, or a number out of bounds.
+        RunFolderError: If a name is unsafe or a text too long.
     """
     data = Snapshot.from_dict(row).to_dict()
     for name in ("trial", "digest"):
@@ -36,8 +35,6 @@ def checked_record(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in data.items():
         if isinstance(value, str) and len(value) > _LONGEST_TEXT:
             raise RunFolderError(name, value[:60] + "...", f"at most {_LONGEST_TEXT} characters")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RunFolderError(name, value, "a finite number")
     return data
 
 
@@ -48,7 +45,7 @@ def parse_snapshots(content: bytes, origin: str) -> pa.Table:
         ParquetError: If it is no table of records.
         KeyError: If a column is missing that has no default.
         TypeError: If a column is of another type or lacks values.
-        RunFolderError: If a name is unsafe or a number not finite.
+        RunFolderError: If a name is unsafe, or a number out of bounds or not finite.
     """
     table = parse_parquet_table(content, origin, SNAPSHOT_COLUMNS)
     columns = []
@@ -114,11 +111,15 @@ def _checked_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         raise TypeError(f"{name} is of type {column.type}, not {kind.name}")
     if column.null_count and not kind.may_miss:
         raise TypeError(f"{name} is None, not of type {kind.name}")
-    if target == pa.float64():
-        column = column.cast(target)
-        if not pc.all(pc.is_finite(column.drop_null())).as_py() and len(column.drop_null()):
-            raise RunFolderError(name, "NaN or an infinite number", "finite numbers")
-    return column if target == pa.string() else column.cast(target)  # text may stay a dictionary
+    if target == pa.string():
+        return column  # it may stay a dictionary
+    if target != pa.bool_():
+        # Not by the least and largest value: these leave NaN out.
+        low, high = limits_of(name)
+        is_good = pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high)).drop_null()
+        if not pc.all(is_good, min_count=0).as_py():
+            raise RunFolderError(name, "NaN, or a number out of bounds", f"{low:g} to {high:g}")
+    return column.cast(target)
 
 
 def _check_names(names: pa.Array, what: str) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-__all__ = ["TrialState", "state_of"]
+__all__ = ["STATUS_KINDS", "TrialState", "state_of"]
+
+STATUS_KINDS: dict[str, type] = {
+    **dict.fromkeys(("reason", "host", "device", "visible_gpus"), str),
+    **dict.fromkeys(("attempt", "from_step", "step", "threads", "processes", "pid"), int),
+    "overrides": dict,
+    "device_seconds": float,
+}
+"""The types of the entries of a status file but its state; an entry of another type is left out."""
 
 
 class TrialState(str, Enum):

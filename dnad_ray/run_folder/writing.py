@@ -24,6 +24,7 @@ from dnad_ray.run_folder.layout import (
     genotype_file,
     history_file,
     job_status_file,
+    lock_file,
     marker_file,
     measured_file,
     result_file,
@@ -35,9 +36,10 @@ from dnad_ray.run_folder.reading import RunContents, is_run, read_run
 from dnad_ray.run_folder.records import Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
 from dnad_ray.run_folder.states import TrialState
+from dnad_ray.storage.checksums import BLANK, CHECKSUM, with_checksum
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import Write, write_bytes, write_json
-from dnad_ray.storage.places import Place, address, place, reached
+from dnad_ray.storage.places import Place, absolute, address, place, reached
 from search_spaces.genotype import Genotype
 
 __all__ = [
@@ -78,11 +80,14 @@ def free_folder(path: str | Place) -> Place:
         RunFolderError: If the folder holds a run or anything else, or its name is not a safe one.
     """
     try:
-        folder = place(path, "--out").resolve()
+        folder = absolute(place(path, "--out"), "--out")
         checked_name(folder.name, "run name (last part of --out)")
         there = reached(folder, "--out")
         holds_run = there and is_run(folder)
-        is_free = not there or (folder.is_dir() and not any(folder.iterdir()))
+        # A command that was killed before it made the run may have left its lock.
+        is_free = not there or (
+            folder.is_dir() and {path.name for path in folder.iterdir()} <= {lock_file(folder).name}
+        )
     except OSError as error:
         raise RunFolderError("--out", address(place(path)), f"a folder that can be read ({error.strerror})") from error
     if holds_run:
@@ -124,8 +129,9 @@ def create_run(path: str | Place, config: Mapping[str, Any], version: str, image
 
 
 def write_config(folder: Place, config: Mapping[str, Any]) -> None:
-    """Write ``config.yaml`` with the fields in their declared order."""
-    write_bytes(config_file(folder), yaml.safe_dump(dict(config), sort_keys=False).encode())
+    """Write ``config.yaml`` with the fields in their declared order, and a checksum as its last line."""
+    text = f"{yaml.safe_dump(dict(config), sort_keys=False)}# {CHECKSUM}: {BLANK}\n"
+    write_bytes(config_file(folder), with_checksum(text.encode()))
 
 
 def write_snapshot(folder: Place, snapshot: Snapshot, genotype: Genotype, write: Write | None = None) -> bool:
@@ -188,6 +194,8 @@ def write_parquet(folder: Place, contents: RunContents | None = None) -> int:
     """
     table = (contents or read_run(folder)).table.cast(ARROW_SCHEMA)
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    write_bytes(table_file(folder), buffer.getvalue().to_pybytes())
+    with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({CHECKSUM: BLANK})
+    write_bytes(table_file(folder), with_checksum(buffer.getvalue().to_pybytes()))
     return int(table.num_rows)

@@ -20,7 +20,7 @@ from dnad_ray.distill.teacher import Teacher
 from dnad_ray.distill.teacher_cache import open_cache
 from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper
-from dnad_ray.run_folder.reading import read_final_step, read_status
+from dnad_ray.run_folder.reading import read_final_step, read_status, run_name
 from dnad_ray.run_folder.records import EpochReport, Snapshot
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_history, write_snapshot, write_status
@@ -73,10 +73,11 @@ def run_trial(
         the caller must save the state that comes with it, by :func:`keep_state`.
     """
     keep_freed_memory()
+    run = run_name(folder)  # the folder may have another name by now
     if saved is None:
-        state = SearchState.start(spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
+        state = SearchState.start(spec.config, data, teacher, run=run, trial=spec.name, ranks=ranks)
     else:
-        state = SearchState.resume(saved, spec.config, data, teacher, run=folder.name, trial=spec.name, ranks=ranks)
+        state = SearchState.resume(saved, spec.config, data, teacher, run=run, trial=spec.name, ranks=ranks)
     state.ends_at = read_final_step(folder, spec.name)
     is_shared = bool(set(spec.overrides) - {"seed"})
     state.cache = open_cache(folder, spec.config, data, state.teacher, state.batches, is_shared=is_shared, ranks=ranks)

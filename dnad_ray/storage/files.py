@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from upath import UPath
 
 from dnad_ray.errors import ResourceError, UserError
+from dnad_ray.storage.checksums import marked, with_checksum
 from dnad_ray.storage.places import Place, address, put
 
 __all__ = [
@@ -86,8 +87,12 @@ Write: TypeAlias = Callable[[Place, bytes], None]
 
 
 def write_json(file: Place, data: Any, write: Write | None = None) -> None:
-    """Write plain data as JSON, whole or not at all; NaN and infinity are refused."""
-    (write or write_bytes)(file, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+    """Write plain data as JSON with a checksum, whole or not at all; NaN and infinity are refused.
+
+    :func:`dnad_ray.storage.checksums.parse_record` reads it.
+    """
+    text = json.dumps(marked(data), indent=1, allow_nan=False) + "\n"
+    (write or write_bytes)(file, with_checksum(text.encode()))
 
 
 def write_bytes(file: Place, content: bytes) -> None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dnad_ray.errors import UserError, one_line
+from dnad_ray.storage.checksums import CHECKSUM, check
 
 __all__ = ["MAX_BYTES", "MAX_ROWS", "MAX_TEXT", "ParquetError", "parse_parquet_table"]
 
@@ -43,7 +44,8 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
 
     Raises:
         ParquetError: If it is no such table, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a text of more
-            than :data:`MAX_TEXT`.
+            than :data:`MAX_TEXT`; if a checksum of a page is another.
+        ChecksumError: If its metadata have a checksum (:mod:`dnad_ray.storage.checksums`) of another file.
     """
     if len(content) > MAX_BYTES:
         raise ParquetError(origin, f"{len(content):,} bytes", f"at most {MAX_BYTES:,}")
@@ -51,7 +53,7 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
         return _table(content, origin, columns)
     # Arrow checks the file, but does not document the errors that it raises for wrong ones.
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
-        if isinstance(error, ParquetError):
+        if isinstance(error, UserError):
             raise
         raise ParquetError(origin, one_line(error)[:300], "a parquet file that can be read") from None
 
@@ -59,6 +61,9 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
 def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Table:
     limits = {"thrift_string_size_limit": _THRIFT_LIMIT, "thrift_container_size_limit": _THRIFT_LIMIT}
     with pq.ParquetFile(pa.BufferReader(content), **limits) as plain:
+        checksum = (plain.metadata.metadata or {}).get(CHECKSUM.encode())
+        if checksum is not None:
+            check(content, checksum.decode(errors="replace"), origin)
         schema = plain.schema_arrow
         if len(schema) > _MAX_COLUMNS or len(set(schema.names)) != len(schema):
             raise ParquetError(origin, f"{len(schema)} columns", f"at most {_MAX_COLUMNS}, each once")
@@ -69,8 +74,10 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
             if not _is_plain(schema.field(name).type):
                 raise ParquetError(f"{origin} column {name}", str(schema.field(name).type), "numbers, booleans or text")
         texts = [name for name in wanted if _is_text(schema.field(name).type)]
+    is_checked = checksum is not None
+    options = {**limits, "read_dictionary": texts, "page_checksum_verification": not is_checked}
     num_rows, batches = 0, []
-    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, **limits) as table:
+    with pq.ParquetFile(pa.BufferReader(content), **options) as table:
         for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
             num_rows += batch.num_rows
             if num_rows > MAX_ROWS:  # the metadata can be wrong
@@ -85,6 +92,7 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
     if not batches:  # without a row there is no batch, and the columns are there all the same
         return pa.schema([schema.field(name) for name in wanted]).empty_table()
     result = pa.Table.from_batches(batches)
+    result.validate(full=not is_checked)  # text that is UTF-8, entries that its dictionary has
     return pa.table({name: _compact(result.column(name)) for name in wanted})
 
 

@@ -20,7 +20,7 @@ from upath.implementations.cloud import CloudPath
 
 from dnad_ray.errors import RunFolderError, one_line
 
-__all__ = ["Place", "address", "place", "put", "reached", "remove_folder"]
+__all__ = ["Place", "absolute", "address", "place", "put", "reached", "remove_folder"]
 
 Place: TypeAlias = Path | UPath
 """A path on a disk, or a URL."""
@@ -80,6 +80,18 @@ def address(where: Place) -> str:
     user, port = where.storage_options.get("username"), where.storage_options.get("port")
     authority = f"{user}@" * bool(user) + str(host) + f":{port}" * bool(port)
     return text.replace(":///", f"://{authority}/", 1)
+
+
+def absolute(where: Place, argument: str = "run folder") -> Place:
+    """Return the absolute place, with its links followed.
+
+    Raises:
+        RunFolderError: If its links go in a circle.
+    """
+    try:
+        return where.resolve()
+    except (OSError, RuntimeError) as error:
+        raise RunFolderError(argument, address(where), f"a path that leads somewhere ({one_line(error)})") from error
 
 
 def reached(where: Place, argument: str = "run folder") -> bool:

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.config.section import MOST_TRIALS
-from dnad_ray.errors import ConfigError
+from dnad_ray.errors import ConfigError, RunFolderError
+from dnad_ray.run_folder.layout import checkpoints_folder, snapshots_folder, trial_folder
 from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import write_status
-from dnad_ray.storage.places import Place
+from dnad_ray.storage.places import Place, address
 from dnad_ray.trials.dominance import Trajectories, Verdict
 from dnad_ray.trials.spec import TrialSpec, spec_of, trials_of
 
@@ -52,6 +53,7 @@ def trials_in(config: RunConfig, stored: RunContents | None) -> list[TrialSpec]:
 
     Raises:
         ConfigError: If what is varied, or what the folder says that a trial changes, is impossible.
+        RunFolderError: If the folder has records of a trial, but not its setting.
     """
     planned = {spec.name: spec for spec in trials_of(config)}
     recorded = {}
@@ -59,8 +61,28 @@ def trials_in(config: RunConfig, stored: RunContents | None) -> list[TrialSpec]:
         overrides = status.get("overrides")
         if isinstance(overrides, dict) and overrides and not (name in planned and planned[name].is_chosen):
             recorded[name] = spec_of(config, name, overrides)
+    if stored is not None:
+        chosen = {name for name, spec in planned.items() if spec.is_chosen}
+        _check_settings(stored, stored.status.keys() - recorded.keys() - chosen)
     added = sorted((name for name in recorded if name not in planned), key=lambda name: (len(name), name))
     return [recorded.get(name, spec) for name, spec in planned.items()] + [recorded[name] for name in added]
+
+
+def _check_settings(stored: RunContents, names: Collection[str]) -> None:
+    """Check that no trial without a known setting has records: a new one of its name would continue them."""
+    for name in sorted(names):
+        if _has_records(stored.path, name):
+            given = f"{address(stored.path)}, whose trial {name} has records, but no setting in its status.json"
+            allowed = f"a run whose trials have settings; remove {address(trial_folder(stored.path, name))} to go on"
+            raise RunFolderError("--resume with --out", given, allowed)
+
+
+def _has_records(folder: Place, trial: str) -> bool:
+    """Whether a trial has left anything to continue from, or to show."""
+    return any(
+        next(iter(part.glob("*")), None)
+        for part in (checkpoints_folder(folder, trial), snapshots_folder(folder, trial))
+    )
 
 
 def register(folder: Place, spec: TrialSpec) -> None:

@@ -23,6 +23,7 @@ from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.images import ClassImages, ImagesRecord
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.writing import create_run, write_parquet, write_snapshot, write_status
+from dnad_ray.storage.files import write_json
 
 SWEEP = (
     {"seed": 0, "shrink.rate": 0.1, "distill.kind": "none"},
@@ -135,7 +136,7 @@ def test_load_runs_broken_files_warn_and_the_rest_stands(make_run):
     folder = make_run(epochs=3)
     snapshots = sorted(folder.glob("trials/t0/snapshots/*.json"))
     snapshots[0].write_text("{")
-    snapshots[1].write_text(json.dumps(json.loads(snapshots[1].read_text()) | {"macs": "many"}))
+    write_json(snapshots[1], json.loads(snapshots[1].read_text()) | {"macs": "many"})
     with pytest.warns(RunWarning) as caught:
         frame = load_runs(folder)
     messages = sorted(str(warning.message) for warning in caught)

@@ -20,6 +20,7 @@ from analysis.report.page import write_report
 from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import ResourceError, RunFolderError, UserError
 from dnad_ray.run_folder.writing import create_run, write_config, write_result, write_snapshot, write_status
+from dnad_ray.storage.files import write_json
 from search_spaces.genotype import Genotype
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -202,12 +203,10 @@ def test_write_report_text_from_files_stays_text(make_run, tmp_path):
     config["data"]["root"] = HOSTILE
     write_config(folder, config)
     for file in folder.glob("trials/t2/snapshots/*.json"):
-        file.write_text(
-            # A trial has no such name: the store would leave the snapshot out.
-            json.dumps(json.loads(file.read_text()) | {"kd_kind": HOSTILE, "counter": HOSTILE, "dataset": HOSTILE})
-        )
+        # A trial has no such name: the store would leave the snapshot out.
+        write_json(file, json.loads(file.read_text()) | {"kd_kind": HOSTILE, "counter": HOSTILE, "dataset": HOSTILE})
     marker = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(marker | {"name": HOSTILE}))
+    write_json(folder / "run.json", marker | {"name": HOSTILE})
     page = read(write_report(folder, tmp_path / "report.html"))
     assert page.tags.count("script") == 4
     assert "img" not in page.tags

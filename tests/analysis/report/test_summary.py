@@ -107,12 +107,12 @@ def test_summarise_a_run_without_snapshots(tmp_path):
 
 def test_summarise_one_network(tmp_path, dense, snapshot):
     folder = create_run(tmp_path / "one", config_to_dict(RunConfig()), "0.0.0")
-    write_snapshot(folder, snapshot(dense(), macs=5), dense())
+    write_snapshot(folder, snapshot(dense(), run="one", macs=5), dense())
     summary, _ = summary_of(folder)
     assert "The front is one network: proxy error 10.00% at 5 MACs." in summary.sentences
     assert [pick.title for pick in summary.picks] == ["Best and smallest"]
     # Of equal MACs and more error, but with fewer parameters: on the front too.
-    write_snapshot(folder, snapshot(dense(2), step=20, macs=5, params=1, proxy_accuracy=0.5), dense(2))
+    write_snapshot(folder, snapshot(dense(2), run="one", step=20, macs=5, params=1, proxy_accuracy=0.5), dense(2))
     summary, _ = summary_of(folder)
     said = "The front holds 2 networks; the smallest has the lowest proxy error too: 10.00% at 5 MACs."
     assert said in summary.sentences

@@ -10,6 +10,7 @@ from analysis.objectives import within
 from analysis.pareto import front_of
 from dnad_ray.cli.front import front
 from dnad_ray.errors import UserError
+from dnad_ray.storage.files import write_json
 
 
 def test_front_command_keeps_budgets(make_run):
@@ -33,7 +34,7 @@ def test_front_command_takes_a_recorded_score_as_objective(make_run):
     with pytest.raises(UserError, match=r"^--objectives: got 'score'; allowed: metrics that the runs have recorded$"):
         CliRunner().invoke(front, [str(folder), "--objectives", "score,macs"], catch_exceptions=False)
     for number, file in enumerate(sorted(folder.glob("trials/*/snapshots/*.json"))):
-        file.write_text(json.dumps({**json.loads(file.read_text()), "score": float(number), "macs": 10}))
+        write_json(file, {**json.loads(file.read_text()), "score": float(number), "macs": 10})
     result = CliRunner().invoke(front, [str(folder), "--objectives", "score,macs", "--json"], catch_exceptions=False)
     (best,) = json.loads(result.output)
     assert best["score"] == number > 0  # of equal cost the highest score

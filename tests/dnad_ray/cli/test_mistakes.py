@@ -215,3 +215,19 @@ def test_a_folder_that_hides_our_package_is_named(has_init, tmp_path):
     if hidden:
         assert result.stderr.startswith(f"dnad-ray: error: package analysis: got '{tmp_path / 'analysis'}'; allowed: ")
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("front",), ("report",), ("measure",), ("retrain", "--recipe", "quick"), ("baselines",), ("export",)),
+        *(("search", "smoke", "--out"), ("search", "smoke", "--resume", "--out"), ("teacher", "smoke", "--out")),
+        ("retrain", "darts-v2", "--data", "digits", "--no-ray", "--out"),
+    ],
+)
+def test_links_in_a_circle_are_refused_in_one_line(arguments, command, tmp_path):
+    (tmp_path / "circle").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "circle")
+    code, said, err = command(*arguments, tmp_path / "circle")
+    assert (code, err.count("\n"), "Traceback" in said + err) == (2, 1, False), (said, err)
+    assert "circle" in err

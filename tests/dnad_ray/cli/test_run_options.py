@@ -27,6 +27,7 @@ from dnad_ray.data.loading import load_data
 from dnad_ray.run_folder.checkpoints import load_newest
 from dnad_ray.run_folder.reading import read_genotype, read_run, read_status
 from dnad_ray.search.loop import SearchState, search
+from dnad_ray.storage.checksums import parse_record
 
 RECORD = {"run", "trial", "seed", "step", "digest", "macs", "params", "num_operations", "proxy_accuracy", "kind"}
 
@@ -275,7 +276,7 @@ def test_front_json(command, finished):
     code, said, err = command("front", finished[0], "--json")
     assert (code, err) == (0, "")
     records = json.loads(said)
-    stored = json.loads((finished[0] / "front.json").read_text())
+    stored = parse_record((finished[0] / "front.json").read_bytes(), "front")
     assert [{name: record[name] for name in stored[0]} for record in records] == stored
     assert all(len(record["digest"]) == 16 for record in records)
     errors = [1 - record["proxy_accuracy"] for record in records]

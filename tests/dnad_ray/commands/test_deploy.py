@@ -6,6 +6,7 @@ import json
 import shutil
 
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
+from dnad_ray.storage.files import write_json
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
 
@@ -25,7 +26,7 @@ def test_measure_of_a_run_believes_the_channels_that_its_records_say(command, ru
         row = json.loads(file.read_text())
         assert row["in_channels"] == 1
         # Counted by another counter, or another version of it: no count of ours gives that number.
-        file.write_text(json.dumps(row | {"macs": row["macs"] + 1, "counter": "another"}))
+        write_json(file, row | {"macs": row["macs"] + 1, "counter": "another"})
     (run / "snapshots.parquet").unlink()
     result = command("measure", run, "--repeats", 3, "--device", "cpu")
     assert result[0] == 0, result

@@ -21,6 +21,7 @@ from dnad_ray.networks.network_file import read_network
 from dnad_ray.run_folder.genotypes import read_any_genotype
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.records import RETRAINED_COLUMNS
+from dnad_ray.storage.files import write_json
 from search_spaces.shape import ImageShape, NetworkShape
 
 QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
@@ -28,7 +29,7 @@ QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
 
 def without_times(folder):
     record = json.loads((folder / "result.json").read_text())
-    return {key: value for key, value in record.items() if key != "device_seconds"}
+    return {key: value for key, value in record.items() if key not in ("device_seconds", "checksum")}
 
 
 def test_retrain_of_a_run_measures_its_front_once_and_leaves_records(command, run):
@@ -228,7 +229,7 @@ def test_retrain_of_a_genotype_too_deep_for_the_images_is_refused(command, run, 
 @pytest.mark.parametrize(("name", "value"), [("num_classes", 7), ("image_size", 16)])
 def test_retrain_of_a_front_of_other_images_is_refused_unless_asked_for(command, run, name, value, refused):
     front = run / "front.json"
-    front.write_text(json.dumps([row | {name: value} for row in json.loads(front.read_text())]))
+    write_json(front, [row | {name: value} for row in json.loads(front.read_text())])
     refused(command("retrain", front, *QUICK, "--no-ray"), str(value), "10 classes of 8 pixels", "--data")
     assert not (run / "retrained").exists()
     assert command("retrain", front, *QUICK, "--no-ray", "--networks", 1, "--data", "digits")[0] == 0
@@ -331,10 +332,10 @@ def test_reader_passes_over_what_is_no_record(run, command):
         (run / "retrained" / name / "result.json").write_text(content)
     record = json.loads(good.read_text()) | {"accuracy": "high"}
     (run / "retrained" / "text").mkdir()
-    (run / "retrained" / "text" / "result.json").write_text(json.dumps(record))
+    write_json(run / "retrained" / "text" / "result.json", record)
     (run / "retrained" / "path").mkdir()
     record = json.loads(good.read_text()) | {"job": "../../elsewhere"}
-    (run / "retrained" / "path" / "result.json").write_text(json.dumps(record))
+    write_json(run / "retrained" / "path" / "result.json", record)
     records, problems = read_retrained(run)
     assert (len(records), len(problems)) == (1, 6)
     assert any("accuracy is 'high'" in problem for problem in problems)

@@ -24,6 +24,7 @@ from dnad_ray.deploy.suffixes import SUFFIXES
 from dnad_ray.errors import ConfigError, RunFolderError, UserError
 from dnad_ray.networks.network_file import TrainedNetwork, read_network, write_network
 from dnad_ray.networks.spec import NetworkSpec, build
+from dnad_ray.storage.files import write_json
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.shape import ImageShape
 
@@ -223,7 +224,7 @@ def test_network_file_of_another_network_is_refused(tmp_path, digits):
         {"images": description["images"] | {"num_classes": 10**9}},
         {"kind": "teacher"},
     ):
-        (tmp_path / "network.json").write_text(json.dumps(description | change))
+        write_json(tmp_path / "network.json", description | change)
         with pytest.raises(RunFolderError, match="an intact trained network"):
             read_network(tmp_path)
 

@@ -17,6 +17,7 @@ from dnad_ray.data.loading import load_data
 from dnad_ray.distill.teacher import Teacher, TeacherFile, check_teacher, load_teacher, read_teacher, save_teacher
 from dnad_ray.distill.teacher_sources import teacher_genotype, train_teacher
 from dnad_ray.errors import ConfigError, GenotypeError, NonFiniteLossError, RunFolderError
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.training.evaluate import accuracy_of
 from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
@@ -247,7 +248,7 @@ def test_save_keeps_what_the_validation_images_say(trained, tmp_path):
     found = json.loads(save_teacher(tmp_path, teacher).description)["calibration"]
     assert found == dataclasses.asdict(teacher.calibration)
     assert load_teacher(read_teacher(tmp_path), CPU).calibration == teacher.calibration
-    older = json.loads((tmp_path / "teacher.json").read_text())
+    older = parse_record((tmp_path / "teacher.json").read_bytes(), "teacher")
     del older["calibration"]  # as versions before wrote it
     file = dataclasses.replace(read_teacher(tmp_path), description=json.dumps(older))
     assert load_teacher(file, CPU).calibration is None

@@ -22,6 +22,7 @@ from dnad_ray.networks.spec import NetworkSpec, build
 from dnad_ray.run_folder.writing import create_run, write_snapshot
 from dnad_ray.runtime.torchvision_import import torchvision_models
 from dnad_ray.search.loop import SearchState, search
+from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import place
 from dnad_ray.storage.weights_reader import WeightsError
 from dnad_ray.training.evaluate import accuracy_of
@@ -131,7 +132,7 @@ def test_own_model_of_somebody_elses_folder_is_not_made(own, tmp_path):
             load_teacher(read_teacher(tmp_path, factory), CPU)
     description = json.loads((tmp_path / "teacher.json").read_text())
     description["outline"]["model"] = "os:getcwd"
-    (tmp_path / "teacher.json").write_text(json.dumps(description))
+    write_json(tmp_path / "teacher.json", description)
     with pytest.raises(RunFolderError, match="made by os:getcwd, which the configuration does not name"):
         load_teacher(read_teacher(tmp_path, "own_models:Small"), CPU)
 

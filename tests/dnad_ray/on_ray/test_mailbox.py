@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dnad_ray.run_folder.checkpoints import load_newest
 from dnad_ray.run_folder.reading import read_run, read_status
+from dnad_ray.storage.checksums import parse_record
 
 pytestmark = pytest.mark.ray
 
@@ -148,7 +149,7 @@ def assert_watched(out, events, stored, after):
     ends = [(event["trial"], event["state"]) for event in events if event["event"] == "trial_ended"]
     assert ends == [("t01", "finished")]
     assert (events[-1]["event"], events[-1]["state"]) == ("run_ended", "finished")
-    assert events[-1]["front"] == json.loads((out / "front.json").read_text())
+    assert events[-1]["front"] == parse_record((out / "front.json").read_bytes(), "front")
     for trial, rows in by_trial.items():
         curves = EventAccumulator(str(out / "tensorboard" / trial), size_guidance={"scalars": 0})
         curves.Reload()

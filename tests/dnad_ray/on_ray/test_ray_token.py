@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
+import ray
 
-from dnad_ray.on_ray.ray_token import keep_token_private
+from dnad_ray.config.run import RunConfig
+from dnad_ray.on_ray import cluster as cluster_module
+from dnad_ray.on_ray.ray_token import keep_session_private, keep_token_private
 
 
 @pytest.fixture
@@ -63,3 +67,20 @@ def test_token_by_a_link_is_left_alone(token, tmp_path):
 def test_token_in_a_home_that_cannot_be_made_is_no_error(token, monkeypatch):
     monkeypatch.setenv("HOME", "/proc/none")
     keep_token_private()
+
+
+def test_session_folder_is_its_users_alone(tmp_path):
+    (tmp_path / "session").mkdir()
+    (tmp_path / "session").chmod(0o777)
+    keep_session_private({"session_dir": str(tmp_path / "session")})
+    assert mode(tmp_path / "session") == 0o700
+    keep_session_private({"session_dir": str(tmp_path / "gone")})
+
+
+def test_session_of_a_started_ray_is_its_users_alone(tmp_path, monkeypatch):
+    tmp_path.chmod(0o777)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **_: SimpleNamespace(address_info={"session_dir": str(tmp_path)}))
+    monkeypatch.setattr(cluster_module, "allotment_of", lambda _: SimpleNamespace(threads=1))
+    with cluster_module.cluster(RunConfig(), None):
+        assert mode(tmp_path) == 0o700

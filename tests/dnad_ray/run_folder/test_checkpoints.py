@@ -14,6 +14,8 @@ import torch
 from dnad_ray.run_folder import checkpoints as checkpoint_module
 from dnad_ray.run_folder.checkpoints import CheckpointKeeper, load_newest, prune_checkpoints, save_checkpoint
 from dnad_ray.runtime.random_states import random_states, restore_random_states
+from dnad_ray.storage.checksums import parse_record
+from dnad_ray.storage.files import write_json
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def seal(folder, content):
     (folder / "state.pt").write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["state.pt"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", manifest)
 
 
 def test_checkpoint_highest_step_is_the_newest_whatever_the_names(two):
@@ -45,7 +47,7 @@ def test_checkpoint_highest_step_is_the_newest_whatever_the_names(two):
 
 def test_checkpoint_manifest_lists_step_size_and_sum(two):
     content = (two[1] / "state.pt").read_bytes()
-    assert json.loads((two[1] / "manifest.json").read_text()) == {
+    assert parse_record((two[1] / "manifest.json").read_bytes(), "manifest") == {
         "schema": 2,
         "step": 10,
         "files": {"state.pt": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
@@ -79,7 +81,7 @@ def without_manifest(folder):
 
 def of_another_schema(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": 1}))
+    write_json(folder / "manifest.json", {**manifest, "schema": 1})
 
 
 def torn_manifest(folder):

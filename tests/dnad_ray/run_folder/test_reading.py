@@ -10,12 +10,14 @@ import shutil
 import stat
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dnad_ray.errors import GenotypeError, ResourceError, RunFolderError
-from dnad_ray.run_folder.reading import is_run, read_genotype, read_run, read_status
+from dnad_ray.run_folder.reading import is_run, read_genotype, read_run, read_status, run_name
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
+from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
 from dnad_ray.run_folder.writing import (
     create_run,
     free_folder,
@@ -25,6 +27,7 @@ from dnad_ray.run_folder.writing import (
     write_status,
 )
 from dnad_ray.storage import files
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import write_bytes, write_json
 from search_spaces.space import SearchSpace
 
@@ -58,8 +61,10 @@ def test_create_run_leaves_marker_and_configuration(tmp_path):
     folder = create_run(tmp_path / "new" / "deep" / "run-1.a_B", {"b": 1, "a": [1, 2]}, "0.1")
     assert folder.is_absolute()
     assert files_of(folder) == ["config.yaml", "run.json"]
-    assert (folder / "config.yaml").read_text() == "b: 1\na:\n- 1\n- 2\n"  # in the order of the fields
-    assert json.loads((folder / "run.json").read_text()) == {
+    *lines, last = (folder / "config.yaml").read_text().splitlines()
+    assert lines == ["b: 1", "a:", "- 1", "- 2"]  # in the order of the fields
+    assert last.startswith("# checksum: ")
+    assert parse_record((folder / "run.json").read_bytes(), "marker") == {
         "kind": "dnad-ray run",
         "schema": 1,
         "name": "run-1.a_B",
@@ -335,3 +340,60 @@ def test_write_json_refuses_what_json_does_not_have(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "file.json", {"loss": float("inf")})
     assert files_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"run": "other"}, "trial t00 of run 'other' under seed 3"),
+        ({"trial": "t01"}, "trial t01 of run 'demo' under seed 3"),
+        ({"seed": 4}, "trial t00 of run 'demo' under seed 4"),
+    ],
+)
+def test_read_run_leaves_out_records_of_another_run_trial_or_seed(change, words, run, record):
+    write_status(run, "t00", "finished", overrides={"seed": 3})
+    expected = read_run(run)
+    assert (len(expected.snapshots), expected.problems) == (3, ())
+    stray = record(**{"trial": "t00", "step": 24, **change})
+    write_json(run / "trials" / "t00" / "snapshots" / "00000024.json", stray.to_dict())
+    found = read_run(run)
+    assert found.snapshots == expected.snapshots
+    assert found.problems == (f"t00/00000024.json is left out: {words} recorded it",)
+
+
+@pytest.mark.parametrize(("change", "words"), [({"run": "other"}, "run 'other'"), ({"seed": 4}, "seed 4")])
+def test_read_run_leaves_out_rows_of_another_run_or_seed(change, words, run):
+    write_status(run, "t00", "finished", overrides={"seed": 3})
+    write_parquet(run)
+    table = pq.read_table(run / "snapshots.parquet").to_pylist()
+    strays = [row | {"step": 99, **change} for row in table if row["trial"] == "t00"]
+    pq.write_table(pa.Table.from_pylist(table + strays, ARROW_SCHEMA), run / "snapshots.parquet")
+    found = read_run(run)
+    assert found.snapshots == table
+    (problem,) = found.problems
+    assert problem.startswith("snapshots.parquet: 2 rows are left out, the first one of trial t00 of run")
+    assert words in problem
+
+
+def test_read_run_of_a_renamed_folder_takes_records_of_both_names(run, record):
+    moved = run.rename(run.with_name("moved"))
+    assert (run_name(moved), read_run(moved).name) == ("demo", "demo")
+    write_snapshot(moved, record(trial="t01", step=24, run="moved"), DENSE)  # as earlier versions went on
+    assert (len(read_run(moved).snapshots), read_run(moved).problems) == (4, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        *(({name: [1]}, name) for name in ("reason", "overrides", "attempt", "device_seconds", "host")),
+        *(({"attempt": "3"}, "attempt"), ({"attempt": True}, "attempt"), ({"overrides": [["seed", 1]]}, "overrides")),
+    ],
+)
+def test_read_status_leaves_out_entries_of_another_type(change, left, run):
+    good = {"attempt": 2, "overrides": {"seed": 3}, "reason": "x", "device_seconds": 1, "host": "h", "newer": [1]}
+    write_status(run, "t00", "finished", **good)
+    assert read_status(run, "t00") == good | {"state": "finished"}
+    write_status(run, "t00", "finished", **good | change)
+    assert read_status(run, "t00") == {k: v for k, v in good.items() if k != left} | {"state": "finished"}
+    (problem,) = read_run(run).problems
+    assert f"status.json: {left} is no" in problem

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from dnad_ray.errors import RunFolderError
 from dnad_ray.networks.scores import SCORES
 from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Measurement, Retrained, Snapshot, kinds_of
+from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, parse_snapshots, table_of
 
 CONTRACT = {
     *("run", "trial", "seed", "step", "epoch", "digest", "macs", "params", "num_operations", "proxy_accuracy", "kind"),
@@ -128,3 +132,37 @@ def test_epoch_report_with_weights_that_are_no_shares_is_refused(weights):
     assert EpochReport.from_dict(plain | {"operation_weights": good}).operation_weights == good
     with pytest.raises(TypeError, match="operation_weights is"):
         EpochReport.from_dict(plain | {"operation_weights": weights})
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        *(("proxy_accuracy", 0, 1), ("train_accuracy", 0, 1), ("macs", 0, 10**15), ("step", 0, 10**12)),
+        *(("epoch", 0, 10**7), ("num_operations", 0, 10**7), ("image_size", 0, 10**5), ("device_seconds", 0, 10**12)),
+        *(("train_loss", -1e39, 1e39), ("score", -1e39, 1e39)),
+    ],
+)
+def test_snapshot_number_out_of_bounds_is_refused_by_rows_and_columns(name, least, most, a_snapshot):
+    row = a_snapshot.to_dict()
+
+    def in_columns(value):
+        kind = ARROW_SCHEMA.field(name).type
+        table = table_of([row]).set_column(SNAPSHOT_COLUMNS.index(name), name, pa.array([value], kind))
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        return parse_snapshots(buffer.getvalue().to_pybytes(), "s").to_pylist()[0][name]
+
+    for value in (least, most):
+        assert Snapshot.from_dict(row | {name: value}).to_dict()[name] == in_columns(value) == value
+    is_float = ARROW_SCHEMA.field(name).type == pa.float64()
+    beyond = [least - 1, most + 1] if abs(most) < 1e20 else [1.01 * least, 1.01 * most]
+    for value in (*beyond, *([1e300, float("nan"), float("-inf")] if is_float else [2**62])):
+        with pytest.raises(TypeError, match=rf"^{name} is .*, not from "):
+            Snapshot.from_dict(row | {name: value})
+        with pytest.raises(RunFolderError, match=f"^{name}: got 'NaN, or a number out of bounds'; allowed: "):
+            in_columns(value)
+
+
+def test_snapshot_integer_beyond_the_digits_of_a_float_is_one(a_snapshot):
+    found = Snapshot.from_dict(a_snapshot.to_dict() | {"gamma": 2**53 + 1})
+    assert (type(found.gamma), table_of([found.to_dict()]).column("gamma").to_pylist()) == (float, [2.0**53])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from dnad_ray.run_folder.jobs import read_job_status
 from dnad_ray.run_folder.reading import read_status
 from dnad_ray.run_folder.states import TrialState, state_of
 from dnad_ray.run_folder.writing import write_job_status, write_status
+from dnad_ray.storage.checksums import parse_record
 
 
 def test_states_of_a_resume():
@@ -40,7 +39,8 @@ def test_state_of_anything_else_is_unknown(value):
 @pytest.mark.parametrize("state", list(TrialState))
 def test_states_are_text_on_the_way_to_a_file_and_members_on_the_way_back(state, tmp_path):
     write_status(tmp_path, "t00", state, attempt=2)
-    assert json.loads((tmp_path / "trials" / "t00" / "status.json").read_text()) == {"state": str(state), "attempt": 2}
+    content = (tmp_path / "trials" / "t00" / "status.json").read_bytes()
+    assert parse_record(content, "status") == {"state": str(state), "attempt": 2}
     assert read_status(tmp_path, "t00")["state"] is state
     write_job_status(tmp_path, "j0", state.value)
     assert read_job_status(tmp_path, "j0") == {"state": state}

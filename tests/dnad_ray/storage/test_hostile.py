@@ -18,10 +18,12 @@ from dnad_ray.commands.options import read_config
 from dnad_ray.config.run import config_to_dict, with_overrides
 from dnad_ray.distill.teacher import TeacherFile, load_teacher, save_teacher
 from dnad_ray.errors import RunFolderError
+from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.writing import create_run, write_parquet
 from dnad_ray.search.prepare import PreparedRun, run_search
+from dnad_ray.storage.files import write_json
 from dnad_ray.storage.weights_reader import WeightsError, parse_state
 from dnad_ray.trials.spec import TrialSpec
 
@@ -97,7 +99,7 @@ def test_hostile_pickles_wherever_tools_look_for_them_are_not_executed(command, 
     expected = read_run(run).snapshots
     assert command("front", run)[0] == 0
     assert command("report", run)[0] == 0
-    status.write_text(json.dumps(json.loads(status.read_text()) | {"state": "running"}))
+    write_json(status, json.loads(status.read_text()) | {"state": "running"})
     code, said, err = command("search", config_file, "--out", run, "--resume")
     assert (code, err) == (0, ""), said  # it went on from an intact one, or began again
     assert len(read_run(run).snapshots) >= len(expected)
@@ -184,7 +186,7 @@ def first_snapshot(run):
 
 def changed(run, **values):
     file = first_snapshot(run)
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    write_json(file, json.loads(file.read_text()) | values)
 
 
 DAMAGES = {
@@ -249,7 +251,7 @@ def test_hostile_names_reach_neither_terminal_nor_page(command, run, tmp_path):
     pq.write_table(
         pa.Table.from_pylist([{n: row[n] for n in SNAPSHOT_COLUMNS} for row in rows]), run / "snapshots.parquet"
     )
-    (run / "run.json").write_text(json.dumps(marker | {"name": ESCAPES + HTML}))
+    write_json(run / "run.json", marker | {"name": ESCAPES + HTML})
     code, said, err = command("front", run, run)
     assert code == 0
     assert "\\x1b[2J" in said  # shown
@@ -288,14 +290,53 @@ def test_hostile_marker_or_genotype_is_refused_in_one_line(content, command, con
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["trials", "teacher", "teacher/checkpoints"])
-def test_hostile_links_do_not_lead_writers_out_of_the_run(name, command, config_file, run, tmp_path):
+LINKS = (
+    *(
+        "trials",
+        "teacher",
+        "teacher/checkpoints",
+        "trials/t00/checkpoints/00000099",
+        "tensorboard/t00",
+        "ray/attempt-2",
+    ),
+    *("measured", "retrained/job", "baselines", "deep/er/link"),
+)
+WRITERS = {
+    "search": lambda config, run: ("search", config, "--out", run, "--resume"),
+    "retrain": lambda _, run: ("retrain", run, "--recipe", "quick", "--no-ray"),
+    "baselines": lambda _, run: ("baselines", run, "--recipe", "quick", "--no-ray", "--kinds", "random"),
+    "measure": lambda _, run: ("measure", run, "--repeats", 1),
+}
+
+
+@pytest.mark.parametrize(("writer", "name"), [*(("search", name) for name in LINKS), *((w, LINKS[3]) for w in WRITERS)])
+def test_hostile_links_do_not_lead_writers_out_of_the_run(writer, name, command, config_file, run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.rmtree(run / name, ignore_errors=True)
-    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).parent.mkdir(exist_ok=True, parents=True)
     (run / name).symlink_to(elsewhere)
-    code, said, err = command("search", config_file, "--out", run, "--resume")
+    code, said, err = command(*WRITERS[writer](config_file, run))
     assert (code, err.count("\n")) == (2, 1), (said, err)
     assert "link" in err
     assert list(elsewhere.iterdir()) == []
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_second_writer_is_refused_in_one_line(writer, command, config_file, run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with writing_to(run):
+        code, said, err = command(*WRITERS[writer](config_file, run))
+    assert (code, err.count("\n"), "a run that no other command writes to" in err) == (2, 1, True), (said, err)
+    assert f"process {os.getpid()} on " in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_links_in_the_folder_of_a_teacher_do_not_lead_out_of_it(command, config_file, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "teacher" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "teacher" / "checkpoints" / "00000009").symlink_to(tmp_path / "elsewhere")
+    code, said, err = command("teacher", config_file, "--out", tmp_path / "teacher")
+    assert (code, err.count("\n"), "link" in err) == (2, 1, True), (said, err)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

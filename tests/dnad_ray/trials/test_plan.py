@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dnad_ray.config.run import config_to_dict
-from dnad_ray.errors import ConfigError
+from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.run_folder.reading import read_run, read_status
 from dnad_ray.run_folder.writing import create_run, write_status
 from dnad_ray.trials.plan import is_complete, more_seeds, register, trials_in, unfinished
@@ -122,3 +122,28 @@ def test_unfinished_survives_what_a_status_file_may_say(state, tiny, folder):
     (folder / "trials" / "t00" / "status.json").write_text(json.dumps({"state": state, "attempt": 3}))
     assert unfinished(specs, read_run(folder)) == specs[:1]
     assert read_status(folder, "t00") == {"state": "unknown", "attempt": 3}
+
+
+@pytest.mark.parametrize("part", ["snapshots/00000008.json", "checkpoints/00000008"])
+@pytest.mark.parametrize("content", [None, "", '{"state": "runn', '{"state": "paused"}', '{"overrides": "seed"}'])
+def test_trial_with_records_and_no_setting_is_not_continued(part, content, tiny, tmp_path):
+    ranges = {"shrink.rate": {"uniform": [0.01, 0.1]}}
+    config = tiny({"sweep.sampler": "optuna", "sweep.ranges": ranges, "sweep.num_trials": 2})
+    folder = create_run(tmp_path / "demo", config_to_dict(config), "0.1")
+    chosen = {"shrink.rate": 0.05, "seed": 0}
+    for name in ("t00", "t01", "t02"):  # one more than planned: of another seed
+        write_status(folder, name, "paused", overrides=chosen)
+        (folder / "trials" / name / part).mkdir(parents=True)
+    assert [spec.overrides for spec in trials_in(config, read_run(folder))] == [chosen] * 3
+    for name in ("t01", "t02"):
+        status = folder / "trials" / name / "status.json"
+        before = status.read_bytes()
+        status.unlink() if content is None else status.write_text(content)
+        with pytest.raises(
+            RunFolderError, match=f"--resume with --out: got '.*demo, whose trial {name} has records, but"
+        ):
+            trials_in(config, read_run(folder))
+        status.write_bytes(before)
+    status.unlink()
+    (folder / "trials" / "t02" / part).rmdir()  # it left nothing: the name is free
+    assert len(trials_in(config, read_run(folder))) == 2

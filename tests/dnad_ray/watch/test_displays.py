@@ -19,6 +19,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from dnad_ray.cli import main
 from dnad_ray.run_folder.reading import read_run
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.telemetry import OFF
 from dnad_ray.watch.live_page import LivePage
 
@@ -66,7 +67,7 @@ def test_json_holds_the_whole_run_and_nothing_else(watched):
     assert (started["schema"], started["run"], started["path"]) == (1, "mine", str(out))
     assert started["trials"] == [{"trial": "t00", "overrides": {"seed": 0}, "epochs": 6, "state": "waiting"}]
     assert (ended["state"], ended["reason"], ended["resume"]) == ("finished", None, None)
-    assert ended["front"] == json.loads((out / "front.json").read_text())
+    assert ended["front"] == parse_record((out / "front.json").read_bytes(), "front")
     assert ended["num_snapshots"] == len(contents.snapshots)
     assert all(Path(path).exists() for path in ended["paths"].values())
     assert set(ended["paths"]) == {"run", "snapshots", "front", "report"}
