@@ -343,7 +343,7 @@ def test_outcome_is_frozen():
 
 @pytest.fixture
 def reads(monkeypatch):
-    """How often the marker of a run was read."""
+    """How often the contents of a run were read."""
     read, names = reading.read_file, []
 
     def counting(file, *args, **options):
@@ -351,7 +351,7 @@ def reads(monkeypatch):
         return read(file, *args, **options)
 
     monkeypatch.setattr(reading, "read_file", counting)
-    return lambda: names.count("run.json")
+    return lambda: names.count("config.yaml")
 
 
 def test_resumed_run_is_read_once_before_and_once_after(tiny, tmp_path, reads):

@@ -327,7 +327,7 @@ def test_search_never_sees_test_images(tiny, digits, monkeypatch):
 
     monkeypatch.setattr("dnad_ray.data.loading.load_test", refuse)
     assert {field.name for field in dataclasses.fields(ImageData)} == {
-        *("name", "classes", "train", "validation", "mean", "std", "augmentation")
+        *("name", "classes", "train", "validation", "mean", "std", "augmentation", "full_level", "record", "notes")
     }
     state = start(tiny({"train.epochs": 2}), digits)
     assert not hasattr(state, "test")

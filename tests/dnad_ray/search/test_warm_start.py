@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -14,6 +13,7 @@ from dnad_ray.networks.spec import NetworkSpec, logits_of
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.search.warm_start import inherited_weights
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.training.evaluate import accuracy_of
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
@@ -32,7 +32,7 @@ def searched(folder, tiny, digits, **given):
 
 
 def rows_of(folder):
-    return [json.loads(file.read_text()) for file in sorted(folder.glob("trials/t00/snapshots/*.json"))]
+    return [parse_record(file.read_text(), file.name) for file in sorted(folder.glob("trials/t00/snapshots/*.json"))]
 
 
 def test_weights_are_kept_on_request_and_score_as_the_snapshot_did(tmp_path, tiny, digits):

@@ -177,7 +177,7 @@ def test_search_into_a_url_is_resumed_and_read_beside_a_local_run(base, config_f
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"report: {url}/report.html"
     names = {path.name for path in (base / "demo").iterdir()}
-    files = {"config.yaml", "snapshots.parquet", "front.json", "report.html", "run.json"}
+    files = {"config.yaml", "images.json", "snapshots.parquet", "front.json", "report.html", "run.json"}
     assert names == files | {
         "genotypes",
         "teacher",
