@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.frame import setting_of
 from analysis.objectives import Objective, minimised, resolve
+from analysis.trials import run_and_trial
 from dnad_ray.errors import UserError
 
 __all__ = ["LEVELS", "attainment_surfaces"]
@@ -47,12 +48,13 @@ def attainment_surfaces(
     if len(entries) not in (2, 3):
         raise UserError("objectives", [entry.name for entry in entries], "two or three of them")
     names, signs = [entry.name for entry in entries], [1.0 if entry.minimise else -1.0 for entry in entries]
-    groups = setting_of(frame) if by == "setting" else _column(frame, by)
+    groups = (setting_of(frame) if by == "setting" else _column(frame, by)).reset_index(drop=True)
+    values, names_of_trials = minimised(frame, objectives), run_and_trial(frame)
     parts: list[pd.DataFrame] = []
-    for group, rows in frame.groupby(groups, observed=True, sort=True):
-        points = minimised(rows, objectives)
-        finite = np.isfinite(points).all(axis=1)
-        points, trials = points[finite], rows[["run", "trial"]][finite]
+    for group, rows in groups.groupby(groups, observed=True, sort=True):
+        places = rows.index.to_numpy()
+        places = places[np.isfinite(values[places]).all(axis=1)]
+        points, trials = values[places], names_of_trials.iloc[places]
         if not len(points):
             continue
         sets = trials.groupby(["run", "trial"], sort=False).ngroup().to_numpy() + 1

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
+from analysis.trials import run_and_trial
 from dnad_ray.errors import RunFolderError, one_line
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, read_run
@@ -204,10 +205,10 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
     Returns:
         Ordered categories, for example ``Shrink rate 0.05, KD temperature 4``, sorted by value, with the run's name
         in front where there are several; just ``all trials`` where nothing differs. It is one per trial. Points
-        without run and trial are all of one setting.
+        without run and trial are of the run ``points``, all of one setting.
     """
-    if not {"run", "trial"} <= set(frame.columns):
-        frame = frame.assign(run=frame.get("run", "points"), trial="all")
+    names_of_trials = run_and_trial(frame)
+    frame = frame.assign(run=names_of_trials["run"], trial=names_of_trials["trial"])
     twins = {f"config.{key}" for key in _TWINS} | {"config.seed"}
     config = [name for name in frame if str(name).startswith("config.") and name not in twins]
     names = [name for name in _TWINS.values() if name != "seed" and name in frame] + [

@@ -55,9 +55,9 @@ def kd_in_words(row: Mapping[Any, Any]) -> str:
     """
     if row["kd_kind"] == "none":
         return "none"
-    temperature = shown("kd_temperature", row["kd_temperature"])
-    parts = [row["kd_kind"], *([f"T {temperature}"] if temperature != "-" else [])]
-    return ", ".join([*parts, f"weight {shown('kd_weight', row['kd_weight'])}"])
+    temperature, weight = (shown(name, row.get(name)) for name in ("kd_temperature", "kd_weight"))
+    told = [(row["kd_kind"], row["kd_kind"]), (temperature, f"T {temperature}"), (weight, f"weight {weight}")]
+    return ", ".join(words for value, words in told if value != "-")
 
 
 def hover_of(row: Mapping[Any, Any]) -> str:
