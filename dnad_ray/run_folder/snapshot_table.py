@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import SAFE_NAME, checked_name
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, kinds_of
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, checked, kinds_of
 from dnad_ray.storage.parquet_reader import parse_parquet_table
 
 __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]
@@ -30,7 +30,7 @@ def checked_record(row: dict[str, Any]) -> dict[str, Any]:
         TypeError: If a field is of another type.
         RunFolderError: If a name is unsafe, a text too long, or a number not finite.
     """
-    data = Snapshot.from_dict(row).to_dict()
+    data = checked(Snapshot, row)
     for name in ("trial", "digest"):
         checked_name(data[name], name)
     for name, value in data.items():

@@ -10,9 +10,15 @@ import math
 from typing import Any, final
 
 import yaml
+from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from dnad_ray.errors import UserError, one_line
+
+try:
+    from yaml import CSafeLoader as Events  # libyaml's scanner takes a tenth of the time of Python's
+except ImportError:
+    from yaml import SafeLoader as Events  # type: ignore[assignment]
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "YamlError", "parse_yaml"]
 
@@ -61,12 +67,17 @@ def parse_yaml(content: str | bytes, origin: str) -> Any:
 
 
 @final
-class _Loader(yaml.SafeLoader):
+class _Loader(Events, Composer):
     """Builds plain data only, and counts."""
 
     def __init__(self, stream: str) -> None:
-        super().__init__(stream)
+        Events.__init__(self, stream)
+        Composer.__init__(self)
         self._depth = 0
+
+    def get_single_node(self) -> Node | None:
+        node: Node | None = Composer.get_single_node(self)  # libyaml's own would not ask compose_node
+        return node
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -74,7 +85,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise yaml.YAMLError(f"more than {MAX_DEPTH} levels")
-        node = super().compose_node(parent, index)
+        node: Node | None = Composer.compose_node(self, parent, index)
         self._depth -= 1
         return node
 
