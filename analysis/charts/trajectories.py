@@ -19,7 +19,7 @@ from analysis.charts.template import (
     joined,
     text_of,
 )
-from analysis.charts.words import hover_of, shown
+from analysis.charts.words import hovers_of, shown
 from analysis.frame import setting_of
 from analysis.trials import trials_of, with_values
 from dnad_ray.run_folder.metrics import METRICS, Metric
@@ -114,10 +114,10 @@ def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
     settings, colours = _settings(frame)
     trials: list[_Trial] = []
     has_markers = len(frame) <= MOST_MARKERS
-    for key, part, rows in _trials(frame, frame.to_dict("records") if has_markers else None):
+    for key, part, texts in _trials(frame, hovers_of(frame) if has_markers else None):
         setting = settings[key]
         # Lines without markers have no point to speak of.
-        hovers = tuple(map(hover_of, rows)) if has_markers else (text_of(" / ".join(key)),) * len(part)
+        hovers = tuple(texts) if has_markers else (text_of(" / ".join(key)),) * len(part)
         trials.append(
             _Trial(
                 setting=setting,
@@ -138,9 +138,7 @@ def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
     )
 
 
-def _trials(
-    frame: pd.DataFrame, records: Sequence[dict[Any, Any]] | None
-) -> Iterator[tuple[Any, pd.DataFrame, list[dict[Any, Any]]]]:
+def _trials(frame: pd.DataFrame, records: Sequence[Any] | None) -> Iterator[tuple[Any, pd.DataFrame, list[Any]]]:
     """Yield each trial with its rows, in order; to make records of a hundred trials one by one takes a second."""
     for key, positions in trials_of(frame):
         yield key, frame.iloc[positions], [] if records is None else [records[position] for position in positions]
