@@ -254,6 +254,8 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
             fits = fits and _are_shares(value)
         if not fits or (isinstance(value, int) and abs(value) >= 2**63):  # columns have 64 bits
             raise TypeError(f"{name} is {value!r}, not of type {kind.name}")
+        if float in kind.python and value is not None:
+            values[name] = float(value)  # of an integer beyond 2^53, a column of floats would refuse the digits
     return values
 
 

@@ -90,6 +90,7 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
     if not batches:  # without a row there is no batch, and the columns are there all the same
         return pa.schema([schema.field(name) for name in wanted]).empty_table()
     result = pa.Table.from_batches(batches)
+    result.validate(full=True)  # text that is UTF-8, entries that its dictionary has
     return pa.table({name: _compact(result.column(name)) for name in wanted})
 
 
