@@ -128,9 +128,9 @@ def _plain_document(text: str) -> Any:
             if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
                 if event.tag is not None or event.anchor is not None or len(parents) >= MAX_DEPTH:
                     raise _UnusualError
-                is_scalar, parent = isinstance(event, yaml.ScalarEvent), parents[-1]
+                parent = parents[-1]
                 value: Any
-                if is_scalar:
+                if is_scalar := isinstance(event, yaml.ScalarEvent):
                     scalar = _scalar if len(event.value) <= _LONGEST_KEPT else _scalar.__wrapped__
                     value = scalar(event.value, event.implicit[0])
                 else:
@@ -165,8 +165,8 @@ def _plain_document(text: str) -> Any:
 def _scalar(text: str, is_plain: bool) -> Any:
     """Return the value of a scalar without a tag; keys and values recur from one configuration to the next."""
     loader = _Loader("")
-    node = ScalarNode(loader.resolve(ScalarNode, text, (is_plain, not is_plain)), text)
-    return loader.construct_object(node)
+    tag = loader.resolve(ScalarNode, text, (is_plain, not is_plain))  # type: ignore[no-untyped-call]
+    return loader.construct_object(ScalarNode(tag, text))
 
 
 # Dates, sets, binary data and ordered mappings are refused with all other tags.
