@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.frame import setting_of
 from analysis.objectives import Objective, minimised, resolve
+from analysis.trials import run_and_trial
 from dnad_ray.errors import UserError
 
 __all__ = ["LEVELS", "attainment_surfaces"]
@@ -47,27 +48,29 @@ def attainment_surfaces(
     if len(entries) not in (2, 3):
         raise UserError("objectives", [entry.name for entry in entries], "two or three of them")
     names, signs = [entry.name for entry in entries], [1.0 if entry.minimise else -1.0 for entry in entries]
-    groups = setting_of(frame) if by == "setting" else _column(frame, by)
-    parts: list[pd.DataFrame] = []
-    for group, rows in frame.groupby(groups, observed=True, sort=True):
-        points = minimised(rows, objectives)
-        finite = np.isfinite(points).all(axis=1)
-        points, trials = points[finite], rows[["run", "trial"]][finite]
+    groups = (setting_of(frame) if by == "setting" else _column(frame, by)).reset_index(drop=True)
+    values = minimised(frame, objectives)
+    codes = run_and_trial(frame).groupby(["run", "trial"], sort=False).ngroup().to_numpy()
+    rows_of: dict[str, list[Any]] = {by: [], "level": [], "trials": []}
+    surfaces = [np.empty((0, len(names)))]
+    for group, rows in groups.groupby(groups, observed=True, sort=True):
+        places = rows.index.to_numpy()
+        places = places[np.isfinite(values[places]).all(axis=1)]
+        points = values[places]
         if not len(points):
             continue
-        sets = trials.groupby(["run", "trial"], sort=False).ngroup().to_numpy() + 1
+        sets = np.unique(codes[places], return_inverse=True)[1] + 1
         num_trials = int(sets.max())
         order = np.argsort(sets, kind="stable")
         for level, count in zip(LEVELS, (1, -(-num_trials // 2), num_trials), strict=True):
             # moocore rounds percentiles up to whole numbers of sets; a little less than k/n is k for sure.
             surface = moocore.eaf(points[order], sets=sets[order], percentiles=[100 * (count - 0.5) / num_trials])
-            corners = pd.DataFrame(surface[:, : len(names)] * signs, columns=names)
-            about = {by: group, "level": level, "trials": num_trials}
-            parts.append(corners.sort_values([names[1], names[0]]).assign(**about))
-    columns = [by, "level", "trials", *names]
-    if not parts:
-        parts = [pd.DataFrame(columns=columns)]
-    table: pd.DataFrame = pd.concat(parts, ignore_index=True)[columns]
+            corners = surface[:, : len(names)] * signs
+            surfaces.append(corners[np.lexsort((corners[:, 0], corners[:, 1]))])
+            for name, value in ((by, group), ("level", level), ("trials", num_trials)):
+                rows_of[name] += [value] * len(corners)
+    numbers = pd.DataFrame(np.concatenate(surfaces), columns=names)
+    table: pd.DataFrame = pd.concat([pd.DataFrame(rows_of), numbers], axis=1)
     return table
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -15,11 +16,12 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
-from dnad_ray.errors import RunFolderError, one_line
+from analysis.trials import run_and_trial
+from dnad_ray.errors import DamagedRunError, RunFolderError, one_line
 from dnad_ray.run_folder.images import changes
 from dnad_ray.run_folder.metrics import metric
-from dnad_ray.run_folder.reading import RunContents, read_run
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, kinds_of
+from dnad_ray.run_folder.reading import RunContents, in_few, read_run
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, checked, kinds_of
 from dnad_ray.storage.places import absolute, address, place
 from dnad_ray.text import dotted
 
@@ -81,10 +83,12 @@ def load_runs(paths: Paths, *, config: bool = True) -> pd.DataFrame:
         by the end of their path. No snapshot at all gives a frame without rows.
 
     Raises:
-        RunFolderError: If no folder is given, or one is missing, holds no run or is of a newer schema.
+        RunFolderError: If no folder is given, or one is missing, holds no run or is of a newer schema, or no run can
+            be read.
 
     Warns:
-        RunWarning: For each file, snapshot or epoch report that cannot be read.
+        RunWarning: For each file, snapshot or epoch report that cannot be read, of many the first few and the number
+            of the others; and for a run whose ``run.json`` cannot be read, beside others.
     """
     return snapshot_frame(read_runs(paths), config=config)
 
@@ -131,7 +135,8 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
         paths: A run folder or several, as for :func:`load_runs`.
 
     Returns:
-        The contents in the order given. Their ``problems`` list the left-out records.
+        The contents in the order given. Their ``problems`` list the left-out records. Of several runs, one whose
+        marker cannot be read is left out.
 
     Raises:
         RunFolderError: As :func:`load_runs`.
@@ -144,7 +149,17 @@ def read_runs(paths: Paths) -> tuple[RunContents, ...]:
     folders = dict.fromkeys(path.path if isinstance(path, RunContents) else absolute(place(path)) for path in given)
     if not folders:
         raise RunFolderError("run folders", given, "at least one run folder")
-    runs = _with_unique_names([_checked(opened.get(folder) or read_run(folder)) for folder in folders])
+    found, damaged = [], []
+    for folder in folders:
+        try:
+            found.append(_checked(opened.get(folder) or read_run(folder)))
+        except DamagedRunError as error:
+            damaged.append(error)
+    if damaged and not found:
+        raise damaged[0]
+    runs = _with_unique_names(found)
+    for problem in map(one_line, damaged):
+        warnings.warn(f"a run is left out: {problem}", RunWarning, stacklevel=3)
     for run in runs:
         for problem in run.problems:
             warnings.warn(f"run {run.name}: {problem}", RunWarning, stacklevel=3)
@@ -202,7 +217,7 @@ def history_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
             first = firsts.get(trial, {})
             about = {"run": run.name, "trial": trial} | {name: first.get(name) for name in _TWINS.values()}
             rows += [entry | about for entry in history]
-    kinds = _SNAPSHOT_KINDS | _EPOCH_KINDS
+    kinds = {**_SNAPSHOT_KINDS, **_EPOCH_KINDS}
     frame: pd.DataFrame = pd.DataFrame(
         {name: series_of([row[name] for row in rows], kinds[name]) for name in HISTORY_COLUMNS if name != "seed"}
     )
@@ -235,10 +250,10 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
     Returns:
         Ordered categories, for example ``Shrink rate 0.05, KD temperature 4``, sorted by value, with the run's name
         in front where there are several; just ``all trials`` where nothing differs. It is one per trial. Points
-        without run and trial are all of one setting.
+        without run and trial are of the run ``points``, all of one setting.
     """
-    if not {"run", "trial"} <= set(frame.columns):
-        frame = frame.assign(run=frame.get("run", "points"), trial="all")
+    names_of_trials = run_and_trial(frame)
+    frame = frame.assign(run=names_of_trials["run"], trial=names_of_trials["trial"])
     twins = {f"config.{key}" for key in _TWINS} | {"config.seed"}
     config = [name for name in frame if str(name).startswith("config.") and name not in twins]
     names = [name for name in _TWINS.values() if name != "seed" and name in frame] + [
@@ -271,15 +286,20 @@ def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _with_unique_names(runs: Sequence[RunContents]) -> list[RunContents]:
+    alike: dict[str, list[list[str]]] = {}
+    for run in runs:
+        alike.setdefault(run.name, []).append(address(run.path).split("/"))
+    ends = {
+        name: Counter("/".join(parts[-n:]) for parts in paths for n in range(1, len(parts)))
+        for name, paths in alike.items()
+    }
     named = []
     for run in runs:
         parts = address(run.path).split("/")
         # Paths are distinct, so the whole path tells the runs apart at the latest.
-        others = [address(other.path).split("/") for other in runs if other is not run and other.name == run.name]
-        length = next(
-            (n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), len(parts)
-        )
-        named.append(replace(run, name=f"{run.name} ({'/'.join(parts[-length:])})") if others else run)
+        others = ends[run.name]
+        end = next((end for n in range(1, len(parts)) if others[end := "/".join(parts[-n:])] == 1), "/".join(parts))
+        named.append(replace(run, name=f"{run.name} ({end})") if len(alike[run.name]) > 1 else run)
     return named
 
 
@@ -287,20 +307,24 @@ def _checked(run: RunContents) -> RunContents:
     problems = list(run.problems)
     history: dict[str, list[dict[str, Any]]] = {}
     for trial, entries in run.history.items():
-        history[trial] = []
+        history[trial], wrong = [], list[str]()
         for number, entry in enumerate(entries, 1):
             try:
-                history[trial].append(EpochReport.from_dict(entry).to_dict())
+                history[trial].append(checked(EpochReport, entry))
             except (KeyError, TypeError) as error:
-                problems.append(f"trial {trial}, epoch report {number} is left out: {one_line(error)}")
+                wrong.append(f"trial {trial}, epoch report {number} is left out: {one_line(error)}")
+        problems += in_few(wrong, f"epoch reports of trial {trial} are left out")
     return replace(run, history=history, problems=tuple(problems))
 
 
 def _first_rows(run: RunContents) -> dict[str, dict[str, Any]]:
     """Return the setting of each trial, from its first snapshot."""
-    names = ["trial", *_TWINS.values()]
-    trials = run.table.column("trial").to_pandas()
-    first = run.table.select(names).take(pa.array(np.flatnonzero(~trials.duplicated().to_numpy(dtype=bool))))
+    if not run.table.num_rows:
+        return {}
+    trials = run.table.column("trial").combine_chunks()
+    codes = (trials if pa.types.is_dictionary(trials.type) else trials.dictionary_encode()).indices
+    rows = np.sort(np.unique(codes.to_numpy(zero_copy_only=False), return_index=True)[1])
+    first = run.table.select(["trial", *_TWINS.values()]).take(pa.array(rows))
     return {row["trial"]: row for row in first.to_pylist()}
 
 
@@ -364,9 +388,14 @@ def series_of(values: Sequence[Any], kind: FieldKind) -> pd.Series[Any]:
 
 
 def _stacked(tables: Sequence[pa.Table], name: str, kind: FieldKind) -> pd.Series[Any]:
-    parts = [table.column(name).to_pandas().astype(kind.pandas) for table in tables]
-    column: pd.Series[Any] = pd.concat(parts, ignore_index=True)
-    return column
+    # One conversion for all runs: for a thousand of them, one each would take seconds.
+    columns = [table.column(name) for table in tables]
+    if len({column.type for column in columns}) > 1:  # text, as a dictionary where it repeats
+        columns = [column.cast(kind.arrow) for column in columns]
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    column = pa.chunked_array(chunks, columns[0].type).unify_dictionaries()
+    stacked: pd.Series[Any] = column.to_pandas().astype(kind.pandas)
+    return stacked
 
 
 def _repeated(names: Sequence[str], sizes: Sequence[int]) -> pd.Series[Any]:

@@ -17,11 +17,12 @@ import pandas as pd
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import metric
 
-__all__ = ["importance_of", "omega_squared", "varied_settings"]
+__all__ = ["SETTINGS", "importance_of", "omega_squared", "varied_settings"]
 
 _MOST_GROUPS = 6
 _NUM_GROUPS = 5
-_SETTINGS = ("shrink_rate", "kd_kind", "kd_temperature", "kd_weight")
+SETTINGS = ("shrink_rate", "kd_kind", "kd_temperature", "kd_weight")
+"""Settings that snapshots carry themselves."""
 _TWINS = ("config.seed", "config.shrink.rate", "config.distill.kind", "config.distill.temperature")
 
 
@@ -65,7 +66,7 @@ def varied_settings(trials: pd.DataFrame) -> list[str]:
         if str(name).startswith("config.") and name not in _TWINS and not str(name).startswith("config.sweep.")
         if name != "config.distill.weight"
     ]
-    names = [name for name in _SETTINGS if name in trials] + config
+    names = [name for name in SETTINGS if name in trials] + config
     return [name for name in names if trials[name].nunique(dropna=False) > 1]
 
 
@@ -79,7 +80,8 @@ def importance_of(trials: pd.DataFrame, value: str = "hypervolume") -> pd.DataFr
     Returns:
         A row per setting, the most important first: ``setting`` (column), ``label``, ``importance`` (omega squared, 0
         to 1), ``groups`` (values, or groups of them) and ``trials``. Settings that vary together, as the KD
-        temperature is missing without imitation, each get the whole effect: shares need not add up to 1.
+        temperature is missing without imitation, each get the whole effect: shares need not add up to 1. Rows
+        without any setting, foreign points, are left out.
 
     Raises:
         UserError: If there is no such column of numbers.
@@ -87,6 +89,8 @@ def importance_of(trials: pd.DataFrame, value: str = "hypervolume") -> pd.DataFr
     if value not in trials or not pd.api.types.is_numeric_dtype(trials[value].dtype):
         raise UserError("value", value, "a column of numbers, a row per trial")
     kept = trials[np.isfinite(trials[value].to_numpy(dtype=float))]
+    # Foreign points have no settings: beside ours they are not a setting of their own.
+    kept = kept[kept[varied_settings(kept)].notna().any(axis=1).to_numpy()]
     rows = []
     for name in varied_settings(kept):
         share, groups = omega_squared(_groups(kept[name]), kept[value].tolist())
@@ -99,5 +103,8 @@ def importance_of(trials: pd.DataFrame, value: str = "hypervolume") -> pd.DataFr
 
 def _groups(column: pd.Series[Any]) -> list[Any]:
     if column.nunique() > _MOST_GROUPS and pd.api.types.is_numeric_dtype(column.dtype):
-        return [None if pd.isna(code) else int(code) for code in pd.qcut(column.rank(), _NUM_GROUPS, labels=False)]
+        ranks = column.rank()
+        edges = ranks.quantile(np.arange(1, _NUM_GROUPS) / _NUM_GROUPS)  # with many ties several are one number
+        codes = np.searchsorted(edges, ranks)
+        return [int(code) if is_known else None for code, is_known in zip(codes, column.notna(), strict=True)]
     return [None if pd.isna(value) else value for value in column]

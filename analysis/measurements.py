@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.frame import Paths, RunWarning, read_runs, series_of
+from analysis.frame import Paths, RunWarning, read_runs, series_of, snapshot_frame
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.reading import RunContents
@@ -16,10 +16,14 @@ from dnad_ray.run_folder.records import RETRAINED_COLUMNS, Measurement, Retraine
 from dnad_ray.storage.places import Place, address
 
 __all__ = [
+    "MEASURED",
     "NETWORK",
+    "TRAINED",
     "architectures",
     "load_measurements",
+    "load_results",
     "load_retrained",
+    "measurement_frame",
     "retrained_frame",
     "retrained_networks",
     "with_measurements",
@@ -28,6 +32,12 @@ __all__ = [
 
 NETWORK = ("digest", "dataset", "image_size", "num_classes", "init_channels", "counter")
 """What makes two snapshots the same network with the same costs: the architecture, and all that costs follow from."""
+
+MEASURED = ("latency_p50", "latency_p90", "latency_p99", "peak_memory")
+"""Metrics that `dnad-ray measure` records."""
+
+TRAINED = ("accuracy", "test_error")
+"""Metrics that `dnad-ray retrain` records."""
 
 _PROTOCOL = ("digest", "protocol", "dataset", "image_size", "num_classes", "init_channels", "width", "split")
 
@@ -46,11 +56,12 @@ def architectures(frame: pd.DataFrame) -> pd.DataFrame:
         the frame.
 
     Raises:
-        UserError: If a column of :data:`NETWORK` is missing.
+        UserError: If a column of :data:`NETWORK`, or error, run or trial, is missing.
     """
-    keys = _columns(frame, NETWORK)
-    ranked = frame.sort_values(["error", "device_seconds", "run", "trial", "step"], kind="stable")
-    first = ranked.drop_duplicates(keys)
+    keys = _columns(frame, (*NETWORK, "error", "run", "trial"))[: len(NETWORK)]
+    labels, frame = frame.index, frame.reset_index(drop=True)  # a label can be there twice in frames that were joined
+    order = [name for name in ("error", "device_seconds", "run", "trial", "step") if name in frame]
+    first = frame.sort_values(order, kind="stable").drop_duplicates(keys)
     trials = frame["run"].astype(str) + "\n" + frame["trial"].astype(str)
     grouped = frame.assign(_trial=trials).groupby(keys, dropna=False, sort=False)
     numbers = grouped.agg(
@@ -61,8 +72,8 @@ def architectures(frame: pd.DataFrame) -> pd.DataFrame:
         num_runs=("run", "nunique"),
         num_trials=("_trial", "nunique"),
     )
-    joined = first.join(numbers, on=keys)
-    table: pd.DataFrame = joined.loc[frame.index[frame.index.isin(joined.index)]]
+    joined = first.join(numbers, on=keys).sort_index()
+    table: pd.DataFrame = joined.set_axis(labels[joined.index], axis=0)
     return table
 
 
@@ -94,7 +105,49 @@ def retrained_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
 
 def load_measurements(paths: Paths) -> pd.DataFrame:
     """Read latency and memory of networks, a row per network and machine; as :func:`load_retrained` otherwise."""
-    return _frame(read_runs(paths), read_measurements, Measurement)
+    return measurement_frame(read_runs(paths))
+
+
+def measurement_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
+    """Return the frame that :func:`load_measurements` describes."""
+    return _frame(runs, read_measurements, Measurement)
+
+
+def load_results(
+    paths: Paths, metrics: Collection[str], where: Mapping[str, str | float] | None = None
+) -> pd.DataFrame:
+    """Read the snapshots of run folders, with what was measured of their networks as far as it is asked for.
+
+    Args:
+        paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
+        metrics: Those of :data:`MEASURED` add latency and memory, see :func:`with_measurements`; those of
+            :data:`TRAINED` add the accuracy after training from scratch, see :func:`with_retrained`.
+        where: Values of columns that tell one measurement or training of a network from others, for example
+            ``{"threads": 1, "device_name": "..."}``; text is compared with the text of a value.
+
+    Raises:
+        RunFolderError: As :func:`analysis.frame.load_runs`.
+        UserError: If ``where`` names no column or value of what was measured, or several measurements or protocols of
+            one network remain.
+    """
+    runs = read_runs(paths)
+    frame = snapshot_frame(runs)
+    wanted = [name for name, known in (("measured", MEASURED), ("trained", TRAINED)) if set(known) & set(metrics)]
+    tables = {name: (measurement_frame if name == "measured" else retrained_frame)(runs) for name in wanted}
+    for column, value in ((column, str(value)) for column, value in (where or {}).items()):
+        having = [name for name, table in tables.items() if column in table]
+        if not having:
+            columns = dict.fromkeys(str(column) for table in tables.values() for column in table)
+            raise UserError("--where", column, ", ".join(columns) or "nothing without an objective that is measured")
+        for name in having:
+            texts = tables[name][column].astype(str)
+            if value not in set(texts):
+                known = ", ".join(sorted(set(texts))) or "none: nothing was recorded"
+                raise UserError(f"--where {column}", value, known)
+            tables[name] = tables[name][texts == value]
+    if "measured" in tables:
+        frame = with_measurements(frame, tables["measured"])
+    return with_retrained(frame, tables["trained"]) if "trained" in tables else frame
 
 
 def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:
@@ -142,6 +195,7 @@ def with_retrained(frame: pd.DataFrame, retrained: pd.DataFrame, protocol: str |
         UserError: If there are several protocols, widths or test splits and none was chosen, or the chosen one is
             unknown.
     """
+    _columns(frame, ["digest"])
     networks = retrained_networks(retrained)
     networks = networks[networks["digest"].isin(frame["digest"])]
     known = sorted(networks["protocol"].unique())
@@ -176,15 +230,17 @@ def with_measurements(frame: pd.DataFrame, measurements: pd.DataFrame, **chosen:
         if name not in measurements:
             raise UserError("measurements", name, f"one of {', '.join(map(str, measurements.columns))}")
         measurements = measurements[measurements[name] == value]
-    keys = ["digest", "init_channels", "image_size"]
+    keys = _columns(frame, ["digest", "init_channels", "image_size"])
     if measurements.duplicated(keys).any():
         differing = [
             name
             for name in ("device", "device_name", "threads", "batch_size", "model", "width", "run")
             if measurements[name].nunique() > 1
         ]
-        raise UserError("measurements", f"several {', '.join(differing)} of one network", "one choice of them by name")
-    return _joined(frame, measurements, keys, ["latency_p50", "latency_p90", "latency_p99", "peak_memory"])
+        choices = [f"{name}={value}" for name in differing[:1] for value in sorted(measurements[name].unique())]
+        allowed = f"one choice of them by name, {' or '.join(choices)}"
+        raise UserError("measurements", f"several {', '.join(differing)} of one network", allowed)
+    return _joined(frame, measurements, keys, MEASURED)
 
 
 def _joined(frame: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

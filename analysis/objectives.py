@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -38,7 +39,10 @@ OBJECTIVES = ("error", "macs", "params")
 
 # Proxy accuracy and accuracy after training from scratch are different quantities.
 _PROXY, _RETRAINED = frozenset({"error", "proxy_accuracy"}), frozenset({"test_error", "accuracy"})
-_SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "%": 1e-2}
+_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "%": 1e-2}
+# report.js has the same form. A comma stands between thousands only: in "1,5M" it would be read as 15M by one, 1.5M by
+# another.
+_AMOUNT = re.compile(r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([kmg%]?)", re.I)
 
 
 def resolve(frame: pd.DataFrame, objectives: Sequence[Objective]) -> tuple[Metric, ...]:
@@ -168,13 +172,16 @@ def best_values(frame: pd.DataFrame, budgets: Budgets) -> str:
 
 
 def parse_amount(text: str) -> float:
-    """Parse a number with k, M, G or % behind it; raises ValueError if it is none.
+    """Parse a number with k, M, G or % behind it, in small or capital letters; raises ValueError if it is none.
 
-    >>> parse_amount("1.5M"), parse_amount("5%"), parse_amount("700")
-    (1500000.0, 0.05, 700.0)
+    >>> parse_amount("1.5M"), parse_amount("5%"), parse_amount("700"), parse_amount("1,000k")
+    (1500000.0, 0.05, 700.0, 1000000.0)
     """
-    factor = next((value for suffix, value in _SUFFIXES.items() if suffix and text.endswith(suffix)), 1.0)
-    return float(text[:-1] if factor != 1.0 else text) * factor
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"no amount: {text!r}")
+    digits, power, suffix = match.groups()
+    return float(digits.replace(",", "") + (power or "")) * _SUFFIXES[suffix.lower()]
 
 
 def parse_budget(text: str) -> tuple[str, float]:
@@ -190,7 +197,7 @@ def parse_budget(text: str) -> tuple[str, float]:
         >>> parse_budget("macs <= 1.5M"), parse_budget("error=5%"), parse_budget("params=700k")
         (('macs', 1500000.0), ('error', 0.05), ('params', 700000.0))
     """
-    allowed = "NAME=NUMBER with k, M, G or % behind it, for example macs=30M"
+    allowed = "NAME=NUMBER with k, M, G or % behind it, commas between thousands only, for example macs=30M"
     sign = next((sign for sign in ("<=", ">=", "<", ">", "=") if sign in text), None)
     name, _, number = (part.strip() for part in text.partition(sign or "="))
     entry = METRICS.get(name)
@@ -207,6 +214,12 @@ def parse_budget(text: str) -> tuple[str, float]:
         raise UserError("budget", text, allowed) from None
     if not math.isfinite(limit) or limit < 0:
         raise UserError("budget", text, "a finite number that is not negative")
-    if entry.unit.startswith("share") and limit > 1:
-        raise UserError("budget", text, f"a share of at most 1, or a percentage: {name}={number.rstrip('%')}%")
+    is_share, suffix = entry.unit.startswith("share"), number[-1]
+    if suffix == "%" and not is_share:
+        raise UserError("budget", text, f"a number without %, which is for shares: {name}={number.rstrip('% ')}")
+    if is_share and suffix.isalpha():
+        raise UserError("budget", text, f"a share, for example {name}=5% or {name}=0.05")
+    if is_share and limit > 1:
+        example = "at most 100%" if suffix == "%" else f"{name}={number}%"
+        raise UserError("budget", text, f"a share of at most 1, or a percentage: {example}")
     return name, limit

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.frame import setting_of
 from analysis.objectives import OBJECTIVES, Objective, minimised, resolve
+from analysis.trials import first_of, trials_of
 from dnad_ray.errors import UserError
 
 __all__ = [
@@ -239,8 +240,9 @@ def trial_hypervolumes(frame: pd.DataFrame, objectives: Sequence[Objective] = OB
         objectives: Columns that are minimised.
 
     Returns:
-        One row per trial: run, trial, seed, ``setting`` (see :func:`analysis.frame.setting_of`), ``finished`` (it has
-        a final snapshot) and ``hypervolume``, a share of the box between zero and the reference.
+        One row per trial: run, trial, seed (missing for foreign points), ``setting`` (see
+        :func:`analysis.frame.setting_of`), ``finished`` (it has a final snapshot, or is no search but foreign points)
+        and ``hypervolume``, a share of the box between zero and the reference.
 
     Raises:
         UserError: If an objective is unknown or is not minimised.
@@ -248,19 +250,23 @@ def trial_hypervolumes(frame: pd.DataFrame, objectives: Sequence[Objective] = OB
     rows = []
     settings = setting_of(frame)
     corner = reference_point(frame, objectives) if len(frame) else ()
-    for (run, trial), group in frame.groupby(["run", "trial"], sort=False):
+    points = minimised(frame, objectives)
+    kinds = frame["kind"] if "kind" in frame else pd.Series(None, frame.index, dtype=object)
+    is_final, is_foreign = kinds.eq("final").to_numpy(dtype=bool), kinds.isna().to_numpy(dtype=bool)
+    for (run, trial), places in trials_of(frame):
         rows.append(
             {
                 "run": run,
                 "trial": trial,
-                "seed": int(group["seed"].iloc[0]),
-                "setting": settings[group.index[0]],
-                "finished": bool(group["kind"].eq("final").any()),
-                "hypervolume": hypervolume_share(minimised(group, objectives), corner),
+                "seed": first_of(frame, "seed", places),
+                "setting": settings.iloc[places[0]],
+                "finished": bool(is_final[places].any() or is_foreign[places].all()),
+                "hypervolume": hypervolume_share(points[places], corner),
             }
         )
     table: pd.DataFrame = pd.DataFrame(rows, columns=["run", "trial", "seed", "setting", "finished", "hypervolume"])
-    table = table.astype({"seed": "int64", "finished": bool, "hypervolume": float})  # also without a row
+    seeds = "Int64" if table["seed"].isna().any() else "int64"
+    table = table.astype({"seed": seeds, "finished": bool, "hypervolume": float})  # also without a row
     table["setting"] = pd.Categorical(table["setting"], settings.cat.categories, ordered=True)
     return table
 

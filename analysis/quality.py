@@ -125,20 +125,23 @@ def contributions(
         empty: pd.DataFrame = pd.DataFrame(columns=columns, index=pd.Index([], name=by)).astype(float)
         return empty
     corner = reference_point(frame, objectives)
-    front = front_of(frame, objectives)
-    owners = groups.loc[front.index]
-    points = minimised(front, objectives)
-    whole = hypervolume_share(points, corner)
+    front = front_of(frame.reset_index(drop=True), objectives)
+    owners = groups.iloc[front.index].value_counts()
+    whole = hypervolume_share(minimised(front, objectives), corner)
+    points = minimised(frame, objectives)
+    parts = _positions(groups)
     # Without a group, points that it dominated join the front. They can only come from the fronts of other groups.
-    fronts = {name: front_of(part, objectives) for name, part in frame.groupby(groups, observed=True, sort=False)}
+    fronts = {name: places[pareto_mask(points[places])] for name, places in parts.items()}
     rows: dict[Hashable, tuple[float, ...]] = {}
     for name, own in fronts.items():
-        rest = [minimised(other, objectives) for key, other in fronts.items() if key != name]
-        without = hypervolume_share(np.concatenate(rest), corner) if rest else 0.0
-        count = int((owners == name).sum())
-        alone = hypervolume_share(minimised(own, objectives), corner)
-        rows[name] = (int((groups == name).sum()), count, count / len(front) if len(front) else 0.0, alone)
-        rows[name] += (max(0.0, whole - without),)
+        count = int(owners.get(name, 0))
+        without = whole
+        if count:  # nothing is lost without a group that has no point on the front: of a thousand groups most
+            rest = [points[other] for key, other in fronts.items() if key != name]
+            without = hypervolume_share(np.concatenate(rest), corner) if rest else 0.0
+        alone = hypervolume_share(points[own], corner)
+        share = count / len(front) if len(front) else 0.0
+        rows[name] = (len(parts[name]), count, share, alone, max(0.0, whole - without))
     table: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     table = table.astype({"snapshots": "int64", "front_points": "int64"})
     table.index.name = by
@@ -162,7 +165,7 @@ def compare_fronts(frame: pd.DataFrame, by: str = "run", objectives: Sequence[Ob
         UserError: As :func:`coverage` and :func:`epsilon`.
     """
     groups = _groups(frame, by)
-    fronts = {name: front_of(part, objectives) for name, part in frame.groupby(groups, observed=True, sort=False)}
+    fronts = {name: front_of(frame.iloc[places], objectives) for name, places in _positions(groups).items()}
     fronts = {name: front for name, front in fronts.items() if len(front)}
     rows = [
         {
@@ -220,6 +223,15 @@ def _turn(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], c: npt.NDArray
 def _points(frame: pd.DataFrame, objectives: Sequence[Objective]) -> npt.NDArray[np.float64]:
     points = minimised(frame, objectives)
     return points[np.isfinite(points).all(axis=1)]
+
+
+def _positions(groups: pd.Series[Any]) -> dict[Hashable, npt.NDArray[np.intp]]:
+    """Return the positions of the rows of each group, groups in the order in which they appear."""
+    codes, names = pd.factorize(groups)
+    order = np.argsort(codes, kind="stable")
+    order = order[codes[order] >= 0]
+    parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    return dict(zip(names, parts, strict=True)) if len(names) else {}
 
 
 def _groups(frame: pd.DataFrame, by: str) -> pd.Series[Any]:

@@ -6,6 +6,7 @@ from search_spaces.errors import DnadRayError, GenotypeError, SpaceError, UserEr
 
 __all__ = [
     "ConfigError",
+    "DamagedRunError",
     "DataError",
     "DnadRayError",
     "DriftError",
@@ -30,6 +31,10 @@ class DataError(UserError):
 
 class RunFolderError(UserError):
     """A run folder is missing, in use, of a newer schema, or not a run folder at all."""
+
+
+class DamagedRunError(RunFolderError):
+    """The marker of a run cannot be read; runs that are named beside it can."""
 
 
 class ResourceError(UserError):

@@ -21,6 +21,9 @@ MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 """Levels of lists and objects; a genotype has 6."""
 
+_MOST_CONTAINERS = 3_000_000  # an empty one has 3 bytes in the file and 80 in memory
+_MOST_VALUES = 10_000_000
+
 _INTEGERS = range(-(2**63), 2**63)  # of 64 bits, as in the columns of a table
 _MOST_DIGITS = 20
 
@@ -41,8 +44,9 @@ def parse_json(content: str | bytes, origin: str, max_bytes: int = MAX_BYTES) ->
         Plain data: dictionaries without equal keys, lists, text, finite numbers of at most 64 bits, booleans, None.
 
     Raises:
-        JsonError: If it is larger, no JSON, or nested deeper than :data:`MAX_DEPTH`; or if it has equal keys in an
-            object, NaN, an infinite number, an integer that does not fit 64 bits or a lone surrogate.
+        JsonError: If it is larger, no JSON, nested deeper than :data:`MAX_DEPTH` or of millions of lists, objects or
+            values; or if it has equal keys in an object, NaN, an infinite number, an integer that does not fit 64 bits
+            or a lone surrogate.
 
     >>> parse_json('{"a": [1, 2.5, null]}', "example")
     {'a': [1, 2.5, None]}
@@ -78,6 +82,12 @@ def parse_json(content: str | bytes, origin: str, max_bytes: int = MAX_BYTES) ->
         refuse(f"{len(content):,} bytes", f"at most {max_bytes:,}")
     try:
         text = content.decode() if isinstance(content, bytes) else content
+        for what, most, found in (
+            ("lists and objects", _MOST_CONTAINERS, text.count("{") + text.count("[")),
+            ("values", _MOST_VALUES, text.count(",")),
+        ):
+            if found > most:
+                refuse(f"{found:,} {what}", f"at most {most:,}")
         data = json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=constant)
     except JsonError:
         raise

@@ -64,11 +64,11 @@ def _attainment_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _A
         raise UserError("objectives", names, "two that are minimised; for accuracy take error")
     y, x = entries
     table = attainment_surfaces(frame, entries)
-    names = list(dict.fromkeys(map(str, table["setting"])))
+    parts = {str(name): part for name, part in table.groupby("setting", sort=False)}
+    names = list(parts)
     colours = colours_of(names)
     bands = []
-    for name in names:
-        part = table[table["setting"].astype(str) == name]
+    for name, part in parts.items():
         lines = {
             level: tuple(zip(rows[x.name].tolist(), rows[y.name].tolist(), strict=True))
             for level, rows in part.groupby("level", sort=False)

@@ -14,6 +14,7 @@ from analysis.charts.words import shown
 from analysis.frame import setting_of
 from analysis.objectives import OBJECTIVES, Objective, describe, minimised
 from analysis.pareto import hypervolume_share, pareto_mask, reference_point
+from analysis.trials import trials_of, with_values
 from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_compute"]
@@ -44,26 +45,29 @@ def plot_compute(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIV
     """Draw the hypervolume of each trial's front so far against its compute, under one reference point.
 
     Args:
-        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them; points without ``device_seconds`` count for
+            the reference point only.
         objectives: Columns that are minimised.
 
     Raises:
-        UserError: If an objective is refused or maximised.
+        UserError: If an objective is refused or maximised, or there is no column ``device_seconds``.
     """
     return _figure(_compute_info(frame, objectives))
 
 
 def _compute_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _ComputeInfo:
+    corner = reference_point(frame, objectives) if len(frame) else ()
+    frame = with_values(frame, ["device_seconds"])
+    order = [name for name in ("run", "trial", "device_seconds", "step") if name in frame]
+    frame = frame.sort_values(order, kind="stable")
     settings = setting_of(frame)
     colours = colours_of(list(settings.cat.categories))
-    corner = reference_point(frame, objectives) if len(frame) else ()
+    points, seconds = minimised(frame, objectives), frame["device_seconds"].to_numpy(dtype=float)
     rises = []
-    ordered = frame.sort_values(["run", "trial", "device_seconds", "step"], kind="stable")
-    for (run, trial), part in ordered.groupby(["run", "trial"], sort=False):
-        setting = str(settings[part.index[0]])
-        volumes = _volumes(minimised(part, objectives), corner)
-        seconds = tuple(map(float, part["device_seconds"]))
-        rises.append(_Rise(setting, colours[setting], f"{run} / {trial}", seconds, volumes))
+    for (run, trial), places in trials_of(frame):
+        setting = str(settings.iloc[places[0]])
+        volumes = _volumes(points[places], corner)
+        rises.append(_Rise(setting, colours[setting], f"{run} / {trial}", tuple(seconds[places].tolist()), volumes))
     return _ComputeInfo(
         height=height_for(420, colours),
         x=METRICS["device_seconds"],

@@ -21,7 +21,7 @@ from analysis.charts.template import (
     height_for,
     text_of,
 )
-from analysis.charts.words import KINDS, hover_of
+from analysis.charts.words import KINDS, hovers_of
 from analysis.frame import setting_of
 from analysis.objectives import Objective, minimised, resolve
 from analysis.pareto import OBJECTIVES, front_of
@@ -138,24 +138,27 @@ def _front_info(
     groups = _groups(frame, colour)
     colours = colours_of(list(groups.cat.categories))
     points = []
+    # Columns are taken apart once: of a thousand settings, each would take a millisecond per column.
+    codes, kinds, xs, ys = groups.cat.codes.to_numpy(), _kinds(frame), frame[x].tolist(), frame[y].tolist()
+    hovers = dict(zip(np.flatnonzero(shown).tolist(), hovers_of(frame[shown]), strict=True))
     for on_front in (False, True):
-        for name in groups.cat.categories:
-            part = frame[(groups == name) & (is_front == on_front) & shown]
-            if len(part):
+        for code, name in enumerate(groups.cat.categories):
+            rows = np.flatnonzero((codes == code) & (is_front == on_front) & shown).tolist()
+            if rows:
                 points.append(
                     _Points(
                         name=name,
                         colour=colours[name],
                         on_front=on_front,
-                        x=tuple(part[x].tolist()),
-                        y=tuple(part[y].tolist()),
-                        symbols=tuple(_SYMBOLS.get(kind, "circle") for kind in _kinds(part)),
-                        rows=tuple(int(label) for label in part.index),
-                        hovers=tuple(hover_of(row) for row in part.to_dict("records")),
-                        spreads=_spreads(part, y),
+                        x=tuple(xs[row] for row in rows),
+                        y=tuple(ys[row] for row in rows),
+                        symbols=tuple(_SYMBOLS.get(kinds[row], "circle") for row in rows),
+                        rows=tuple(rows),
+                        hovers=tuple(hovers[row] for row in rows),
+                        spreads=_spreads(frame, y, rows),
                     )
                 )
-    present = set(_kinds(frame))
+    present = set(kinds)
     return _FrontInfo(
         height=height_for(560, colours),
         x=horizontal,
@@ -192,11 +195,12 @@ def _on_top(places: npt.NDArray[np.float64], rows: npt.NDArray[np.bool_], most: 
     return kept
 
 
-def _spreads(part: pd.DataFrame, y: str) -> tuple[float, ...]:
+def _spreads(frame: pd.DataFrame, y: str, rows: Sequence[int]) -> tuple[float, ...]:
     """Return the deviations over seeds of retrained networks; an error has that of its accuracy."""
-    if y not in ("accuracy", "test_error") or "accuracy_std" not in part or part["accuracy_std"].isna().all():
+    if y not in ("accuracy", "test_error") or "accuracy_std" not in frame:
         return ()
-    return tuple(part["accuracy_std"].fillna(0.0).tolist())
+    spreads = frame["accuracy_std"].iloc[list(rows)]
+    return () if spreads.isna().all() else tuple(spreads.fillna(0.0).tolist())
 
 
 def _kinds(frame: pd.DataFrame) -> list[str]:

@@ -47,7 +47,7 @@ def _hypervolume_info(frame: pd.DataFrame, objectives: Sequence[str]) -> _Hyperv
     for row in table.to_dict("records"):
         hover = (
             f"<b>{shown('hypervolume', row['hypervolume'])}</b><br>{text_of(row['run'])} / {text_of(row['trial'])}"
-            f"<br>Seed {row['seed']}"
+            f"<br>Seed {shown('seed', row['seed'])}"
         )
         dots[row["finished"]].append((str(row["setting"]), float(row["hypervolume"]), hover))
     means = []

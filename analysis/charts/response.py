@@ -13,6 +13,7 @@ from analysis.charts.template import TEMPLATE, axis, colours_of, faded, height_f
 from analysis.charts.words import shown
 from analysis.objectives import OBJECTIVES, Objective
 from analysis.pareto import trial_hypervolumes
+from analysis.trials import run_and_trial
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 
@@ -85,8 +86,9 @@ def trial_results(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTI
         The columns of :func:`analysis.pareto.trial_hypervolumes` and of the trial's first snapshot.
     """
     table = trial_hypervolumes(frame, objectives)
-    first = frame.drop_duplicates(["run", "trial"])
-    result: pd.DataFrame = table.merge(first.drop(columns=["seed"]), on=["run", "trial"], how="left", sort=False)
+    first = frame[~run_and_trial(frame).duplicated().to_numpy()]
+    first = first.drop(columns=["run", "trial", "seed"], errors="ignore").assign(**run_and_trial(first))
+    result: pd.DataFrame = table.merge(first, on=["run", "trial"], how="left", sort=False)
     return result
 
 
@@ -100,10 +102,10 @@ def _response_info(
         raise UserError(f"column {x}", "text", "numbers, for the horizontal axis")
     trials = trial_results(frame, objectives)
     trials = trials[trials["finished"] & trials[x].notna()]
-    panels = sorted(trials[panel].dropna().unique())
+    panels = sorted(trials[panel].dropna().unique(), key=_order)
     if len(panels) > _MOST_PANELS:
         raise UserError("panel", f"{len(panels)} values of {panel}", f"a column with at most {_MOST_PANELS} of them")
-    colours = colours_of([_value(line, value) for value in sorted(trials[line].dropna().unique())])
+    colours = colours_of([_value(line, value) for value in sorted(trials[line].dropna().unique(), key=_order)])
     return _ResponseInfo(
         height=height_for(80 + 300 * max(1, len(panels)), colours),
         x=metric(x),
@@ -125,7 +127,7 @@ def _curves(trials: pd.DataFrame, x: str, line: str, colours: dict[str, str]) ->
                 float(row[x]),
                 float(row["hypervolume"]),
                 f"<b>{shown('hypervolume', row['hypervolume'])}</b><br>{text_of(row['run'])} / {text_of(row['trial'])}"
-                f"<br>Seed {row['seed']}",
+                f"<br>Seed {shown('seed', row['seed'])}",
             )
             for row in part.to_dict("records")
         )
@@ -133,6 +135,10 @@ def _curves(trials: pd.DataFrame, x: str, line: str, colours: dict[str, str]) ->
         mean, low, high = (tuple(map(float, spans[column])) for column in ("mean", "min", "max"))
         curves.append(_Curve(name, colours[name], tuple(map(float, spans.index)), mean, low, high, seeds))
     return tuple(curves)
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, str), value  # a setting may be a number in one run and text in another
 
 
 def _value(name: str, value: Any) -> str:

@@ -19,8 +19,9 @@ from analysis.charts.template import (
     joined,
     text_of,
 )
-from analysis.charts.words import hover_of, shown
+from analysis.charts.words import hovers_of, shown
 from analysis.frame import setting_of
+from analysis.trials import trials_of, with_values
 from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_paths", "plot_shrinking"]
@@ -64,7 +65,11 @@ def plot_paths(frame: pd.DataFrame) -> go.Figure:
     """Draw the way of each trial from its densest network to its sparsest, by error and MACs.
 
     Args:
-        frame: Snapshots as :func:`analysis.frame.load_runs` returns them.
+        frame: Snapshots as :func:`analysis.frame.load_runs` returns them; points that no search recorded (without a
+            ``kind``) have no path and are left out.
+
+    Raises:
+        UserError: If there is no column ``kind``, ``error`` or ``macs``.
     """
     return _figure(_paths_info(frame))
 
@@ -104,16 +109,15 @@ def _shrinking_info(history: pd.DataFrame, frame: pd.DataFrame) -> _Trajectories
 
 
 def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
+    frame = with_values(frame, ["kind", "error", "macs"])
     frame = frame[frame["kind"].ne("ladder")]  # where a search went, not what it might have been
     settings, colours = _settings(frame)
     trials: list[_Trial] = []
     has_markers = len(frame) <= MOST_MARKERS
-    for key, part, rows in _trials(frame, frame.to_dict("records") if has_markers else None):
+    for key, part, texts in _trials(frame, hovers_of(frame) if has_markers else None):
         setting = settings[key]
-        if has_markers:
-            hovers = tuple(hover_of(row) for row in rows)
-        else:  # lines without markers have no point to speak of
-            hovers = (text_of(f"{part['run'].iloc[0]} / {part['trial'].iloc[0]}"),) * len(part)
+        # Lines without markers have no point to speak of.
+        hovers = tuple(texts) if has_markers else (text_of(" / ".join(key)),) * len(part)
         trials.append(
             _Trial(
                 setting=setting,
@@ -134,18 +138,15 @@ def _paths_info(frame: pd.DataFrame) -> _TrajectoriesInfo:
     )
 
 
-def _trials(
-    frame: pd.DataFrame, records: Sequence[dict[Any, Any]] | None
-) -> Iterator[tuple[Any, pd.DataFrame, list[dict[Any, Any]]]]:
+def _trials(frame: pd.DataFrame, records: Sequence[Any] | None) -> Iterator[tuple[Any, pd.DataFrame, list[Any]]]:
     """Yield each trial with its rows, in order; to make records of a hundred trials one by one takes a second."""
-    groups = frame.groupby(["run", "trial"], sort=False).indices.items()
-    for key, positions in sorted(groups, key=lambda item: item[1][0]):
+    for key, positions in trials_of(frame):
         yield key, frame.iloc[positions], [] if records is None else [records[position] for position in positions]
 
 
 def _settings(frame: pd.DataFrame) -> tuple[dict[Any, str], dict[str, str]]:
     settings = setting_of(frame)
-    by_trial = dict(zip(zip(frame["run"], frame["trial"], strict=True), settings, strict=True))
+    by_trial = {key: str(settings.iloc[places[0]]) for key, places in trials_of(frame)}
     return by_trial, colours_of(list(settings.cat.categories))
 
 

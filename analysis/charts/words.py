@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.charts.template import text_of
 from dnad_ray.run_folder.metrics import metric
 
-__all__ = ["HOVER", "KINDS", "UNLABELLED", "hover_of", "kd_in_words", "shown"]
+__all__ = ["HOVER", "KINDS", "UNLABELLED", "hover_of", "hovers_of", "kd_in_words", "shown"]
 
 HOVER = (
     ("error", "test_error", "macs"),
@@ -55,9 +55,9 @@ def kd_in_words(row: Mapping[Any, Any]) -> str:
     """
     if row["kd_kind"] == "none":
         return "none"
-    temperature = shown("kd_temperature", row["kd_temperature"])
-    parts = [row["kd_kind"], *([f"T {temperature}"] if temperature != "-" else [])]
-    return ", ".join([*parts, f"weight {shown('kd_weight', row['kd_weight'])}"])
+    temperature, weight = (shown(name, row.get(name)) for name in ("kd_temperature", "kd_weight"))
+    told = [(row["kd_kind"], row["kd_kind"]), (temperature, f"T {temperature}"), (weight, f"weight {weight}")]
+    return ", ".join(words for value, words in told if value != "-")
 
 
 def hover_of(row: Mapping[Any, Any]) -> str:
@@ -68,6 +68,12 @@ def hover_of(row: Mapping[Any, Any]) -> str:
         if words:
             lines.append(text_of((" / " if names == ("run", "trial") else " | ").join(words)))
     return "<br>".join([f"<b>{lines[0]}</b>", *lines[1:]]) if lines else ""
+
+
+def hovers_of(frame: pd.DataFrame) -> list[str]:
+    """Return the hover text of each row; of a hundred columns only those that it names are looked at."""
+    named = {*(name for names in HOVER for name in names), "kd_kind", "kd_temperature", "kd_weight"}
+    return [hover_of(row) for row in frame[[name for name in frame if name in named]].to_dict("records")]
 
 
 def _is_there(row: Mapping[Any, Any], name: str) -> bool:

@@ -7,9 +7,14 @@ chart of this package takes them, alone or beside our own snapshots.
 from __future__ import annotations
 
 import io
+import json
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,8 +75,9 @@ def from_frame(
 
     Returns:
         A copy with a new index from 0. Accuracies get their errors and errors their accuracies; ``run``, ``trial``
-        and ``digest`` (the position) are added where they are missing. Rows with missing numbers stay: fronts pass
-        over them.
+        and ``digest`` (the position) are added where they are missing. Rows with missing and infinite numbers stay:
+        fronts pass over them. In a metric of text, ``-`` is a missing number. Lists and dictionaries become text, as
+        :func:`analysis.frame.load_runs` has them.
 
     Raises:
         UserError: If there is no row, a column is missing or there twice, a metric holds text, a unit is none of its
@@ -92,6 +98,8 @@ def from_frame(
     repeated = sorted({str(name) for name in taken.columns[taken.columns.duplicated()]})
     if repeated:
         raise UserError("columns", ", ".join(repeated), "each name once")
+    for label in [label for label in taken if pd.api.types.is_object_dtype(taken[label].dtype)]:
+        taken[label] = taken[label].map(_without_lists)
     for name in taken.columns.intersection(list(METRICS)):
         if METRICS[name].minimise is not None:
             taken[name] = _numbers(taken[name], name)
@@ -100,8 +108,8 @@ def from_frame(
             raise UserError("units", name, f"one of {', '.join(map(str, taken.columns))}")
         taken[name] = (taken[name] * _factor(name, unit)).round(12)
     for name in _SHARES:
-        if name in taken and not taken[name].dropna().between(0, 1).all():
-            raise UserError(f"column {name}", float(taken[name].max()), f"0 to 1, or units={{{name!r}: '%'}}")
+        if name in taken and len(wrong := _no_shares(taken[name])):
+            raise UserError(f"column {name}", float(wrong[0]), f"0 to 1, or units={{{name!r}: '%'}}")
         if name in taken and _TWINS[name] not in taken:
             taken[_TWINS[name]] = (1.0 - taken[name]).round(12)
     count = range(len(taken))
@@ -120,7 +128,8 @@ def read_points(
     """Read a table of points from CSV or parquet, ours or anybody's.
 
     Args:
-        file: A path or URL that ends in ``.csv`` or ``.parquet``.
+        file: A path or URL that ends in ``.csv`` or ``.parquet``. Of parquet, columns of other types than numbers,
+            booleans and text (times, lists) are left out.
         columns: As for :func:`from_frame`.
         units: Likewise.
         origin: Likewise; the file's name if None.
@@ -179,13 +188,35 @@ def write_points(frame: pd.DataFrame, file: str | Place) -> Place:
     return path
 
 
+def _without_lists(value: Any) -> Any:
+    # Settings are grouped and sorted, which lists and dictionaries cannot be.
+    if isinstance(value, list | tuple):
+        return json.dumps(value, default=str)
+    return str(value) if isinstance(value, dict | set | np.ndarray) else value
+
+
 def _numbers(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    if pd.api.types.is_bool_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
-        if column.isna().all():
-            return column.astype(float)
-        example = next(value for value in column if not pd.isna(value))
-        raise UserError(f"column {name}", example, "numbers")
-    return column
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        return column
+    numbers: pd.Series[Any] = pd.Series([_number(value, name) for value in column], column.index, dtype=float)
+    return numbers
+
+
+def _number(value: Any, name: str) -> float:
+    if pd.isna(value) or (isinstance(value, str) and value.strip() in ("", "-")):  # tables for people, ours too
+        return math.nan
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    raise UserError(f"column {name}", value, "numbers")
+
+
+def _no_shares(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    """Return the numbers that are finite and not from 0 to 1."""
+    values: npt.NDArray[np.float64] = column.to_numpy(dtype=float, na_value=math.nan)
+    return values[np.isfinite(values) & ((values < 0) | (values > 1))]
 
 
 def _factor(name: str, unit: str) -> float:

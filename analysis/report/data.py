@@ -20,6 +20,9 @@ from dnad_ray.run_folder.metrics import metric
 
 __all__ = ["column_of", "numbers_of", "packed", "words_of"]
 
+_NEEDED = {"kd": ("kd_kind", "kd_temperature", "kd_weight"), "counter": ("counter", "costs_traced")}
+"""Columns that the words of a column are made of, where it is not itself alone."""
+
 _FEW = 0.5  # share of distinct words up to which a column is stored by numbers
 
 
@@ -46,7 +49,14 @@ def words_of(row: Mapping[Any, Any], name: str) -> str:
 
 def column_of(rows: Sequence[Mapping[Any, Any]], name: str) -> dict[str, Any]:
     """Return a column of words: each one once with a number per row, or all of them where most differ."""
-    words = [words_of(row, name) for row in rows]
+    needed = _NEEDED.get(name, (name,))
+    known: dict[tuple[Any, ...], str] = {}  # most values recur, and words take longer than a look
+    words = []
+    for row in rows:
+        key = tuple([row[column] for column in needed])
+        if key not in known:
+            known[key] = words_of(row, name)
+        words.append(known[key])
     distinct = {word: index for index, word in enumerate(dict.fromkeys(words))}
     if len(distinct) <= _FEW * len(words):
         return {"words": list(distinct), "codes": [distinct[word] for word in words]}

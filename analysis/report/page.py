@@ -35,6 +35,7 @@ from search_spaces.genotype import Genotype
 
 __all__ = ["write_report"]
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # that of libyaml is ten times as fast
 _WORDS = {
     "run": "Run",
     "trial": "Trial",
@@ -93,7 +94,8 @@ def _page(runs: Sequence[RunContents]) -> str:
     summary = summary._replace(problems=(*summary.problems, *missing, *lost))
     charts = charts_of(ReportTables(frame, history, retrained, genotypes, weight_frame(runs)))
     networks, num_undrawn = _networks(genotypes | others, picks["digest"])
-    rows = frame.assign(setting=setting_of(frame).astype(str)).to_dict("records")
+    rows = frame.assign(setting=setting_of(frame).astype(str))
+    rows = rows[[name for name in rows if not str(name).startswith("config.")]].to_dict("records")
     details = [name for name in _DETAILS if name != "score" or frame["score"].notna().any()]
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(
@@ -109,7 +111,7 @@ def _page(runs: Sequence[RunContents]) -> str:
         verdicts=_verdicts(retrained),
         charts=[chart for chart in charts if chart.name != "front"],
         has_retrained=any(chart.name == "retrained" for chart in charts),
-        configs=[(run.name, yaml.safe_dump(run.config, sort_keys=False)) for run in runs],
+        configs=[(run.name, yaml.dump(run.config, Dumper=_DUMPER, sort_keys=False)) for run in runs],
         plotly_js=Markup(get_plotlyjs()),  # deflated it would be half as large, and start half a second later
         data=packed(
             {

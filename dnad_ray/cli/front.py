@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,26 +40,52 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
     metavar="NAME=N",
     help="Only networks within the budget: macs=30M, error=5%; repeatable.",
 )
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of several measurements or trainings of a network those with this value: threads=1, device_name=..., "
+    "protocol=...; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
-def front(folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], as_json: bool) -> None:
-    """Print the common front of one or more run folders."""
-    from analysis import OBJECTIVES, front_of, load_runs, parse_budget, to_records, within
+def front(
+    folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], where: tuple[str, ...], as_json: bool
+) -> None:
+    """Print the common front of one or more run folders.
+
+    Latency and memory (latency_p50, peak_memory) are objectives after `dnad-ray measure`, the accuracy after training
+    from scratch (test_error) after `dnad-ray retrain`. Networks that were not measured or trained are then left out.
+    """
+    from analysis import OBJECTIVES, front_of, parse_budget, to_records, within
+    from analysis.measurements import MEASURED, TRAINED, load_results
     from analysis.objectives import best_values
 
     budgets = dict(parse_budget(text) for text in under)
     names = OBJECTIVES if objectives is None else tuple(name.strip() for name in objectives.split(",") if name.strip())
-    found = load_runs(folders)
+    choices = dict(_choice(text) for text in where)
+    found = load_results(folders, [*names, *budgets], choices)
     chosen = front_of(within(found, budgets), names)
     if len(chosen) == 0 and len(found) > 0 and not as_json:  # a program that reads JSON gets its empty list
-        missing = [name for name in names if not found[name].notna().any()]
-        if missing:
-            raise RunFolderError("--objectives", ", ".join(missing), "metrics that the runs have recorded")
+        for option, wanted in (("--objectives", names), ("--under", budgets)):
+            missing = [name for name in wanted if not found[name].notna().any()]
+            if missing:
+                commands = dict.fromkeys(MEASURED, "measure") | dict.fromkeys(TRAINED, "retrain")
+                hints = dict.fromkeys(f"`dnad-ray {commands[name]}`" for name in missing if name in commands)
+                words = f"; {' and '.join(hints)} records {'them' if len(missing) > 1 else 'it'}" if hints else ""
+                raise RunFolderError(option, ", ".join(missing), f"metrics that the runs have recorded{words}")
         best = best_values(found, budgets)
         raise RunFolderError("--under", ", ".join(under), f"what a network keeps; the best values are {best}")
     if as_json:
         click.echo(json.dumps(to_records(chosen), indent=1, allow_nan=False))
     else:
-        print_front(chosen)
+        print_front(chosen, (*names, *budgets))
+
+
+def _choice(text: str) -> tuple[str, str]:
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if not (name and sign and value):
+        raise RunFolderError("--where", text, "NAME=VALUE, for example threads=1")
+    return name, value
 
 
 @click.command()
@@ -72,11 +99,12 @@ def report(folders: tuple[Place, ...], out: Place | None) -> None:
     click.echo(f"report: {address(write_report(folders, out or default))}")
 
 
-def print_front(front: pd.DataFrame) -> None:
-    """Print a front as a table with one row per network."""
+def print_front(front: pd.DataFrame, metrics: Iterable[str] = ()) -> None:
+    """Print a front as a table with one row per network; ``metrics`` are columns besides the usual ones."""
     table = Table(title=f"Pareto front: {len(front)} networks", title_justify="left", box=None)
     several_runs = front["run"].nunique() > 1  # with one run, the column would say the same in every row
-    columns = [name for name in _TABLE_COLUMNS if name in front and (name != "run" or several_runs)]
+    known = dict.fromkeys((*metrics, *_TABLE_COLUMNS)) if metrics else _TABLE_COLUMNS
+    columns = [name for name in known if name in front and (name != "run" or several_runs)]
     for name in columns:
         table.add_column(metric(name).label, justify="right" if name in front.select_dtypes("number") else "left")
     for row in front[columns].to_dict("records"):

@@ -67,6 +67,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or isinstance(value, str) or _is_number(value),
         "seconds, a text such as '10m', or None",
     ),
+    "Mapping[str, str | float]": (
+        lambda value: isinstance(value, Mapping) and _are_limits(value),
+        "a dictionary such as {'threads': 1}",
+    ),
     "Under": (
         lambda value: _are_limits(value) if isinstance(value, Mapping) else _are_texts(value),
         "a dictionary such as {'macs': '30M'}, or texts such as 'macs=30M'",

@@ -7,7 +7,7 @@ error. A paused or interrupted run returns, with its state in :attr:`Run.outcome
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
@@ -101,20 +101,29 @@ class Run:
         return load_runs(self.path)
 
     @in_keywords
-    def front(self, objectives: str | Sequence[str] = ("error", "macs", "params"), under: Under = ()) -> pd.DataFrame:
+    def front(
+        self,
+        objectives: str | Sequence[str] = ("error", "macs", "params"),
+        under: Under = (),
+        where: Mapping[str, str | float] | None = None,
+    ) -> pd.DataFrame:
         """Return the networks that no other one beats in every objective.
 
         Args:
-            objectives: Names of metrics, for example ``("error", "macs")``, or one name.
+            objectives: Names of metrics, for example ``("error", "macs")``, or one name. Latency and memory are
+                metrics after ``measure``, ``test_error`` after ``retrain``.
             under: Only networks within the budgets: ``{"macs": "30M"}``.
+            where: Of several measurements or trainings of a network those with these values: ``{"threads": 1}``.
 
         Raises:
-            UserError: If a metric is unknown.
+            UserError: If a metric is unknown, or several measurements or trainings of a network remain.
         """
         from analysis import front_of, within
+        from analysis.measurements import load_results
 
         names = (objectives,) if isinstance(objectives, str) else tuple(objectives)
-        return front_of(within(self.snapshots(), budgets_of(under)), names)
+        budgets = budgets_of(under)
+        return front_of(within(load_results(self.path, [*names, *budgets], where), budgets), names)
 
     @in_keywords
     def best_under(self, objective: str = "error", **budgets: str | float) -> pd.Series | None:
@@ -128,9 +137,11 @@ class Run:
             UserError: If a metric is unknown, or a limit is no number.
         """
         from analysis import best_under
+        from analysis.measurements import load_results
 
-        frame = self.snapshots()
-        label = best_under(frame, budgets_of(budgets), objective)
+        limits = budgets_of(budgets)
+        frame = load_results(self.path, [objective, *limits])
+        label = best_under(frame, limits, objective)
         return None if label is None else frame.loc[label]
 
     def retrained(self) -> pd.DataFrame:

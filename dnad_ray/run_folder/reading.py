@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dnad_ray.errors import RunFolderError, UserError, one_line
+from dnad_ray.errors import DamagedRunError, RunFolderError, UserError, one_line
 from dnad_ray.run_folder.images import ImagesRecord, read_images
 from dnad_ray.run_folder.layout import (
     MARKER_KIND,
@@ -42,6 +42,7 @@ from search_spaces.genotype import Genotype
 __all__ = [
     "RunContents",
     "check_marker",
+    "in_few",
     "is_run",
     "read_final_step",
     "read_genotype",
@@ -53,6 +54,8 @@ __all__ = [
 ]
 
 _LARGEST_MARKER = 100_000
+_MOST_EPOCHS = 200_000
+_MOST_PROBLEMS = 3  # of one kind in one trial; of more, the number is told
 _LONGEST_NAME = 200
 
 
@@ -119,7 +122,8 @@ def read_run(path: str | Place) -> RunContents:
     """Read a run folder, finished or not.
 
     Raises:
-        RunFolderError: If the folder is missing, holds no run, or was written by a newer version.
+        RunFolderError: If the folder is missing, holds no run, or was written by a newer version; a
+            ``DamagedRunError`` if its marker cannot be read.
     """
     folder = place(path)
     problems: list[str] = []
@@ -152,17 +156,19 @@ def read_run(path: str | Place) -> RunContents:
             stored = _left_out(stored, pc.invert(is_other), problems)
             mine = mine.filter(pc.equal(mine.column("seed"), seed))
         known = _names_of(mine)
+        wrong: list[str] = []
         for file in snapshot_files(folder, trial.name):
             if file.stem in known and _is_older(file, made):
                 continue  # the table was made of it
-            row = _read_snapshot(file, problems)
+            row = _read_snapshot(file, wrong)
             if row is None:
                 continue
             if row["run"] not in names or row["trial"] != trial.name or seed not in (None, row["seed"]):
-                problems.append(f"{trial.name}/{file.name} is left out: {_origin_of(row)} recorded it")
+                wrong.append(f"{trial.name}/{file.name} is left out: {_origin_of(row)} recorded it")
                 continue
             rows[(row["trial"], row["step"], row["rung"])] = row
-        history[trial.name] = read_json(history_file(folder, trial.name), list, [], problems)
+        problems += in_few(wrong, f"snapshots of trial {trial.name} are left out")
+        history[trial.name] = _read_history(folder, trial.name, problems)
     return RunContents(
         path=folder,
         name=name,
@@ -227,7 +233,7 @@ def _read_marker(folder: Place, problems: list[str]) -> dict[str, Any]:
         ) from error
     except (OSError, UserError) as error:
         given = f"{address(folder)}, whose run.json cannot be read ({one_line(error)[:200]})"
-        raise RunFolderError("run folder", given, "a folder made by `dnad-ray search` or `dnad-ray sweep`") from error
+        raise DamagedRunError("run folder", given, "a folder made by `dnad-ray search` or `dnad-ray sweep`") from error
     if not isinstance(marker, dict) or marker.get("kind") != MARKER_KIND:
         raise RunFolderError("run folder", address(folder), f"a folder whose run.json has kind {MARKER_KIND!r}")
     schema = marker.get("schema")
@@ -289,6 +295,23 @@ def _read_snapshot(file: Place, problems: list[str]) -> dict[str, Any] | None:
     except (UserError, KeyError, TypeError) as error:
         problems.append(f"{file.name} is not a snapshot: {one_line(error)}")
         return None
+
+
+def _read_history(folder: Place, trial: str, problems: list[str]) -> list[Any]:
+    entries: list[Any] = read_json(history_file(folder, trial), list, [], problems)
+    if len(entries) > _MOST_EPOCHS:
+        problems.append(f"history.json of trial {trial} holds {len(entries):,} epochs; {_MOST_EPOCHS:,} are read")
+    return entries[:_MOST_EPOCHS]
+
+
+def in_few(problems: list[str], others: str) -> list[str]:
+    """Return the first few of many sentences, and how many ``others`` there are.
+
+    >>> in_few(["a", "b", "c", "d", "e"], "files are left out")
+    ['a', 'b', 'c', '2 more files are left out']
+    """
+    more = len(problems) - _MOST_PROBLEMS
+    return [*problems[:_MOST_PROBLEMS], f"{more:,} more {others}"] if more > 0 else problems
 
 
 def _trial_folders(folder: Place, problems: list[str]) -> list[Place]:

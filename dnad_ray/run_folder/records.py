@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 __all__ = [
@@ -75,13 +78,20 @@ _LIMITS: dict[str, tuple[float, float]] = {
 """Least and largest value of numbers by field: far beyond what a search can record, within what charts can show."""
 
 
-def kinds_of(record: type) -> dict[str, FieldKind]:
+@cache
+def kinds_of(record: type) -> Mapping[str, FieldKind]:
     """Return the kind of each field of a record, in order.
 
     >>> kinds_of(Snapshot)["macs"].arrow, kinds_of(Snapshot)["kind"].name
     ('int64', 'text')
     """
-    return {field.name: _KINDS.get(str(field.type), _TEXT) for field in fields(record)}
+    return MappingProxyType({field.name: _KINDS.get(str(field.type), _TEXT) for field in fields(record)})
+
+
+@cache
+def _defaults_of(record: type) -> Mapping[str, Any]:
+    """Return the fields that were added later, which older records lack, with their defaults."""
+    return MappingProxyType({field.name: field.default for field in fields(record) if field.default is not MISSING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,10 +257,10 @@ def checked(record: type, data: dict[str, Any]) -> dict[str, Any]:
         KeyError: If a field is missing that has no default.
         TypeError: If a field is of another type, or a number is out of bounds or NaN.
     """
-    # Fields with a default were added later; older records lack them.
-    given = {field.name: field.default for field in fields(record) if field.default is not MISSING} | data
-    values = {field.name: given[field.name] for field in fields(record)}
-    for name, kind in kinds_of(record).items():
+    kinds = kinds_of(record)
+    given = {**_defaults_of(record), **data}
+    values = {name: given[name] for name in kinds}
+    for name, kind in kinds.items():
         value = values[name]
         fits = isinstance(value, kind.python)
         if isinstance(value, bool):  # an int in Python, but no number here

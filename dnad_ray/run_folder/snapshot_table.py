@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dnad_ray.errors import RunFolderError
+from dnad_ray.errors import RunFolderError, one_line
 from dnad_ray.run_folder.layout import SAFE_NAME, checked_name
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, kinds_of, limits_of
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, checked, kinds_of, limits_of
 from dnad_ray.storage.parquet_reader import parse_parquet_table
 
 __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]
@@ -29,7 +29,7 @@ def checked_record(row: dict[str, Any]) -> dict[str, Any]:
         TypeError: If a field is of another type, or a number out of bounds.
         RunFolderError: If a name is unsafe or a text too long.
     """
-    data = Snapshot.from_dict(row).to_dict()
+    data = checked(Snapshot, row)
     for name in ("trial", "digest"):
         checked_name(data[name], name)
     for name, value in data.items():
@@ -55,7 +55,10 @@ def parse_snapshots(content: bytes, origin: str) -> pa.Table:
                 raise KeyError(field.name)
             columns.append(pa.array([getattr(Snapshot, field.name)] * table.num_rows, field.type))
             continue
-        columns.append(_checked_column(table.column(field.name), field.name))
+        try:
+            columns.append(_checked_column(table.column(field.name), field.name))
+        except pa.ArrowInvalid as error:  # of a number that the column's type cannot hold
+            raise TypeError(f"{field.name}: {one_line(error)}") from None
     result = pa.table(columns, schema=pa.schema(zip(SNAPSHOT_COLUMNS, (c.type for c in columns), strict=True)))
     for name in ("trial", "digest"):
         _check_names(pc.unique(result.column(name)), name)

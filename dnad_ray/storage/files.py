@@ -63,13 +63,19 @@ def read_file(file: Place, max_bytes: int, *, follow_links: bool = False) -> byt
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FileError("file", str(file), "a regular file")
+        if status.st_size > max_bytes:
+            raise _too_large(file, max_bytes)
         return _bounded(stream.read(max_bytes + 1), file, max_bytes)  # it may grow while it is read
 
 
 def _bounded(content: bytes, file: Place, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
-        raise FileError("file", f"{address(file)} of more than {max_bytes:,} bytes", f"at most {max_bytes:,} bytes")
+        raise _too_large(file, max_bytes)
     return content
+
+
+def _too_large(file: Place, max_bytes: int) -> FileError:
+    return FileError("file", f"{address(file)} of more than {max_bytes:,} bytes", f"at most {max_bytes:,} bytes")
 
 
 def is_inside(path: Place, folder: Place) -> bool:

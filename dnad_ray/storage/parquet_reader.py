@@ -37,14 +37,17 @@ def parse_parquet_table(content: bytes, origin: str, columns: Sequence[str] | No
     Args:
         content: The file.
         origin: Where it came from, for error messages.
-        columns: Those to read, None for all; others, and those that are missing, are passed over.
+        columns: Those to read, None for all that hold numbers, booleans or text; others, and those that are missing,
+            are passed over.
 
     Returns:
-        The columns in the requested order; repeated text is dictionary-encoded.
+        The columns in the requested order; repeated text is dictionary-encoded. Decimals are floating-point numbers,
+        and dictionaries of anything but text are the values that they stand for.
 
     Raises:
-        ParquetError: If it is no such table, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a text of more
-            than :data:`MAX_TEXT`; if a checksum of a page is another.
+        ParquetError: If it is no such table, is damaged, or has more than :data:`MAX_BYTES`, :data:`MAX_ROWS` or a
+            text of more than :data:`MAX_TEXT`; if a checksum of a page is another; or if a column of ``columns`` holds
+            anything else.
         ChecksumError: If its metadata have a checksum (:mod:`dnad_ray.storage.checksums`) of another file.
     """
     if len(content) > MAX_BYTES:
@@ -69,7 +72,10 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
             raise ParquetError(origin, f"{len(schema)} columns", f"at most {_MAX_COLUMNS}, each once")
         if plain.metadata.num_rows > MAX_ROWS:
             raise ParquetError(origin, f"{plain.metadata.num_rows:,} rows", f"at most {MAX_ROWS:,}")
-        wanted = [name for name in (schema.names if columns is None else columns) if name in schema.names]
+        if columns is None:
+            wanted = [field.name for field in schema if _is_plain(field.type)]
+        else:
+            wanted = [name for name in columns if name in schema.names]
         for name in wanted:
             if not _is_plain(schema.field(name).type):
                 raise ParquetError(f"{origin} column {name}", str(schema.field(name).type), "numbers, booleans or text")
@@ -97,18 +103,25 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
 
 
 def _compact(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text as one dictionary where it repeats, and plain where many rows have their own."""
-    if not pa.types.is_dictionary(column.type):
-        return column
+    """Return text as one dictionary where it repeats, and plain where many rows have their own; numbers as numbers."""
+    kind = _value_type(column.type)
+    if pa.types.is_decimal(kind):
+        return column.cast(kind).cast(pa.float64())
+    if not pa.types.is_dictionary(column.type) or not _is_text(kind):
+        return column.cast(kind)
     if 4 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column):
         return column.cast(pa.string())
     return column.unify_dictionaries()
 
 
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(_value_type(kind)) or pa.types.is_large_string(_value_type(kind)))
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    tests = (_is_text, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
-    return any(test(kind) for test in tests)
+    tests = ("is_boolean", "is_integer", "is_floating", "is_null", "is_decimal")
+    return _is_text(kind) or any(getattr(pa.types, test)(_value_type(kind)) for test in tests)

@@ -20,6 +20,7 @@ from analysis.frame import (
 from analysis.report.summary import summarise
 from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import RunFolderError
+from dnad_ray.run_folder import reading
 from dnad_ray.run_folder.images import ClassImages, ImagesRecord
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.writing import create_run, write_parquet, write_snapshot, write_status
@@ -144,6 +145,39 @@ def test_load_runs_broken_files_warn_and_the_rest_stands(make_run):
     assert "cannot be read" in messages[0]
     assert messages[1] == "run demo: 00000090.json is not a snapshot: macs is 'many', not of type int"
     assert frame["step"].tolist() == [135]
+
+
+def test_load_runs_counts_wrong_records_and_repeats_no_warning(make_run):
+    folder = make_run(epochs=7)
+    (folder / "trials" / "t0" / "history.json").write_text("[" + "{}," * 49 + "{}]")
+    for file in sorted(folder.glob("trials/t0/snapshots/*.json"))[:6]:
+        file.write_text("{}")
+    with pytest.warns(RunWarning) as caught:
+        frame = load_runs(folder)
+    messages = [str(warning.message).removeprefix("run demo: ") for warning in caught]
+    assert len(frame) == 1
+    assert messages[3] == "3 more snapshots of trial t0 are left out"
+    assert messages[4] == "trial t0, epoch report 1 is left out: the key 'step' is missing"
+    assert messages[7:] == ["47 more epoch reports of trial t0 are left out"]
+
+
+def test_load_history_of_a_giant_file_reads_the_beginning(make_run, monkeypatch):
+    monkeypatch.setattr(reading, "_MOST_EPOCHS", 2)
+    with pytest.warns(RunWarning, match=r"history\.json of trial t0 holds 3 epochs; 2 are read"):
+        assert load_history(make_run(epochs=3))["epoch"].tolist() == [1, 2]
+
+
+def test_load_runs_of_many_runs_is_what_each_run_gives(make_run):
+    few = [make_run(f"run{number}", trials=SWEEP[:number], epochs=number) for number in (1, 2, 3)]
+    write_parquet(few[1])  # its text is stored as dictionaries
+    empty = create_run(few[0].parent / "empty", config_to_dict(RunConfig()), "0.0.0")
+    together = load_runs([few[0], empty, *few[1:]])
+    single = [load_runs(folder) for folder in few]
+    assert len(together) == 1 + 2 * 2 + 3 * 3
+    for name in single[2]:
+        assert together[name].astype(object).where(together[name].notna(), None).tolist() == [
+            None if pd.isna(value) else value for frame in single for value in frame.get(name, [None] * len(frame))
+        ], name
 
 
 def test_load_runs_reads_a_run_of_which_only_the_table_is_left(make_run):

@@ -9,6 +9,7 @@ from analysis.frame import RunWarning, load_runs
 from analysis.measurements import (
     architectures,
     load_measurements,
+    load_results,
     load_retrained,
     retrained_networks,
     with_measurements,
@@ -111,17 +112,41 @@ def test_retrained_networks_are_rows_that_fronts_take(folder, retrained):
     assert len(retrained_networks(load_retrained(folder).iloc[:0])) == 0
 
 
+def measured(frame, name, latency, **values):
+    about = {
+        "run": "demo", "digest": frame["digest"][0], "model": "genotype", "init_channels": 8, "width": 1.0,
+        "image_size": 8, "batch_size": 1, "device": "cpu", "device_name": name, "threads": 1, "repeats": 50,
+        "latency_p50": latency, "latency_p90": latency, "latency_p99": latency, "peak_memory": 1000,
+    }  # fmt: skip
+    return Measurement(**(about | values))
+
+
+def test_load_results_adds_what_the_metrics_ask_for(folder, retrained):
+    frame = load_runs(folder)
+    pd.testing.assert_frame_equal(load_results(folder, ["error", "macs"]), frame)
+    for threads, latency in ((1, 8.0), (2, 5.0)):
+        write_measurement(folder, measured(frame, "a", latency, threads=threads))
+    write_result(folder, retrained(frame.iloc[3], accuracy=0.75))
+    with pytest.raises(UserError, match=r"several threads of one network.* threads=1 or threads=2$"):
+        load_results(folder, ["latency_p50"])
+    both = load_results(folder, ["latency_p50", "test_error"], {"threads": 2})
+    assert both["latency_p50"].tolist()[:2] == [5.0, 5.0]
+    assert both["test_error"].isna().tolist() == [True, True, True, False]
+    assert both["test_error"].iloc[3] == 0.25
+    pd.testing.assert_frame_equal(both[frame.columns], frame)
+    assert "test_error" not in load_results(folder, ["peak_memory"], {"threads": "1"})
+    with pytest.raises(UserError, match="--where threads: got '3'; allowed: 1, 2"):
+        load_results(folder, ["latency_p50"], {"threads": 3})
+    with pytest.raises(UserError, match=r"--where: got 'colour'; allowed: .*device_name"):
+        load_results(folder, ["latency_p50"], {"colour": "red"})
+    with pytest.raises(UserError, match="--where: got 'threads'; allowed: nothing without"):
+        load_results(folder, ["error"], {"threads": 1})
+
+
 def test_with_measurements_joins_the_same_width_and_asks_where_machines_differ(folder):
     frame = load_runs(folder)
     for name, latency in (("slow", 8.0), ("fast", 2.0)):
-        write_measurement(
-            folder,
-            Measurement(
-                run="demo", digest=frame["digest"][0], model="genotype", init_channels=8, width=1.0, image_size=8,
-                batch_size=1, device="cpu", device_name=name, threads=1, repeats=50, latency_p50=latency,
-                latency_p90=latency, latency_p99=latency, peak_memory=1000,
-            ),
-        )  # fmt: skip
+        write_measurement(folder, measured(frame, name, latency))
     table = load_measurements(folder)
     assert len(table) == 2
     with pytest.raises(UserError, match="several device_name"):

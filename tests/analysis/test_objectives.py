@@ -91,6 +91,41 @@ def test_parse_budget_takes_suffixes_and_percent():
 
 
 @pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("macs=1m", 1e6), ("macs=1,000,000", 1e6), ("macs=12,345.5k", 12_345_500.0), ("macs=2G", 2e9),
+        ("macs=1e6", 1e6), ("macs=1.5E+6", 1.5e6), ("params=.5M", 5e5), ("macs=30 M", 30e6), ("params=5K", 5e3),
+        ("error=5%", 0.05), ("error=100%", 1.0), ("error=1", 1.0), ("error=.05", 0.05), ("error=5 %", 0.05),
+    ],
+)  # fmt: skip
+def test_parse_budget_reads_amounts_as_the_box_of_the_report_does(text, limit):
+    assert parse_budget(text) == (text.partition("=")[0], pytest.approx(limit, rel=1e-12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("macs=1,5M", "commas between thousands only"),  # 1.5M to one reader, 15M to another
+        ("macs=1,00,000", "commas between thousands only"),
+        ("macs=1,000,", "commas between thousands only"),
+        ("macs=1_000", "NAME=NUMBER"),
+        ("macs=0x10", "NAME=NUMBER"),
+        ("macs=nan", "NAME=NUMBER"),
+        ("macs=1e999", "a finite number"),
+        ("macs=5%", "a number without %, which is for shares: macs=5"),
+        ("error=5k", "a share, for example error=5% or error=0.05"),
+        ("error=5", "a share of at most 1, or a percentage: error=5%"),
+        ("error=500%", "a share of at most 1, or a percentage: at most 100%"),
+        ("proxy_accuracy=95", "proxy_accuracy=95%"),
+    ],
+)
+def test_parse_budget_says_what_is_wrong_with_an_amount(text, words):
+    with pytest.raises(UserError, match="budget") as caught:
+        parse_budget(text)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "macs",

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from search_spaces import json_reader
 from search_spaces.json_reader import MAX_DEPTH, JsonError, parse_json
 
 
@@ -51,3 +52,17 @@ def test_json_limits_are_reached_and_not_passed():
     assert parse_json("[1]", "x", 3) == [1]
     with pytest.raises(JsonError, match="got '4 bytes'; allowed: at most 3"):
         parse_json("[12]", "x", 3)
+
+
+def test_json_of_millions_of_records_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(json_reader, "_MOST_CONTAINERS", 4)
+    monkeypatch.setattr(json_reader, "_MOST_VALUES", 5)
+    monkeypatch.setattr(json_reader.json, "loads", lambda *_, **__: pytest.fail("it was read"))
+    for content, words in (
+        ("[{}, {}, {}, {}]", "'5 lists and objects'; allowed: at most 4"),
+        (b"[0,0,0,0,0,0,0]", "'6"),
+    ):
+        with pytest.raises(JsonError, match=words):
+            parse_json(content, "x")
+    monkeypatch.undo()
+    assert parse_json("[" + "{}," * 99_999 + "{}]", "x") == [{}] * 100_000

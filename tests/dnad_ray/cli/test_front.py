@@ -5,11 +5,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from analysis.frame import load_runs
+from analysis.frame import RunWarning, load_runs
 from analysis.objectives import within
 from analysis.pareto import front_of
 from dnad_ray.cli.front import front
+from dnad_ray.commands.run import open_run
 from dnad_ray.errors import UserError
+from dnad_ray.run_folder.records import Measurement
+from dnad_ray.run_folder.writing import write_measurement, write_result
 from dnad_ray.storage.files import write_json
 
 
@@ -50,3 +53,57 @@ def test_front_command_says_when_no_network_keeps_the_budgets(make_run):
     )
     result = CliRunner().invoke(front, [str(folder), "--under", f"macs={least - 1}", "--json"])
     assert (result.exit_code, json.loads(result.output)) == (0, [])
+
+
+def told(*arguments):
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(front, list(map(str, arguments)), catch_exceptions=False)
+    return str(caught.value)
+
+
+def test_front_command_weighs_latency_and_accuracy_after_training(make_run, retrained):
+    folder = make_run(epochs=4)
+    frame = load_runs(folder)
+    assert told(folder, "--objectives", "error,latency_p50") == (
+        "--objectives: got 'latency_p50'; allowed: metrics that the runs have recorded; `dnad-ray measure` records it"
+    )
+    assert told(folder, "--under", "test_error=5%").endswith("; `dnad-ray retrain` records it")
+    latencies = dict(zip(frame["digest"], (4.0, 3.0, 2.0, 1.0), strict=True))
+    for digest, latency in latencies.items():
+        for threads in (1, 2):
+            write_measurement(
+                folder,
+                Measurement(
+                    run="demo", digest=digest, model="genotype", init_channels=8, width=1.0, image_size=8,
+                    batch_size=1, device="cpu", device_name="a", threads=threads, repeats=50, peak_memory=1000,
+                    latency_p50=latency / threads, latency_p90=latency, latency_p99=latency,
+                ),
+            )  # fmt: skip
+    for row, accuracy in ((0, 0.95), (1, 0.9), (2, 0.92)):
+        write_result(folder, retrained(frame.iloc[row], accuracy=accuracy))
+    # Of the trained networks, the second is slower and worse than the third; the fourth was not trained.
+    asked = ["--objectives", "test_error,latency_p50", "--where", "threads=2", "--json"]
+    result = CliRunner().invoke(front, [str(folder), *asked], catch_exceptions=False)
+    found = [(row["digest"], row["latency_p50"]) for row in json.loads(result.output)]
+    assert found == [(frame["digest"][2], 1.0), (frame["digest"][0], 2.0)]
+    assert "several threads" in told(folder, "--objectives", "error,latency_p50")
+    table = CliRunner().invoke(front, [str(folder), *asked[:-1], "--under", "latency_p50=1.5"], catch_exceptions=False)
+    assert [line.split()[0] for line in table.output.splitlines()[2:] if line.strip()] == ["8.00%"]
+    assert "Latency, median" in table.output
+    assert told(folder, "--where", "threads") == "--where: got 'threads'; allowed: NAME=VALUE, for example threads=1"
+    in_python = open_run(folder).front(("test_error", "latency_p50"), where={"threads": 2})
+    assert in_python["digest"].tolist() == [digest for digest, _ in found]
+    best = open_run(folder).best_under("accuracy", macs="1G")
+    assert best is not None
+    assert best["digest"] == frame["digest"][0]
+
+
+def test_front_command_shows_the_runs_beside_a_damaged_one(make_run):
+    good, damaged = make_run("good"), make_run("damaged")
+    content = (damaged / "run.json").read_bytes()
+    (damaged / "run.json").write_bytes(bytes([content[0] ^ 0x80]) + content[1:])
+    with pytest.warns(RunWarning, match=r"a run is left out: .*damaged.*run\.json cannot be read"):
+        result = CliRunner().invoke(front, [str(good), str(damaged), "--json"], catch_exceptions=False)
+    assert {row["run_path"] for row in json.loads(result.output)} == {str(good)}
+    assert "run.json cannot be read" in told(damaged)
+    assert "an existing run folder" in told(good, good.parent / "missing")

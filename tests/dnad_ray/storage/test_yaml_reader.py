@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import yaml
 
 from dnad_ray.config.recipes import RECIPES, recipe_named
 from dnad_ray.config.run import config_to_dict
+from dnad_ray.storage import yaml_reader
 from dnad_ray.storage.yaml_reader import MAX_BYTES, MAX_DEPTH, YamlError, parse_yaml
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
@@ -66,3 +69,39 @@ def test_yaml_limits_are_reached_and_not_passed():
     assert parse_yaml("#" * MAX_BYTES, "x") is None
     assert parse_yaml("[9223372036854775807, -9223372036854775808]", "x") == [2**63 - 1, -(2**63)]
     assert parse_yaml('"\\U0001F600 \\u00e4"', "x") == "\U0001f600 \u00e4"
+
+
+MANY_FORMS = r"""
+text: [plain, 'single ''quoted''', "double \u00e9 \"quoted\"", yes and no, 2001-01-01x, "", ~x]
+numbers: [1, -2, 0x10, 1_000, 1:30, 1.5, .5, 1e3, 1.0e+3, -0.0]
+others: {true: no, null: ~, empty: , nested: {deep: [[], {}]}}
+block: |
+  two
+  lines
+folded: >-
+  one
+  line
+"""
+
+
+@pytest.mark.parametrize("parser", ["libyaml", "Python"])
+def test_yaml_parsers_agree(parser, monkeypatch):
+    reader = yaml_reader
+    if parser == "Python":  # as where PyYAML was built without libyaml
+        monkeypatch.delattr(yaml, "CSafeLoader")
+        spec = importlib.util.spec_from_file_location("reader_without_libyaml", yaml_reader.__file__)
+        reader = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(reader)
+    else:
+        assert issubclass(reader._Loader, yaml.CSafeLoader)
+    assert reader.parse_yaml(MANY_FORMS, "x") == {
+        "text": ["plain", "single 'quoted'", 'double \u00e9 "quoted"', "yes and no", "2001-01-01x", "", "~x"],
+        "numbers": [1, -2, 16, 1000, 90, 1.5, 0.5, "1e3", 1000.0, -0.0],
+        "others": {True: False, None: None, "empty": None, "nested": {"deep": [[], {}]}},
+        "block": "two\nlines\n",
+        "folded": "one line",
+    }
+    refused = ((LAUGHS, "alias"), ("[" * 5000, "levels"), ("a: 1\na: 2", "twice"), ("!!set {a}", "constructor"))
+    for content, words in refused:
+        with pytest.raises(reader.YamlError, match=words):
+            reader.parse_yaml(content, "x")
