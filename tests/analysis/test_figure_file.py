@@ -40,7 +40,7 @@ def test_save_figure_onto_a_full_disk_keeps_the_old_one(name, figure, tmp_path, 
 
 
 def test_save_figure_refuses_in_words(figure, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"\.html, \.json, \.pdf"):
+    with pytest.raises(UserError, match=r"\.html or \.json or \.pdf"):
         save_figure(figure, tmp_path / "front.gif")
     with pytest.raises(UserError, match="existing folder"):
         save_figure(figure, tmp_path / "no" / "front.png")

@@ -71,7 +71,7 @@ def test_runs_of_unlike_images_are_warned_about(tmp_path, dense, snapshot):
     def run(name, root, images=None):
         config = RunConfig.model_validate({"data": {"name": "imagefolder", "root": root}})
         folder = create_run(tmp_path / name, config_to_dict(config), "0.0.0", images)
-        write_snapshot(folder, snapshot(dense()), dense())
+        write_snapshot(folder, snapshot(dense(), run=name), dense())
         return folder
 
     def record(count, *classes):
