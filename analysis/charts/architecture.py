@@ -93,7 +93,9 @@ def _html(info: _ArchitectureInfo) -> str:
     columns = f"repeat(auto-fill,minmax(min(100%,{0.8 * layout.width:.0f}px),1fr))"
     cells = "".join(_cell(cell, info) for cell in layout.cells)
     return (
-        f'<div style="font:13px {escape(FONT)};color:{INK}">{_legend(info)}'
+        # Paper of its own: a notebook or a page around it may be dark, and its words are not.
+        f'<div style="font:13px {escape(FONT)};color:{INK};background:white;padding:10px;border-radius:8px">'
+        f"{_legend(info)}"
         f'<div style="display:grid;gap:12px;grid-template-columns:{columns}">{cells}</div></div>'
     )
 
