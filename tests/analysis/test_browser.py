@@ -97,7 +97,17 @@ def test_report_click_shows_the_network(browser, report):
     assert front["digest"][best] in browser.execute_script('return document.getElementById("picked-title").textContent')
     wait_for(browser, f'document.getElementById("picked-download").download === "{front["digest"][best]}.json"')
     command = browser.execute_script('return document.getElementById("picked-command").textContent')
-    assert command == f"dnad-ray retrain {frame['run_path'][best]} --digest {front['digest'][best]}"
+    assert command == f"dnad-ray retrain {frame['run_path'][best]} --recipe quick --digest {front['digest'][best]}"
+    said = browser.execute_script('return document.getElementById("picked-time").textContent')
+    assert said == "30 epochs, one seed: about 3 min on a machine like that of the search."
+
+
+@pytest.fixture
+def opened(browser, report):
+    """A browser that shows the report."""
+    browser.get(report[0].as_uri())
+    wait_for(browser, "document.documentElement.dataset.readyAfter !== undefined")
+    return browser
 
 
 def type_budget(browser, name, text):
@@ -123,17 +133,67 @@ def test_report_budget_picks_the_best_that_fits(browser, report):
     assert words.startswith(f"Best within it: proxy error {frame['error'][best]:.2%}, {frame['macs'][best]:,} MACs")
     wait_for(browser, f'document.getElementById("picked-title").textContent.includes("{frame["digest"][best]}")')
     assert type_budget(browser, "macs", "1") == "No network keeps this budget."
-    assert type_budget(browser, "macs", "<b>many").startswith("Not a number: <b>many.")
+    assert type_budget(browser, "macs", "<b>many").startswith("\u201c<b>many\u201d is not a number:")
     assert (
         browser.execute_script("return document.querySelector('input[aria-invalid=\"true\"]').dataset.budget") == "macs"
     )
     assert type_budget(browser, "macs", "") == ""
 
 
+TYPED = [
+    ("error", "1.3M", "a count, but this is a share of images"),
+    ("error", "5", "more than all images: write 5%."),
+    ("error", "500%", "more than all images: write at most 100%."),
+    ("macs", "5%", "a share, but this is a count"),
+    ("macs", "1,5M", "not a number"),  # not 15M
+    ("macs", "-3", "not a number"),
+    ("macs", "1e999", "not a number"),
+    ("params", "1_000", "not a number"),
+    ("macs", "3 M", ""),
+    ("macs", "1,000,000", ""),
+    ("macs", "1.5m", ""),
+    ("params", "2e6", ""),
+    ("error", "99%", ""),
+    ("error", "0.99", ""),
+]
+
+
+def test_report_budget_refuses_what_the_box_does_not_mean(opened):
+    for name, text, refusal in TYPED:
+        answer = type_budget(opened, name, text)
+        assert f"is {refusal}" in answer if refusal else answer.startswith(("Best within it", "No network keeps")), text
+        type_budget(opened, name, "")
+
+
+def test_report_shows_one_chart_of_a_group_at_a_time(opened):
+    def shown():
+        return opened.execute_script(
+            "return [...document.querySelectorAll('#searches .panel')].filter((p) => !p.hidden).map((p) => p.id)"
+        )
+
+    assert shown() == ["panel-paths"]
+    opened.execute_script("document.querySelector('[data-view=weights]').click()")
+    assert shown() == ["panel-weights"]
+    opened.execute_script("document.getElementById('searches').scrollIntoView()")
+    wait_for(opened, "document.querySelectorAll('#chart-weights .main-svg').length > 0")
+    pressed = "return document.querySelectorAll('#searches [aria-pressed=true]').length"
+    assert opened.execute_script(pressed) == 1
+
+
+def test_report_contents_lead_to_every_section(opened):
+    links = "return [...document.querySelectorAll('.contents a')].map((a) => a.getAttribute('href').slice(1))"
+    found = opened.execute_script(links)
+    assert found == ["summary", "front", "settings", "operations", "searches", "words", "configuration"]
+    for name in found:
+        assert opened.execute_script("return document.getElementById(arguments[0]) !== null", name)
+
+
 def scroll_through(browser):
-    """Scroll to the end, so that every chart is drawn."""
-    browser.execute_script("document.querySelectorAll('.chart').forEach((chart) => chart.scrollIntoView())")
+    """Show every chart of every group and scroll to it, so that it is drawn."""
     for chart in browser.execute_script("return [...document.querySelectorAll('.chart')].map((chart) => chart.id)"):
+        browser.execute_script(
+            "document.querySelector(`[data-view=${arguments[0]}]`)?.click()", chart.removeprefix("chart-")
+        )
         browser.execute_script("document.getElementById(arguments[0]).scrollIntoView()", chart)
         wait_for(browser, f'document.querySelector("#{chart} .main-svg") !== null')
 
@@ -148,9 +208,6 @@ def test_report_draws_every_chart_logs_no_error_and_asks_for_nothing(browser, re
     browser.get(report[0].as_uri())
     wait_for(browser, "document.documentElement.dataset.readyAfter !== undefined")
     scroll_through(browser)
-    assert "WebGL is not supported" not in browser.execute_script(
-        "return document.getElementById('chart-parallel').textContent"
-    )
     assert browser.execute_script('return document.querySelectorAll("#chart-paths .trace").length') > 0
     browser.find_element("id", "theme").click()
     wait_for(browser, "document.documentElement.dataset.theme === 'dark'")
@@ -158,6 +215,19 @@ def test_report_draws_every_chart_logs_no_error_and_asks_for_nothing(browser, re
     paper = "return document.getElementById('chart-front')._fullLayout.paper_bgcolor"
     wait_for(browser, "document.getElementById('chart-front')._fullLayout.paper_bgcolor !== 'white'")
     assert browser.execute_script(paper) == "#14181d"
+    wait_for(browser, "document.querySelector('#picked-drawing svg') !== null")
+    # Of drawings and of the heat map too: no white paper, no black words.
+    colours = browser.execute_script(
+        """
+        const parts = [...document.querySelectorAll("#picked-drawing *")];
+        return [...new Set(parts.flatMap((part) => ["fill", "stroke"].map((name) => part.getAttribute(name))))];
+        """
+    )
+    assert not {"white", "#000000", "#22272e", "#eef1f4"} & set(colours)
+    paper = "return getComputedStyle(document.querySelector('#picked-drawing > div')).backgroundColor"
+    assert browser.execute_script(paper) == "rgb(20, 24, 29)"
+    scale = browser.execute_script("return document.getElementById('chart-operations').data[0].colorscale[0][1]")
+    assert scale == "#1b2128"
     assert complaints(browser) == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
