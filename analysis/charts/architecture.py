@@ -151,7 +151,7 @@ def _states(cell: CellLayout, layout: NetworkLayout) -> str:
     left, right = first.x - first.width / 2 - 5, layout.output_x + layout.output_width / 2
     boxes = [
         f'<rect x="{left:g}" y="-4" width="{right - left:g}" height="{_BOX + 8}" rx="8" fill="#dfe4e9"/>',
-        f'<text x="{layout.output_x:g}" y="17" text-anchor="middle">out</text>',
+        f'<text x="{layout.output_x:g}" y="17" text-anchor="middle" fill="{INK}">out</text>',
     ]
     boxes += [
         # The band has a gap behind a node that is not part of the output.

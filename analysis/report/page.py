@@ -52,8 +52,9 @@ _TABLE = (
     "device_seconds",
 )
 _DETAILS = (
-    *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "setting", "seed", "epoch"),
-    *("step", "kind", "score", "shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
+    *("error", "macs", "params", "num_operations", "trial", "setting"),
+    *("run", "macs_conv_linear", "seed", "epoch", "step", "kind", "score", "shrink_rate", "kd", "train_accuracy"),
+    *("device_seconds", "counter", "digest"),
 )
 _BUDGETS = ("macs", "params", "error")
 _MOST_ROWS = 500  # of the table of the front; more are in the chart

@@ -93,7 +93,9 @@
   }
 
   // -- the network that is shown ----------------------------------------------------------------------------------
+  const FIRST = 6; // numbers that are shown at once
   const numbers = document.getElementById("picked-numbers");
+  const more = document.getElementById("picked-more");
   const drawing = document.getElementById("picked-drawing");
   const download = document.getElementById("picked-download");
   const command = document.getElementById("picked-command");
@@ -105,12 +107,13 @@
     const digest = word("digest", row);
     document.getElementById("picked-title").textContent = "Network " + digest;
     numbers.replaceChildren();
+    more.replaceChildren();
     data.details.forEach((name, index) => {
       const term = document.createElement("dt");
       const value = document.createElement("dd");
       term.textContent = data.labels[index];
       value.textContent = word(name, row);
-      numbers.append(term, value);
+      (index < FIRST ? numbers : more).append(term, value);
     });
     command.textContent = data.commands[word("run", row)] + " --digest " + digest;
     const time = word("retrain", row);

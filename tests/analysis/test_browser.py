@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -42,10 +47,10 @@ def browser(tmp_path):
     driver.quit()
 
 
-def wait_for(browser, script):
+def wait_for(browser, script, seconds=20):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(f"return {script}"))
+    return WebDriverWait(browser, seconds).until(lambda driver: driver.execute_script(f"return {script}"))
 
 
 def click_marker(browser, row):
@@ -282,3 +287,73 @@ def test_live_page_redraws_itself_and_shows_names_as_text(browser, tmp_path, sna
     assert browser.title == "run - dnad-ray live"
     assert browser.execute_script('return document.querySelectorAll("img").length') == 0
     assert browser.get_log("browser") == []
+
+
+@pytest.fixture
+def jupyterlab(tmp_path):
+    """A JupyterLab on a folder; its address."""
+    for package in ("jupyterlab", "anywidget", "ipykernel", "nbformat"):
+        pytest.importorskip(package, reason=f"needs a real JupyterLab (extra notebook); {package} is not installed")
+    home, log = tmp_path / "home", tmp_path / "server.log"
+    home.mkdir()
+    names = ("CONFIG", "DATA", "RUNTIME")
+    folders = {f"JUPYTER_{name}_DIR": home / name for name in names} | {"HOME": home, "IPYTHONDIR": home / "ipython"}
+    environment = os.environ | {name: str(folder) for name, folder in folders.items()}
+    options = ("--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=t", "--expose-app-in-browser")
+    call = [sys.executable, "-m", "jupyterlab", *options]
+    with log.open("w") as stream:
+        server = subprocess.Popen(call, cwd=tmp_path, env=environment, stdout=stream, stderr=stream)
+    try:
+        end = time.monotonic() + 120
+        while not (found := re.search(r"http://(localhost|127\.0\.0\.1):\d+/", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        yield found[0]
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+SLOW = """
+const make = URL.createObjectURL;
+const late = "await new Promise((done) => setTimeout(done, 3000));";
+URL.createObjectURL = (blob) => make(
+  blob.type === "text/javascript" && blob.size > 1e6 ? new Blob([late, blob], { type: blob.type }) : blob);
+"""
+"""As on a busy machine: a long script is there after three seconds, and anywidget waits for two."""
+
+
+def test_explorer_is_drawn_at_first_sight_in_jupyterlab(browser, jupyterlab, make_run, tmp_path, repository):
+    import nbformat
+
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SLOW})
+    folder = make_run(trials=[{"seed": seed, "shrink.rate": 0.1} for seed in (0, 1)], epochs=5)
+    front = front_of(load_runs(folder))
+    lines = [f"import sys; sys.path.insert(0, {str(repository)!r})", "from analysis import load_runs"]
+    lines += ["from analysis.explorer import FrontExplorer", f"FrontExplorer(load_runs({str(folder)!r})).widget"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(book, tmp_path / "first.ipynb")
+    browser.get(f"{jupyterlab}lab/tree/first.ipynb?token=t")
+    wait_for(browser, "document.querySelector('.jp-Notebook .jp-Cell') !== null", 120)
+    # On a busy machine the launcher may come in front of the notebook.
+    mine = "[...window.jupyterapp.shell.widgets('main')].find((widget) => widget.sessionContext)"
+    wait_for(browser, f"{mine}?.sessionContext.session?.kernel?.status === 'idle'", 120)
+    browser.execute_script(f"window.jupyterapp.shell.activateById({mine}.id)")
+    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    wait_for(browser, "document.querySelectorAll('.js-plotly-plot .point').length > 10", 120)
+    plot = "document.querySelector('.js-plotly-plot')"
+    rings = f"{plot}.data.slice(-2).map((trace) => trace.x[0])"
+    assert browser.execute_script(f"return {rings}") == [front["macs"].iloc[0], front["macs"].iloc[-1]]
+    assert browser.execute_script(f"return {plot}._fullLayout.width === {plot}.clientWidth")
+    # A click goes to the kernel, and the ring comes back.
+    place = browser.execute_script(
+        f"""
+        const plot = {plot}, curve = plot.data.findIndex((trace) => trace.customdata);
+        const [x, y] = [plot.data[curve].x[0], plot.data[curve].y[0]];
+        plot.emit("plotly_click", {{ points: [{{ curveNumber: curve, pointNumber: 0, x, y }}], event: {{}} }});
+        return x;
+        """
+    )
+    wait_for(browser, f"{rings}[0] === {place}", 60)
