@@ -12,12 +12,12 @@ F test", Psychological Methods 9).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import metric
@@ -75,6 +75,7 @@ def share_interval(groups: Sequence[Any], values: Sequence[float]) -> tuple[floa
     size, num_groups, total, between = _squares(groups, values)
     if num_groups < 2 or size <= num_groups or total <= 0:
         return 0.0, 1.0
+    special: Any = importlib.import_module("scipy.special")  # to load it takes long, and few need it
     first, second = num_groups - 1, size - num_groups
     within = (total - between) / second
     if within <= 0:
