@@ -81,7 +81,7 @@ class LiveFigure(go.FigureWidget):  # type: ignore[misc]
     def __init__(self, figure: go.Figure) -> None:
         super().__init__(figure)
         self._bundle = _BUNDLE.read_text(encoding="utf-8")
-        self._config = self._config | {"responsive": True}
+        self._config = self._config | {"responsive": True}  # type: ignore[has-type]
 
     def open(self) -> None:
         """Make the widget known to the page, if the figure is complete."""
