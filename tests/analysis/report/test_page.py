@@ -314,7 +314,7 @@ def test_write_report_lost_genotype_is_said_and_the_rest_stands(make_run, tmp_pa
 def test_write_report_of_several_runs_shows_all_configurations(make_run, tmp_path):
     folders = [make_run("a/demo", epochs=2), make_run("b/demo", epochs=2)]
     page = read(write_report(folders, tmp_path / "report.html"))
-    assert page.tags.count("details") == 2
+    assert page.tags.count("details") == 3  # one a run, and more about the network that is shown
     assert {"demo (a/demo)", "demo (b/demo)"} <= set(page.text)
 
 
