@@ -18,6 +18,7 @@ from analysis.charts.template import in_dark
 from analysis.charts.trajectories import plot_paths, plot_shrinking
 from analysis.charts.weights import plot_weights
 from analysis.figure_file import save_figure
+from analysis.filled_notebook import write_notebook
 from analysis.frame import RunWarning, load_history, load_runs, load_weights, setting_of, to_records
 from analysis.importance import importance_of
 from analysis.interop.optuna_studies import from_optuna, to_optuna
@@ -103,6 +104,7 @@ __all__ = [
     "with_measurements",
     "with_retrained",
     "within",
+    "write_notebook",
     "write_points",
     "write_report",
 ]

@@ -12,12 +12,12 @@ from typing import Any, final
 
 import ipywidgets
 import pandas as pd
-import plotly.graph_objects as go
 
 from analysis.charts.architecture import draw_architecture
 from analysis.charts.front import plot_front
 from analysis.charts.template import INK
 from analysis.charts.words import hover_of
+from analysis.live_figure import LiveFigure
 from analysis.objectives import OBJECTIVES, Objective, best_under, parse_budget, resolve, within
 from analysis.pareto import front_of
 from dnad_ray.errors import UserError
@@ -47,7 +47,7 @@ class FrontExplorer:
         self._objectives = resolve(frame, objectives)
         self.brushed = frame
         self.chosen: dict[str, Any] = dict.fromkeys(_PLACES)
-        self.figure = go.FigureWidget(plot_front(frame, objectives))
+        self.figure = LiveFigure(plot_front(frame, objectives))
         self.figure.update_layout(dragmode="select", autosize=True)
         # Rings are drawn last: one per place.
         for place, symbol in zip(_PLACES, ("circle-open", "square-open"), strict=True):
@@ -81,6 +81,7 @@ class FrontExplorer:
         if len(front):
             self.choose(front.index[0], "left")
             self.choose(front.index[-1], "right")
+        self.figure.connect()
 
     @property
     def widget(self) -> ipywidgets.Widget:

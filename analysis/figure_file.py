@@ -11,6 +11,7 @@ from analysis.charts.template import in_dark
 from dnad_ray.errors import ResourceError
 from dnad_ray.run_folder.outputs import output_file
 from dnad_ray.storage.files import write_bytes
+from dnad_ray.text import install_command
 
 __all__ = ["save_figure"]
 
@@ -49,7 +50,8 @@ def save_figure(
         content = str(drawn.to_json()).encode()
     else:
         if find_spec("kaleido") is None:
-            raise ResourceError(f"a .{kind} file", str(file), "the exporter: pip install kaleido; or an .html file")
+            allowed = f"the exporter: {install_command('pictures')}; or an .html file"
+            raise ResourceError(f"a .{kind} file", str(file), allowed)
         try:
             content = drawn.to_image(format=kind, width=width, height=height, scale=2 if kind == "png" else 1)
         except (RuntimeError, OSError, ValueError) as error:

@@ -1,9 +1,10 @@
 """Entry point of a sweep on a cluster, for `ray submit` and `ray job submit`: the arguments of `dnad-ray sweep`.
 
     ray submit cluster/aws.yaml cluster/sweep.py demo --out s3://BUCKET/demo
-    ray job submit -- python cluster/sweep.py demo --out s3://BUCKET/demo
+    ray job submit --working-dir cluster -- python sweep.py demo --out s3://BUCKET/demo
 
-The exit code is that of the command, and the cluster is the one that this process runs in.
+Both from the root of the checkout. The exit code is that of the command, and the cluster is the one that this process
+runs in.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from dnad_ray.errors import ConfigError
 
-__all__ = ["dotted", "duration_in_words", "is_text", "parse_duration", "printable"]
+__all__ = ["dotted", "duration_in_words", "install_command", "is_text", "parse_duration", "printable"]
 
+_ROOT = Path(__file__).resolve().parent.parent
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_SECONDS = 3650 * 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)")
@@ -59,6 +62,20 @@ def is_text(value: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def install_command(extra: str, root: Path = _ROOT) -> str:
+    """Return the command that installs an extra, for those who cloned the repository too.
+
+    Args:
+        extra: Name of the extra.
+        root: The folder that holds the package.
+
+    >>> install_command("export", Path("/nowhere"))
+    "pip install 'dnad-ray[export]'"
+    """
+    is_checkout = (root / "pyproject.toml").is_file()
+    return f"pip install -e {shlex.quote(f'{root}[{extra}]')}" if is_checkout else f"pip install 'dnad-ray[{extra}]'"
 
 
 def dotted(data: Mapping[str, Any], whole: Collection[str] = ()) -> dict[str, Any]:

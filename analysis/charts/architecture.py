@@ -93,7 +93,9 @@ def _html(info: _ArchitectureInfo) -> str:
     columns = f"repeat(auto-fill,minmax(min(100%,{0.8 * layout.width:.0f}px),1fr))"
     cells = "".join(_cell(cell, info) for cell in layout.cells)
     return (
-        f'<div style="font:13px {escape(FONT)};color:{INK}">{_legend(info)}'
+        # Paper of its own: a notebook or a page around it may be dark, and its words are not.
+        f'<div style="font:13px {escape(FONT)};color:{INK};background:white;padding:10px;border-radius:8px">'
+        f"{_legend(info)}"
         f'<div style="display:grid;gap:12px;grid-template-columns:{columns}">{cells}</div></div>'
     )
 
@@ -149,7 +151,7 @@ def _states(cell: CellLayout, layout: NetworkLayout) -> str:
     left, right = first.x - first.width / 2 - 5, layout.output_x + layout.output_width / 2
     boxes = [
         f'<rect x="{left:g}" y="-4" width="{right - left:g}" height="{_BOX + 8}" rx="8" fill="#dfe4e9"/>',
-        f'<text x="{layout.output_x:g}" y="17" text-anchor="middle">out</text>',
+        f'<text x="{layout.output_x:g}" y="17" text-anchor="middle" fill="{INK}">out</text>',
     ]
     boxes += [
         # The band has a gap behind a node that is not part of the output.

@@ -74,7 +74,12 @@ def _space_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _SpaceI
 
 
 def _figure(info: _SpaceInfo) -> go.Figure:
-    scene: dict[str, Any] = {"aspectmode": "cube", "camera": {"eye": {"x": 1.95, "y": -2.2, "z": 1.1}}}
+    # Low, wide and near: a cube seen from afar leaves two thirds of a wide page empty.
+    scene: dict[str, Any] = {
+        "aspectmode": "manual",
+        "aspectratio": {"x": 1.5, "y": 1.5, "z": 0.9},
+        "camera": {"eye": {"x": 1.05, "y": -1.75, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.12}},
+    }
     for name, entry, log in zip("xyz", info.axes, info.log, strict=True):
         side = axis(entry)
         scene[f"{name}axis"] = {
@@ -84,8 +89,8 @@ def _figure(info: _SpaceInfo) -> go.Figure:
             "backgroundcolor": "white",
             "type": "log" if log else "linear",
             "nticks": 4,
-        }
-    layout = {"scene": scene, "height": 620, "margin": {"l": 0, "r": 0, "t": 8, "b": 40}}
+        } | ({"autorangeoptions": side["autorangeoptions"]} if "autorangeoptions" in side else {})
+    layout = {"scene": scene, "height": 520, "margin": {"l": 0, "r": 0, "t": 8, "b": 40}}
     figure = go.Figure(layout={"template": TEMPLATE, **layout})
     if info.dominated:
         x, y, z = zip(*info.dominated, strict=True)

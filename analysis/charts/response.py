@@ -1,4 +1,8 @@
-"""Chart: hypervolume against KD temperature, with a line per KD weight and a panel per shrink rate."""
+"""Chart: hypervolume against KD temperature, with a line per KD weight and a panel per shrink rate.
+
+All panels have one vertical axis that begins at zero, and a line joins means of several trials only: on an axis cut to
+the data, a line through two single trials looks like an effect, whatever the seeds alone do.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _MOST_PANELS = 6
 
 
 class _Curve(NamedTuple):
-    """One line of a panel: at each x the mean over seeds, the span, and the seeds themselves."""
+    """One line of a panel: the mean and the span where there are several seeds, and the seeds themselves."""
 
     name: str
     colour: str
@@ -60,6 +64,9 @@ def plot_response(
     objectives: Sequence[Objective] = OBJECTIVES,
 ) -> go.Figure:
     """Draw the hypervolume of trials against what a sweep varied, with bands from the worst seed to the best.
+
+    A trial is a dot. Where there are several seeds, a line joins the means and the band is their span; a single trial
+    joins no line.
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them. Trials that lack a number for ``x`` (those
@@ -121,7 +128,8 @@ def _response_info(
 def _curves(trials: pd.DataFrame, x: str, line: str, colours: dict[str, str]) -> tuple[_Curve, ...]:
     curves = []
     for value, part in trials.groupby(line, sort=True):
-        spans = part.groupby(x, sort=True)["hypervolume"].agg(["mean", "min", "max"])
+        spans = part.groupby(x, sort=True)["hypervolume"].agg(["mean", "min", "max", "size"])
+        spans = spans[spans["size"] > 1]
         seeds = tuple(
             (
                 float(row[x]),
@@ -161,11 +169,11 @@ def _figure(info: _ResponseInfo) -> go.Figure:
             x=[None], y=[None], mode="lines+markers", name=text_of(name), legendgroup=text_of(name),
             line={"color": colour, "width": 2}, showlegend=True, row=1, col=1,
         )  # fmt: skip
-    share = axis(info.y)
-    figure.update_yaxes(title={"text": info.y.label}, tickformat=share["tickformat"], rangemode="normal")
+    share = axis(info.y) | {"title": {"text": info.y.label}, "rangemode": "tozero", "matches": "y"}
+    figure.update_yaxes(share)
     below = axis(info.x) | ({"type": "log", "tickmode": "array"} if info.log_x else {})
     if info.log_x:
-        values = sorted({value for panel in info.panels for curve in panel.curves for value in curve.x})
+        values = sorted({value for panel in info.panels for curve in panel.curves for value, _, _ in curve.seeds})
         below |= {"tickvals": values, "ticktext": [format(value, "g") for value in values]}
     for row in range(1, len(info.panels) + 1):
         figure.update_xaxes(
@@ -177,13 +185,14 @@ def _figure(info: _ResponseInfo) -> go.Figure:
 def _draw(figure: go.Figure, curve: _Curve, row: int) -> None:
     group = text_of(curve.name)
     common: dict[str, Any] = {"legendgroup": group, "showlegend": False, "row": row, "col": 1}
-    figure.add_scatter(
-        x=[*curve.x, *reversed(curve.x)], y=[*curve.high, *reversed(curve.low)], mode="lines", fill="toself",
-        fillcolor=faded(curve.colour, 0.15), line={"width": 0}, hoverinfo="skip", **common,
-    )  # fmt: skip
-    figure.add_scatter(
-        x=curve.x, y=curve.mean, mode="lines", line={"color": curve.colour, "width": 2}, hoverinfo="skip", **common
-    )
+    if curve.x:
+        figure.add_scatter(
+            x=[*curve.x, *reversed(curve.x)], y=[*curve.high, *reversed(curve.low)], mode="lines", fill="toself",
+            fillcolor=faded(curve.colour, 0.15), line={"width": 0}, hoverinfo="skip", **common,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=curve.x, y=curve.mean, mode="lines", line={"color": curve.colour, "width": 2}, hoverinfo="skip", **common
+        )
     figure.add_scatter(
         x=[x for x, _, _ in curve.seeds],
         y=[y for _, y, _ in curve.seeds],

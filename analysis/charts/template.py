@@ -44,6 +44,7 @@ LOGARITHMIC = frozenset({"macs", "macs_conv_linear", "params", "device_seconds",
 MOST_MARKERS = 3000
 """Lines with more points than that are drawn without a marker on each."""
 
+_MOST_SHARE = 1.02
 _AXIS = {
     "automargin": True,
     "gridcolor": "#e6e9ec",
@@ -100,8 +101,22 @@ DARK = {
     "#d55e00": "#f0803c",
     "#009e73": "#2fc79b",
     "#5b5b5b": "#a9a9a9",
+    # Drawings of architectures: words, lines that were black or navy, bands, boxes, and the reduction cells' amber.
+    "#5c6670": "#a2abb4",
+    "#000000": "#d5dade",
+    "#1b2a6b": "#8fa3ff",
+    "#dfe4e9": "#2a323a",
+    "#eef1f4": "#1f262d",
+    "#c3cad1": "#59636d",
+    "#b36b00": "#e0a040",
+    "#fff4e0": "#2b2416",
+    # The scale of the operations' chart, from none to many.
+    "#f4f6f8": "#1b2128",
+    "#cfe3f1": "#1d3f58",
+    "#5aa5d3": "#2f83b8",
+    "#08456f": "#a8d8f6",
 }
-"""What each colour of the light charts becomes in dark ones; the others are bright enough as they are."""
+"""What each colour of the light charts and drawings becomes in dark ones; others are bright enough as they are."""
 
 
 def in_dark(figure: go.Figure) -> go.Figure:
@@ -154,6 +169,9 @@ def axis(entry: Metric, *, log: bool = False) -> dict[str, Any]:
     tick_format = "~%" if entry.format.endswith("%") else "~s" if entry.format.startswith(",") else ""
     unit = f'<br><span style="font-size:12px">{text_of(entry.unit)}</span>' if entry.unit else ""
     layout: dict[str, Any] = {"title": {"text": text_of(entry.label) + unit}, "tickformat": tick_format}
+    if entry.unit.startswith("share"):
+        # No share is above 1, so no axis of shares goes on to 120 %; a little more is room for half a mark.
+        layout["autorangeoptions"] = {"clipmax": _MOST_SHARE}
     if log:
         # Asked for few ticks, plotly writes 1, 2 and 5 of each decade; more of them would overlap on a phone.
         layout |= {"type": "log", "nticks": 3, "minor": {"showgrid": True, "gridcolor": "#f3f5f6"}}

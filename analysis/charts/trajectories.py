@@ -169,6 +169,5 @@ def _figure(info: _TrajectoriesInfo) -> go.Figure:
             hovertext=joined([trial.hovers for trial in lines]),
             hoverinfo="text",
         )
-    if info.steps:
-        figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(rangemode="tozero")  # cut to the data, a path would look like a fall or a climb
     return figure

@@ -15,6 +15,7 @@ from analysis.interop.tables import from_frame, is_plain, rows_of_numbers
 from analysis.objectives import OBJECTIVES, Objective, resolve
 from dnad_ray.errors import ResourceError, UserError
 from dnad_ray.run_folder.metrics import metric
+from dnad_ray.text import install_command
 
 __all__ = ["from_optuna", "to_optuna"]
 
@@ -95,7 +96,7 @@ def to_optuna(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIVES,
     try:
         optuna = importlib.import_module("optuna")
     except ImportError as error:
-        raise ResourceError("an Optuna study", "no package optuna", "pip install 'dnad-ray[optuna]'") from error
+        raise ResourceError("an Optuna study", "no package optuna", install_command("optuna")) from error
     study = optuna.create_study(directions=["minimize" if e.minimise else "maximize" for e in entries], **options)
     study.set_user_attr("objectives", [entry.name for entry in entries])
     kept = frame[rows_of_numbers(frame, objectives)]

@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis.charts.words import KINDS, kd_in_words, shown
 from dnad_ray.run_folder.metrics import metric
+from dnad_ray.text import duration_in_words
 
 __all__ = ["column_of", "numbers_of", "packed", "words_of"]
 
@@ -40,6 +41,9 @@ def words_of(row: Mapping[Any, Any], name: str) -> str:
     """Return the text of a column of a snapshot in a table."""
     if name == "kd":
         return kd_in_words(row)
+    if name == "retrain":
+        seconds = row[name]
+        return "" if pd.isna(seconds) else f"about {duration_in_words(seconds)}"
     if name == "counter" and row["costs_traced"]:
         return f"{row[name]}, confirmed by a trace of the network"
     if name == "kind" and row[name] in KINDS:

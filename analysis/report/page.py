@@ -19,11 +19,14 @@ from analysis.charts.template import DARK
 from analysis.charts.words import shown
 from analysis.comparison import compare_front, compare_network
 from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
-from analysis.measurements import retrained_frame
+from analysis.measurements import retrained_frame, retrained_networks
 from analysis.pareto import front_of
 from analysis.quality import contributions
-from analysis.report.charts import ReportTables, charts_of
+from analysis.report.affordable import EPOCHS, RECIPE, training_seconds
+from analysis.report.charts import ReportTables, charts_of, grouped
 from analysis.report.data import column_of, numbers_of, packed, words_of
+from analysis.report.facts import facts_of
+from analysis.report.glossary import glossary_of
 from analysis.report.summary import Summary, summarise
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS, metric
@@ -50,8 +53,9 @@ _TABLE = (
     "device_seconds",
 )
 _DETAILS = (
-    *("error", "macs", "macs_conv_linear", "params", "num_operations", "run", "trial", "setting", "seed", "epoch"),
-    *("step", "kind", "score", "shrink_rate", "kd", "train_accuracy", "device_seconds", "counter", "digest"),
+    *("error", "macs", "params", "num_operations", "trial", "setting"),
+    *("run", "macs_conv_linear", "seed", "epoch", "step", "kind", "score", "shrink_rate", "kd", "train_accuracy"),
+    *("device_seconds", "counter", "digest"),
 )
 _BUDGETS = ("macs", "params", "error")
 _MOST_ROWS = 500  # of the table of the front; more are in the chart
@@ -88,46 +92,56 @@ def _page(runs: Sequence[RunContents]) -> str:
     frame, history, retrained = snapshot_frame(runs), history_frame(runs), retrained_frame(runs)
     front = front_of(frame)
     genotypes, missing = _genotypes(front)
-    summary = summarise(runs, frame, history)
+    summary = summarise(runs, frame, history, retrained)
     picks = frame.loc[[pick.label for pick in summary.picks]]  # the best one need not be on the front
     others, lost = _genotypes(picks[~picks["digest"].isin(front["digest"])])
     summary = summary._replace(problems=(*summary.problems, *missing, *lost))
     charts = charts_of(ReportTables(frame, history, retrained, genotypes, weight_frame(runs)))
     networks, num_undrawn = _networks(genotypes | others, picks["digest"])
-    rows = frame.assign(setting=setting_of(frame).astype(str))
+    seconds = training_seconds(frame, history)
+    rows = frame.assign(setting=setting_of(frame).astype(str), retrain=seconds)
     rows = rows[[name for name in rows if not str(name).startswith("config.")]].to_dict("records")
     details = [name for name in _DETAILS if name != "score" or frame["score"].notna().any()]
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(
         title=", ".join(run.name for run in runs),
         summary=summary,
+        facts=[(run.name, facts_of(run, frame[frame["run"] == run.name])) for run in runs],
         picks=_pick_cards(summary, frame),
         table=_table(front.head(_MOST_ROWS)),
         num_front=len(front),
         num_rows=min(len(front), _MOST_ROWS),
         num_undrawn=num_undrawn,
-        budgets=[(name, metric(name).label, "5%" if name == "error" else "30M") for name in _BUDGETS],
+        budgets=[(metric(name), "5%" if _is_share(name) else "30M") for name in _BUDGETS],
         owners=_owners(frame),
+        trained=_trained_table(retrained),
         verdicts=_verdicts(retrained),
-        charts=[chart for chart in charts if chart.name != "front"],
-        has_retrained=any(chart.name == "retrained" for chart in charts),
+        groups=grouped([chart for chart in charts if chart.name != "front"]),
+        words=glossary_of(frame),
         configs=[(run.name, yaml.dump(run.config, Dumper=_DUMPER, sort_keys=False)) for run in runs],
         plotly_js=Markup(get_plotlyjs()),  # deflated it would be half as large, and start half a second later
         data=packed(
             {
                 "details": details,
                 "labels": [_WORDS.get(name) or metric(name).axis for name in details],
-                "columns": {name: column_of(rows, name) for name in details},
+                "columns": {name: column_of(rows, name) for name in (*details, "retrain")},
                 "numbers": numbers_of(frame, _BUDGETS),
+                "training": f"{EPOCHS} epochs, one seed",
                 "front": [int(label) for label in front.index],
                 "networks": networks,
-                "commands": {run.name: f"dnad-ray retrain {shlex.quote(address(run.path))}" for run in runs},
+                "commands": {
+                    run.name: f"dnad-ray retrain {shlex.quote(address(run.path))} --recipe {RECIPE}" for run in runs
+                },
                 "first": int(summary.picks[0].label) if summary.picks else None,
                 "figures": {chart.name: json.loads(str(chart.figure.to_json())) for chart in charts},
                 "dark": DARK,
             }
         ),
     )
+
+
+def _is_share(name: str) -> bool:
+    return metric(name).unit.startswith("share")
 
 
 def _genotypes(front: pd.DataFrame) -> tuple[dict[str, Genotype], list[str]]:
@@ -185,6 +199,30 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
         )
         for name, row in zip(table.index[:10], table.head(10).to_dict("records"), strict=True)
     ]
+
+
+def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
+    """Return the networks that were trained from scratch, the best first: heads and rows of words."""
+    networks = retrained_networks(retrained).sort_values(["protocol", "test_error", "macs"], kind="stable")
+    kinds = networks["origin"].where(networks["origin"] != "torchvision", networks["model"])
+    head = [metric("test_error").label, "Deviation over seeds", "Seeds", "Measured on", "MACs", "Parameters"]
+    rows = [
+        {
+            "name": row["digest"],
+            "origin": "front" if kind == "search" else kind,
+            "cells": [
+                shown("test_error", row["test_error"]),
+                shown("test_error", row["accuracy_std"]),
+                str(row["num_seeds"]),
+                f"{row['num_images']:,} {row['split']} images",
+                shown("macs", row["macs"]),
+                shown("params", row["params"]),
+            ],
+            "protocol": f"{row['recipe']}, {row['epochs']} epochs",
+        }
+        for kind, row in zip(kinds, networks.to_dict("records"), strict=True)
+    ]
+    return {"head": head, "rows": rows[:_MOST_ROWS], "num_rows": len(rows)}
 
 
 def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.charts.words import shown
 from analysis.frame import unlike_images
+from analysis.measurements import retrained_networks
 from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
@@ -50,9 +51,9 @@ class Summary(NamedTuple):
     """The text of a report before its first chart.
 
     Attributes:
-        sentences: Counts, span of the front, hypervolume and compute, one sentence each.
+        sentences: What was trained from scratch, counts, span of the front, hypervolume and compute.
         unfinished: Trials without a proper end.
-        picks: Networks of the front: the best, the smallest, the knee.
+        picks: Networks of the front: the best, the knee, the smallest.
         cautions: Differences between snapshots that make them hard to compare.
         problems: What could not be read.
     """
@@ -64,22 +65,40 @@ class Summary(NamedTuple):
     problems: tuple[str, ...]
 
 
-def summarise(runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame) -> Summary:
+def summarise(
+    runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame, retrained: pd.DataFrame
+) -> Summary:
     """Summarise the results of runs.
 
     Args:
         runs: Runs as :func:`analysis.frame.read_runs` returns them.
         frame: Their snapshots.
         history: Their epochs.
+        retrained: Networks that were trained from scratch, a row per seed.
     """
     front = front_of(frame)
     num_ladder = int((front["kind"] == "ladder").sum())
     return Summary(
-        sentences=tuple(_sentences(runs, frame, history, front)),
+        sentences=(*_trained(retrained), *_sentences(runs, frame, history, front)),
         unfinished=tuple(_unfinished(runs)),
         picks=tuple(_picks(front, front_of(frame[frame["kind"] != "ladder"]))),
         cautions=(*unlike_images(runs), *_cautions(frame, len(front), num_ladder)),
         problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
+    )
+
+
+def _trained(retrained: pd.DataFrame) -> Iterable[str]:
+    """Yield the best of what was trained from scratch: the only errors here that another program would measure too."""
+    networks = retrained_networks(retrained)
+    if not len(networks):
+        return
+    best = networks.sort_values(["test_error", "macs"], kind="stable").iloc[0]
+    spread = f" (standard deviation {100 * best['accuracy_std']:.2f} points)" if best["num_seeds"] > 1 else ""
+    split = "test images" if best["split"] == "test" else f"{best['split']} images, on which the search selected"
+    yield (
+        f"{_count(len(networks), 'network')} trained from scratch; the best has an error of "
+        f"{shown('test_error', best['test_error'])} on {split}, the mean of {_count(int(best['num_seeds']), 'seed')}"
+        f"{spread}, at {shown('macs', best['macs'])} MACs."
     )
 
 
@@ -89,11 +108,11 @@ def _sentences(
     states = Counter(status["state"] for run in runs for status in run.status.values())
     num_trials = sum(states.values())
     found = (
-        f"{_count(len(frame), 'snapshot')} of {_count(frame['digest'].nunique(), 'architecture')}"
+        f"{_count(len(frame), 'snapshot')} (recorded networks) of {_count(frame['digest'].nunique(), 'architecture')}"
         if len(frame)
         else "no snapshot yet"
     )
-    yield f"{_count(len(runs), 'run')} with {_count(num_trials, 'trial')} left {found}."
+    yield f"{_count(len(runs), 'run')} with {_count(num_trials, 'trial')} (searches) left {found}."
     if states:
         yield "Trials: " + ", ".join(f"{states[state]} {state.words}" for state in TrialState if states[state]) + "."
     if len(front):
@@ -104,8 +123,8 @@ def _sentences(
             f"{metric(name).label} {shown(name, value)}" for name, value in zip(OBJECTIVES, corner, strict=True)
         )
         yield (
-            f"Its hypervolume is {shown('hypervolume', share)} of the box from zero to the reference point "
-            f"({reference}; costs are those of the densest network)."
+            f"It beats {shown('hypervolume', share)} of the box from zero to the reference point ({reference}; costs "
+            "are those of the densest network): its hypervolume, which is better the larger it is."
         )
     seconds = _device_seconds(frame, history)
     if seconds:

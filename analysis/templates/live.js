@@ -1,4 +1,5 @@
 "use strict";
+document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 const LABELS = JSON.parse(document.getElementById("labels").textContent);
 const RELOAD_MS = 2000;
 const STALE_SECONDS = 120;

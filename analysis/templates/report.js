@@ -12,6 +12,7 @@
   const data = JSON.parse(text);
   const mark = (name) => { document.documentElement.dataset[name + "After"] = String(Math.round(performance.now())); };
   mark("unpacked");
+  const byId = (id) => document.getElementById(id);
   const word = (name, row) => {
     const column = data.columns[name];
     return column.codes ? column.words[column.codes[row]] : column.words[row];
@@ -35,6 +36,22 @@
       return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, swapped(value)]));
     }
     return part;
+  };
+  // A drawing has its colours as attributes, and words of its own in a style.
+  const recoloured = (element) => {
+    if (!isDark) return element;
+    for (const part of [element, ...element.querySelectorAll("*")]) {
+      for (const name of ["fill", "stroke"]) {
+        const colour = part.getAttribute(name);
+        if (colour && Object.hasOwn(data.dark, colour)) part.setAttribute(name, data.dark[colour]);
+      }
+      const style = part.getAttribute("style");
+      if (style) {
+        part.setAttribute("style", style.replace(/(color|background):([^;]+)/g, (text, name, colour) =>
+          Object.hasOwn(data.dark, colour) ? name + ":" + data.dark[colour] : text));
+      }
+    }
+    return element;
   };
   const ink = () => (isDark ? data.dark["#22272e"] : "#22272e");
 
@@ -76,7 +93,9 @@
   }
 
   // -- the network that is shown ----------------------------------------------------------------------------------
+  const FIRST = 6; // numbers that are shown at once
   const numbers = document.getElementById("picked-numbers");
+  const more = document.getElementById("picked-more");
   const drawing = document.getElementById("picked-drawing");
   const download = document.getElementById("picked-download");
   const command = document.getElementById("picked-command");
@@ -88,14 +107,17 @@
     const digest = word("digest", row);
     document.getElementById("picked-title").textContent = "Network " + digest;
     numbers.replaceChildren();
+    more.replaceChildren();
     data.details.forEach((name, index) => {
       const term = document.createElement("dt");
       const value = document.createElement("dd");
       term.textContent = data.labels[index];
       value.textContent = word(name, row);
-      numbers.append(term, value);
+      (index < FIRST ? numbers : more).append(term, value);
     });
     command.textContent = data.commands[word("run", row)] + " --digest " + digest;
+    const time = word("retrain", row);
+    byId("picked-time").textContent = data.training + (time ? ": " + time + " on a machine like that of the search." : ".");
     for (const element of document.querySelectorAll("[data-row]")) {
       element.classList.toggle("chosen", Number(element.dataset.row) === row);
     }
@@ -114,7 +136,7 @@
     if (network && network.drawing) {
       // Written by this package from checked data, names escaped; scripts in it would not run in any case.
       const parsed = new DOMParser().parseFromString(network.drawing, "text/html");
-      drawing.replaceChildren(...parsed.body.childNodes);
+      drawing.replaceChildren(...recoloured(parsed.body).childNodes);
     } else {
       drawing.textContent = "Drawings are embedded for networks of the front, as far as there is room. This one is the file " +
         "genotypes/" + digest + ".json of its run folder.";
@@ -122,25 +144,32 @@
   }
 
   // -- budgets ----------------------------------------------------------------------------------------------------
-  const factors = { "": 1, "k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6, "g": 1e9, "G": 1e9, "%": 0.01 };
-  function parsed(text) {
-    const match = /^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kKmMgG%]?)$/.exec(text.replaceAll(",", "").trim());
-    return match ? Number(match[1]) * factors[match[2]] : null;
+  // As on the command line: a share is at most 1 or has its percent sign, and other numbers have none.
+  const factors = { "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "%": 0.01 };
+  const form = /^((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([kMG%]?)$/;
+  function parsed(text, isShare) {
+    const match = form.exec(text.replace(/[Kmg]$/, (unit) => ({ K: "k", m: "M", g: "G" })[unit]));
+    const [, digits, power, unit] = match || [];
+    const value = match ? Number(digits.replaceAll(",", "") + (power || "")) * factors[unit] : Infinity;
+    const example = isShare ? "write for example 5% or 0.05." : "write for example 30M, 1.5M or 700k.";
+    if (!Number.isFinite(value)) return { refused: "not a number: " + example };
+    if (!isShare && unit === "%") return { refused: "a share, but this is a count: " + example };
+    if (isShare && unit !== "" && unit !== "%") return { refused: "a count, but this is a share of images: " + example };
+    if (isShare && value > 1) return { refused: "more than all images: write " + (unit ? "at most 100%." : text + "%.") };
+    return { limit: value };
   }
   const inputs = [...document.querySelectorAll("input[data-budget]")];
   const answer = document.getElementById("budget-answer");
   function pick() {
-    const limits = [];
+    const limits = [], refusals = [];
     for (const input of inputs) {
       const text = input.value.trim();
-      const limit = text === "" ? null : parsed(text);
-      input.setAttribute("aria-invalid", String(text !== "" && limit === null));
-      if (text !== "" && limit === null) {
-        answer.textContent = "Not a number: " + text + ". Write for example 30M, 700k or 5%.";
-        return;
-      }
-      if (limit !== null) limits.push([input.dataset.budget, limit]);
+      const { limit, refused } = text === "" ? {} : parsed(text, "share" in input.dataset);
+      input.setAttribute("aria-invalid", String(refused !== undefined));
+      if (refused !== undefined) refusals.push("\u201c" + text + "\u201d is " + refused);
+      if (limit !== undefined) limits.push([input.dataset.budget, limit]);
     }
+    if (refusals.length) { answer.textContent = refusals.join(" "); return; }
     if (!limits.length) { answer.textContent = ""; return; }
     // Of what keeps the budgets the lowest error is best, then the fewest MACs; so it is on the front in any case.
     const { error, macs } = data.numbers;
@@ -182,6 +211,16 @@
     await show(data.first);
   }
   for (const element of document.querySelectorAll(".chart[data-later]")) watcher.observe(element);
+  // Of a group one chart is in view; the watcher draws a chart when it is first shown.
+  for (const view of document.querySelectorAll(".view")) {
+    view.addEventListener("click", () => {
+      for (const other of view.parentElement.children) {
+        other.setAttribute("aria-pressed", String(other === view));
+        byId("panel-" + other.dataset.view).hidden = other !== view;
+      }
+      if (drawn.has(view.dataset.view)) Plotly.Plots.resize(byId("chart-" + view.dataset.view));
+    });
+  }
 
   async function setTheme(dark) {
     isDark = dark;
@@ -199,6 +238,7 @@
   button.textContent = isDark ? "Light" : "Dark";
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
   window.addEventListener("beforeprint", () => {
+    for (const panel of document.querySelectorAll(".panel")) panel.hidden = false;
     for (const name of Object.keys(data.figures)) if (!drawn.has(name)) draw(name);
   });
   mark("ready");

@@ -1,8 +1,9 @@
-"""`dnad-ray front` and `dnad-ray report`: show the results of runs."""
+"""`dnad-ray front`, `dnad-ray report` and `dnad-ray notebook`: show the results of runs."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,13 +19,13 @@ from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.storage.places import Place, address
-from dnad_ray.text import printable
+from dnad_ray.text import install_command, printable
 
 # Importing torch, Ray and plotly takes seconds, so only the commands that need them import them.
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["front", "print_front", "report"]
+__all__ = ["front", "notebook", "print_front", "report"]
 
 _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "seed", "step", "kind", "digest")
 
@@ -97,6 +98,25 @@ def report(folders: tuple[Place, ...], out: Place | None) -> None:
 
     default = report_file(folders[0]) if len(folders) == 1 else Path("report.html")
     click.echo(f"report: {address(write_report(folders, out or default))}")
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|URL...", callback=to_place)
+@click.option(
+    "--name",
+    default="explore",
+    show_default=True,
+    metavar="NAME",
+    help="explore (look at what was found), distillation (a sweep of KD settings) or compare (several runs).",
+)
+@click.option("--out", callback=to_place, metavar="FILE.ipynb", help="A new file.  [default: RUN.ipynb]")
+def notebook(folders: tuple[Place, ...], name: str, out: Place | None) -> None:
+    """Write a copy of a notebook that is filled with the paths of one or more run folders."""
+    from analysis import write_notebook
+
+    default = Path(f"{folders[0].resolve().name}.ipynb" if len(folders) == 1 else "runs.ipynb")
+    file = address(write_notebook(folders, out or default, name))
+    click.echo(f"notebook: {file}; to open it: {install_command('notebook')}, then jupyter lab {shlex.quote(file)}")
 
 
 def print_front(front: pd.DataFrame, metrics: Iterable[str] = ()) -> None:

@@ -7,20 +7,19 @@ import gc
 import signal
 import sys
 import warnings
-from importlib.util import find_spec
-from pathlib import Path
 
 import click
 
 from dnad_ray.cli.baselines import baselines
 from dnad_ray.cli.count import count, draw, published, spaces
 from dnad_ray.cli.deploy import export, measure, predict
-from dnad_ray.cli.front import front, report
+from dnad_ray.cli.front import front, notebook, report
 from dnad_ray.cli.messages import Program, fail, show_warning
 from dnad_ray.cli.recipes import config, recipes
 from dnad_ray.cli.retrain import retrain
 from dnad_ray.cli.search import search, sweep
 from dnad_ray.cli.teacher import teacher
+from dnad_ray.commands.packages import check_packages
 from dnad_ray.errors import DnadRayError, UserError
 from dnad_ray.telemetry import no_usage_statistics
 from dnad_ray.version import __version__
@@ -28,7 +27,7 @@ from dnad_ray.version import __version__
 __all__ = ["cli", "main"]
 
 _COMMANDS = (
-    *(search, sweep, teacher, front, report),
+    *(search, sweep, teacher, front, report, notebook),
     *(retrain, baselines, measure, export, predict),
     *(count, draw, published, spaces, recipes, config),
 )
@@ -51,7 +50,7 @@ def main() -> None:
     no_usage_statistics()
     warnings.showwarning = show_warning
     try:
-        _check_packages()
+        check_packages()
         cli.main(standalone_mode=False)
     except click.exceptions.Abort as error:  # click converts interrupts to this
         fail("interrupted", 128 + getattr(error.__cause__, "signum", signal.SIGINT))
@@ -66,20 +65,6 @@ def main() -> None:
         fail(str(error), 1)
     except OSError as error:  # with a file name: a bad path (2); without: a failed disk (1)
         fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
-
-
-def _check_packages() -> None:
-    """Check that no other package hides ``analysis``: ``python -m`` looks in the current folder first.
-
-    Raises:
-        UserError: If one does.
-    """
-    own = Path(__file__).resolve().parents[2] / "analysis"
-    spec = find_spec("analysis")
-    places = [Path(text).resolve() for text in (spec and spec.submodule_search_locations) or []]
-    if own not in places[:1]:
-        found = str(places[0] if places else spec and spec.origin)
-        raise UserError("package analysis", found, f"{own}: rename the other one, or call from another folder")
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from upath import UPath
 
+from dnad_ray.commands.packages import check_packages
 from dnad_ray.config.run import RunConfig
 from dnad_ray.errors import ConfigError, UserError
 
@@ -105,6 +106,7 @@ def in_keywords(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        check_packages()  # a script imports what lies beside it first
         try:
             _check_kinds(signature.bind(*args, **kwargs))
             return function(*args, **kwargs)

@@ -31,6 +31,7 @@ from dnad_ray.distill.teacher import TeacherFile, load_teacher, read_teacher
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.on_ray.resources import check_requests
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
+from dnad_ray.retrain.estimate import estimate_in_words
 from dnad_ray.retrain.jobs import Job, run_job, unfinished_jobs
 from dnad_ray.retrain.plan import Request
 from dnad_ray.run_folder.images import read_images
@@ -227,6 +228,8 @@ def train_networks(
         )
         if images.split == "validation":
             board.say("retrain: there are no test images; accuracies are those of images that the search selected on")
+        if todo:
+            board.say(f"retrain: {estimate_in_words(todo, images, folder, teacher_file)}")
         work = _Work(images, teacher_file, folder, board, stop)
         if todo and training.no_ray:
             signals.defer()
@@ -358,7 +361,9 @@ def _standing(jobs: Sequence[Job], folder: Place, steps: Steps) -> list[str]:
             lines.append(f"{line}in its first epoch of {job.config.epochs}")
             continue
         epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
-        lines.append(f"{line}epoch {epoch} of {job.config.epochs}, training loss {loss:.4f}, accuracy {share:.2%}")
+        lines.append(
+            f"{line}epoch {epoch} of {job.config.epochs}, training loss {loss:.4f}, training accuracy {share:.2%}"
+        )
     waiting = sum(state is TrialState.UNKNOWN for state in states.values())
     return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
 

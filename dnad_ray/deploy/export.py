@@ -22,6 +22,7 @@ from dnad_ray.errors import ConfigError, DnadRayError, RunFolderError, UserError
 from dnad_ray.networks.network_file import TrainedNetwork
 from dnad_ray.run_folder.outputs import output_file
 from dnad_ray.storage.files import read_file
+from dnad_ray.text import install_command
 
 __all__ = ["ExportError", "Exported", "export_network"]
 
@@ -68,7 +69,7 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
     for package in form.packages:
         if find_spec(package) is None:
             raise ConfigError(
-                "--format", kind, f"one whose packages are installed; {package} is not: pip install 'dnad-ray[export]'"
+                "--format", kind, f"one whose packages are installed; {package} is not: {install_command('export')}"
             )
     if out.is_dir():
         raise RunFolderError("--out", str(out), "a file, not a folder")

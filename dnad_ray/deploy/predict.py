@@ -21,6 +21,7 @@ from dnad_ray.deploy.formats import Deployed
 from dnad_ray.errors import ConfigError, RunFolderError, UserError, one_line
 from dnad_ray.networks.network_file import DESCRIPTION, checked_images, checked_level, read_network
 from dnad_ray.storage.files import read_file
+from dnad_ray.text import install_command
 from search_spaces.json_reader import parse_json
 
 __all__ = ["Model", "Prediction", "open_model", "predict", "predict_intact"]
@@ -177,7 +178,7 @@ def _of_network(folder: Path, weights: Path | None) -> Model:
 
 def _of_onnx(path: Path) -> Model:
     if find_spec("onnxruntime") is None:
-        raise ConfigError("MODEL", str(path), "a format whose reader is installed: pip install 'dnad-ray[export]'")
+        raise ConfigError("MODEL", str(path), f"a format whose reader is installed: {install_command('export')}")
     try:
         content = read_file(path, _MAX_MODEL, follow_links=True)
     except OSError as error:

@@ -83,6 +83,7 @@ __all__ = [
     "status_file",
     "table_file",
     "teacher_checkpoints",
+    "teacher_file",
     "teacher_folder",
     "tensorboard_folder",
     "trial_entries",
@@ -180,6 +181,11 @@ def genotype_file(run: Place, digest: str) -> Place:
 def teacher_folder(run: Place) -> Place:
     """Return the folder of the teacher."""
     return run / "teacher"
+
+
+def teacher_file(run: Place) -> Place:
+    """Return the description of the teacher."""
+    return teacher_folder(run) / "teacher.json"
 
 
 def teacher_checkpoints(folder: Place) -> Place:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.errors import ConfigError
+from dnad_ray.text import install_command
 
 __all__ = ["check_sampler", "corners", "trial_configs"]
 
@@ -61,7 +62,7 @@ def check_sampler(config: RunConfig) -> None:
     list(corners(config))
     if config.sweep.sampler == "optuna" and find_spec("optuna") is None:
         raise ConfigError(
-            "sweep.sampler", "optuna", "grid or random, or the package it needs: pip install 'dnad-ray[optuna]'"
+            "sweep.sampler", "optuna", f"grid or random, or the package it needs: {install_command('optuna')}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from dnad_ray.errors import ConfigError
 from dnad_ray.run_folder.records import Snapshot
+from dnad_ray.text import install_command
 from dnad_ray.watch.moments import Moment, Reported, RunBegan, RunEnded, TrialBegan, TrialEnded
 from dnad_ray.watch.standing import Record, Standing, TrialStanding, stored_records
 
@@ -119,7 +120,7 @@ def check_loggers(names: Sequence[str]) -> None:
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError("watch.loggers", name, f"an installed package: pip install 'dnad-ray[{name}]'")
+            raise ConfigError("watch.loggers", name, f"an installed package: {install_command(name)}")
 
 
 def optional_module(name: str) -> Any:

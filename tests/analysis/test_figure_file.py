@@ -45,7 +45,7 @@ def test_save_figure_refuses_in_words(figure, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="existing folder"):
         save_figure(figure, tmp_path / "no" / "front.png")
     monkeypatch.setattr("analysis.figure_file.find_spec", lambda name: None)
-    with pytest.raises(ResourceError, match="pip install kaleido"):
+    with pytest.raises(ResourceError, match=r"pip install .*\[pictures\]"):
         save_figure(figure, tmp_path / "front.png")
     assert not list(tmp_path.glob("front*"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnad_ray.text import dotted
+from dnad_ray.text import dotted, install_command
 
 
 def test_dotted_keeps_what_is_to_stay_whole_and_what_is_empty():
@@ -21,3 +21,11 @@ def test_dotted_keeps_what_is_to_stay_whole_and_what_is_empty():
         "seed": 3,
         "grid.a": 1,
     }
+
+
+def test_install_command_names_the_checkout_of_those_who_cloned(tmp_path):
+    assert install_command("optuna", tmp_path) == "pip install 'dnad-ray[optuna]'"
+    root = tmp_path / "my clone"
+    root.mkdir()
+    (root / "pyproject.toml").touch()
+    assert install_command("optuna", root) == f"pip install -e '{root}[optuna]'"

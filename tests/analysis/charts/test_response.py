@@ -35,6 +35,24 @@ def test_response_info_has_panels_lines_and_seeds(frame):
     assert (full.low[1], full.high[1]) == (mine["hypervolume"].min(), mine["hypervolume"].max())
 
 
+def test_response_joins_no_single_trials(make_run):
+    trials = [{**trial, "seed": 0} for trial in TRIALS if trial["seed"] == 0]
+    info = _response_info(
+        load_runs(make_run(trials=trials, epochs=2)), "kd_temperature", "kd_weight", "shrink_rate", OBJECTIVES
+    )
+    for curve in (curve for panel in info.panels for curve in panel.curves):
+        assert len(curve.seeds) == 2
+        assert curve.x == curve.mean == ()
+
+
+def test_response_draws_all_panels_on_one_axis_from_zero(frame):
+    layout = plot_response(frame).layout
+    assert [axis.rangemode for axis in (layout.yaxis, layout.yaxis2)] == ["tozero", "tozero"]
+    assert layout.yaxis2.matches == "y"
+    modes = {trace.mode for trace in plot_response(frame).data if trace.showlegend is False}
+    assert modes == {"lines", "markers"}
+
+
 def test_response_refuses_in_words(frame):
     with pytest.raises(UserError, match="got 'colour'"):
         plot_response(frame, panel="colour")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.frame import history_frame, read_runs, snapshot_frame
+from analysis.measurements import retrained_frame
 from analysis.report.summary import summarise
 from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.run_folder.writing import create_run, write_snapshot, write_status
@@ -11,7 +12,7 @@ from dnad_ray.run_folder.writing import create_run, write_snapshot, write_status
 def summary_of(*folders):
     runs = read_runs(folders)
     frame = snapshot_frame(runs)
-    return summarise(runs, frame, history_frame(runs)), frame
+    return summarise(runs, frame, history_frame(runs), retrained_frame(runs)), frame
 
 
 @pytest.fixture
@@ -29,13 +30,13 @@ def folder(tmp_path, dense, snapshot):
 def test_summarise_says_what_was_found(folder):
     summary, frame = summary_of(folder)
     assert summary.sentences == (
-        "1 run with 1 trial left 3 snapshots of 3 architectures.",
+        "1 run with 1 trial (searches) left 3 snapshots (recorded networks) of 3 architectures.",
         "Trials: 1 finished.",
         "The front holds 3 networks, from a proxy error of 10.00% at 110 MACs to 50.00% at 10 MACs.",
         # Boxes under (error 1, MACs 110, parameters 110): 0.8 x (90/110)^2 and 0.5 x (100/110)^2, less their overlap.
-        f"Its hypervolume is {0.8 * (90 / 110) ** 2 + 0.5 * ((100 / 110) ** 2 - (90 / 110) ** 2):.4f} of the box from "
-        "zero to the reference point (Proxy error 100.00%, MACs 110, Parameters 110; costs are those of the densest "
-        "network).",
+        f"It beats {0.8 * (90 / 110) ** 2 + 0.5 * ((100 / 110) ** 2 - (90 / 110) ** 2):.4f} of the box from zero to "
+        "the reference point (Proxy error 100.00%, MACs 110, Parameters 110; costs are those of the densest network): "
+        "its hypervolume, which is better the larger it is.",
         "The trials took 300.0 device-seconds on cpu.",
     )
     assert [(pick.title, frame["macs"][pick.label]) for pick in summary.picks] == [
@@ -101,7 +102,7 @@ def test_summarise_warns_where_measurements_differ(folder, dense, snapshot):
 
 def test_summarise_a_run_without_snapshots(tmp_path):
     summary, _ = summary_of(create_run(tmp_path / "new", config_to_dict(RunConfig()), "0.0.0"))
-    assert summary.sentences == ("1 run with 0 trials left no snapshot yet.",)
+    assert summary.sentences == ("1 run with 0 trials (searches) left no snapshot yet.",)
     assert summary.picks == ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,9 @@ def without_times(folder):
 def test_retrain_of_a_run_measures_its_front_once_and_leaves_records(command, run):
     code, out, err = command("retrain", run, *QUICK, "--networks", 2, "--seeds", 2, "--no-ray")
     assert code == 0, err
+    assert re.search(
+        r"^retrain: up to \d+ s for a network on this machine, \d+ s for all 4 one after the other$", out, re.M
+    )
     records, problems = read_retrained(run)
     assert (len(records), problems) == (4, [])
     assert list(records[0]) == list(RETRAINED_COLUMNS)
@@ -52,7 +56,7 @@ def test_retrain_of_a_run_measures_its_front_once_and_leaves_records(command, ru
         assert kept.facts["accuracy"] == record["accuracy"]
     before = {file: file.stat().st_mtime_ns for file in run.rglob("result.json")}
     code, out, err = command("retrain", run, *QUICK, "--networks", 2, "--seeds", 2, "--no-ray")
-    assert (code, "4 done already" in out) == (0, True)
+    assert (code, "4 done already" in out, "up to" in out) == (0, True, False)
     assert {file: file.stat().st_mtime_ns for file in run.rglob("result.json")} == before
 
 

@@ -18,6 +18,7 @@ from dnad_ray.deploy.export import export_network
 from dnad_ray.deploy.formats import Deployed
 from dnad_ray.deploy.predict import open_model
 from dnad_ray.networks.network_file import write_network
+from dnad_ray.text import install_command
 from search_spaces.genotype import CellGenotype, Edge
 
 
@@ -190,4 +191,4 @@ def test_predict_without_the_reader_of_onnx_is_refused(command, picture, tmp_pat
     (tmp_path / "net.onnx").write_bytes(b"")
     code, _, err = command("predict", tmp_path / "net.onnx", picture)
     assert code == 2
-    assert "pip install 'dnad-ray[export]'" in err
+    assert install_command("export") in err

@@ -147,9 +147,7 @@ def test_impossible_ranges_are_refused_before_anything_begins(sampler, ranges, m
 def test_optuna_that_is_not_installed_is_refused_with_what_to_install(monkeypatch):
     check_sampler(_drawn("optuna"))
     monkeypatch.setattr(sampling, "find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"got 'optuna'; allowed: grid or random, .* pip install 'dnad-ray\[optuna\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"got 'optuna'; allowed: grid or random, .* pip install .*\[optuna\]"):
         check_sampler(_drawn("optuna"))
     check_sampler(_drawn("random"))
 

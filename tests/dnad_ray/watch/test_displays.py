@@ -21,6 +21,7 @@ from dnad_ray.cli import main
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.storage.checksums import parse_record
 from dnad_ray.telemetry import OFF
+from dnad_ray.text import install_command
 from dnad_ray.watch.live_page import LivePage
 
 COUNTS = ("macs", "macs_conv_linear", "params")
@@ -170,7 +171,7 @@ def test_loggers_that_are_not_installed_are_refused_before_anything_is_made(
     code, said, err = command("search", config_file, "--set", "watch.loggers=[mlflow]", "--out", out)
     assert (code, said) == (2, "")
     assert err == (
-        "dnad-ray: error: watch.loggers: got 'mlflow'; allowed: an installed package: pip install 'dnad-ray[mlflow]'\n"
+        f"dnad-ray: error: watch.loggers: got 'mlflow'; allowed: an installed package: {install_command('mlflow')}\n"
     )
     assert not out.exists()
 
