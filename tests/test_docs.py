@@ -10,7 +10,17 @@ import pytest
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/(?:[\w.-]+\.(?:py|md|yaml|png|ipynb|html|css|js))?")
-ROOTS = ("analysis/", "benchmarks/", "cluster/", "dnad_ray/", "docs/", "experiments/", "search_spaces/", "tests/")
+ROOTS = (
+    "analysis/",
+    "benchmarks/",
+    "cluster/",
+    "dnad_ray/",
+    "docs/",
+    "experiments/",
+    "findings/",
+    "search_spaces/",
+    "tests/",
+)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
