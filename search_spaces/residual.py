@@ -54,9 +54,11 @@ class ResidualBlock(nn.Module):
         inner = self.first_norm(self.first(F.relu(x)))
         inner = self.second_norm(self.second(F.relu(inner)))
         # Sides are even in the benchmark, and odd ones fit the convolutions only if rounded up; even ones are not, as
-        # not all readers of exports can do it.
+        # not all readers of exports can do it. ncnn and OpenVINO divide by other numbers where padding counts, also
+        # without any (findings/average_pool_rounded_up.sh).
         is_odd = bool(x.shape[2] % 2 or x.shape[3] % 2)
-        return cast(Tensor, inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=is_odd)))
+        pooled = F.avg_pool2d(x, 2, 2, ceil_mode=is_odd, count_include_pad=False)
+        return cast(Tensor, inner + self.shortcut(pooled))
 
 
 class ResidualHead(nn.Module):

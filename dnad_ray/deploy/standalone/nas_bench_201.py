@@ -43,7 +43,7 @@ class Block(nn.Module):
         inner = self.first_norm(self.first(F.relu(x)))
         inner = self.second_norm(self.second(F.relu(inner)))
         is_odd = bool(x.shape[2] % 2 or x.shape[3] % 2)
-        result: Tensor = inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=is_odd))
+        result: Tensor = inner + self.shortcut(F.avg_pool2d(x, 2, 2, ceil_mode=is_odd, count_include_pad=False))
         return result
 
 

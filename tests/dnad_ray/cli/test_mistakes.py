@@ -215,6 +215,21 @@ def test_a_folder_that_hides_our_package_is_named(has_init, tmp_path):
     if hidden:
         assert result.stderr.startswith(f"dnad-ray: error: package analysis: got '{tmp_path / 'analysis'}'; allowed: ")
         assert result.stderr.count("\n") == 1
+    # The installed command does not look in the current folder.
+    installed = [Path(sys.executable).parent / "dnad-ray", "recipes"]
+    result = subprocess.run(installed, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, ""), result
+
+
+def test_a_folder_that_hides_our_package_from_a_script_is_named(tmp_path):
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "__init__.py").touch()
+    (tmp_path / "script.py").write_text("import dnad_ray as dr\ndr.open_run('runs/mine')\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(dnad_ray.__file__).parents[1])}
+    call = [sys.executable, "script.py"]
+    result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"search_spaces.errors.UserError: package analysis: got '{tmp_path / 'analysis'}'; allowed: ")
 
 
 @pytest.mark.parametrize(
