@@ -119,6 +119,8 @@ def put(file: UPath, content: bytes) -> None:
         if isinstance(file, CloudPath):
             file.fs.pipe_file(file.path, content)
             return
+        # With a connection of its own: one of FTP or SSH cannot be shared with the thread that the path came from.
+        file = UPath(file.path, protocol=file.protocol, **file.storage_options)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.parent / f".{file.name}.{uuid4().hex}"
         try:

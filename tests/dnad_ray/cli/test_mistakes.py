@@ -229,7 +229,9 @@ def test_a_folder_that_hides_our_package_from_a_script_is_named(tmp_path):
     call = [sys.executable, "script.py"]
     result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     last = result.stderr.splitlines()[-1]
-    assert last.startswith(f"search_spaces.errors.UserError: package analysis: got '{tmp_path / 'analysis'}'; allowed: ")
+    assert last.startswith(
+        f"search_spaces.errors.UserError: package analysis: got '{tmp_path / 'analysis'}'; allowed: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder import checkpoints as checkpoint
 from dnad_ray.run_folder.reading import read_genotype, read_run
 from dnad_ray.run_folder.writing import create_run
+from dnad_ray.storage.background_writer import BackgroundWriter
 from dnad_ray.storage.files import write_bytes, write_json
 from dnad_ray.storage.places import address, place, put, reached, remove_folder
 
@@ -134,11 +135,23 @@ def test_put_that_breaks_off_leaves_the_old_file(ftp, tmp_path, monkeypatch):
     def breaks(*_):
         raise ConnectionResetError("gone")
 
-    monkeypatch.setattr(file.fs, "mv", breaks)
+    monkeypatch.setattr(type(file.fs), "mv", breaks)
     with pytest.raises(OSError, match="gone"):
         put(file, b"new and longer")
     assert file.read_bytes() == b"old"
     assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_files_are_written_by_a_thread_while_another_one_reads(ftp, tmp_path):
+    folder = place(f"{ftp[0]}/{tmp_path.name}")
+    put(folder / "first", b"0")
+    assert reached(folder)  # from now on paths below it have the connection of this thread
+    with BackgroundWriter() as writer:
+        for number in range(30):
+            writer.write(folder / f"{number % 3}" / f"{number}", b"content")
+            assert (folder / "first").read_bytes() == b"0"
+    written = [file for file in (ftp[1] / tmp_path.name).rglob("*") if file.is_file()]
+    assert sorted(file.name for file in written) == sorted(["first", *map(str, range(30))])
 
 
 def test_place_sees_what_another_process_writes(ftp, tmp_path):
