@@ -15,7 +15,6 @@ from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from dnad_ray.errors import UserError, one_line
-from dnad_ray.text import is_text
 
 try:
     from yaml import CSafeLoader as Events  # libyaml's scanner takes a tenth of the time of Python's
@@ -111,8 +110,7 @@ class _Loader(Events, Composer):
 
     def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
         text: Any = super().construct_scalar(node)
-        if not is_text(text):  # "\udc00", which only an escape can bring in
-            raise yaml.YAMLError(f"half a character, {node.start_mark}")
+        str(text).encode()  # raises a ValueError for half a character, "\udc00", which only an escape can bring in
         return text
 
     def construct_yaml_int(self, node: ScalarNode) -> int:
