@@ -187,7 +187,7 @@ def test_search_on_a_full_disk_says_so_and_goes_on_when_there_is_room(config_fil
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # with another number the bits are others
     )
     assert result.returncode == 1, result
-    assert result.stdout.split()[-1] == "0"
+    assert int(result.stdout.split()[-1]) <= 4  # KiB: the page of the lock, which was given back at the end
     *warned, last = result.stderr.splitlines()
     assert last.startswith("dnad-ray: error: space on the disk of: got ")
     # What only shows the run has no room either; that is no reason to end it.
