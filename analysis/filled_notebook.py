@@ -12,6 +12,7 @@ from analysis.frame import Paths, read_runs
 from dnad_ray.errors import UserError
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place
+from search_spaces.json_reader import parse_json
 
 __all__ = ["NOTEBOOKS", "write_notebook"]
 
@@ -47,7 +48,7 @@ def write_notebook(paths: Paths, out: str | Place, name: str = "explore") -> Pla
         _check_free(file)
     elif file.suffix != ".ipynb" or file.exists():
         raise UserError("--out", address(file), "a new file with the suffix .ipynb")
-    book = json.loads((files("analysis") / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    book = parse_json((files("analysis") / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"), f"{name}.ipynb")
     for cell in book["cells"]:
         text = "".join(cell["source"])
         # JSON's texts and lists are Python's too, whatever the paths hold; a function, so that no backslash is read.

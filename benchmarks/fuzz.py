@@ -40,6 +40,7 @@ from dnad_ray import cli
 from dnad_ray.config.run import RunConfig, config_to_dict, with_overrides
 from dnad_ray.errors import UserError
 from dnad_ray.storage.files import write_json
+from dnad_ray.storage.yaml_reader import parse_yaml
 from search_spaces.json_reader import parse_json
 
 SECONDS, BYTES, CHUNK = 20, 2 * 10**9, 250
@@ -190,8 +191,8 @@ def mutate(file: Path, files: list[Path], outside: Path, rng: random.Random) -> 
     way = rng.choice(ways)
     if way == "values":
         try:
-            data = parse_json(content, "") if file.suffix == ".json" else yaml.safe_load(content)
-        except (UserError, yaml.YAMLError, ValueError):
+            data = parse_json(content, "") if file.suffix == ".json" else parse_yaml(content, "")
+        except UserError:
             return "nothing"
         with contextlib.suppress(ValueError, OverflowError):  # infinite by now
             changed = with_other_values(data, rng)

@@ -16,6 +16,7 @@ from analysis.objectives import OBJECTIVES, Objective, resolve
 from dnad_ray.errors import ResourceError, UserError
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.text import install_command
+from search_spaces.json_reader import parse_json
 
 __all__ = ["from_optuna", "to_optuna"]
 
@@ -133,8 +134,8 @@ def _range(frame: pd.DataFrame, name: str) -> tuple[str, list[Any]] | None:
         column = f"config.sweep.ranges.{name}.{kind}"
         if column in frame and frame[column].notna().all() and frame[column].nunique() == 1:
             try:
-                values = json.loads(str(frame[column].iloc[0]))
-            except (ValueError, RecursionError):  # a table of others, which may have such a column by chance
+                values = parse_json(str(frame[column].iloc[0]), column)
+            except UserError:  # a table of others, which may have such a column by chance
                 return None
             fits = isinstance(values, list) and (
                 kind == "choice" or all(type(value) in (int, float) for value in values)

@@ -159,7 +159,7 @@ def test_save_and_load_give_the_same_outputs(trained, tmp_path):
     teacher, _ = trained
     file = save_teacher(tmp_path, teacher)
     assert read_teacher(tmp_path).weights == file.weights
-    assert json.loads(read_teacher(tmp_path).description) == json.loads(file.description)
+    assert parse_record(read_teacher(tmp_path).description, "teacher.json") == json.loads(file.description)
     images = torch.randn(5, 1, 8, 8)
     expected = teacher.network(images)
     state = torch.get_rng_state()

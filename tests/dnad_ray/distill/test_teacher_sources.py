@@ -351,7 +351,13 @@ def test_best_of_an_earlier_run_is_the_teachers_topology(base, a_snapshot, tmp_p
     for step, (operation, accuracy, macs) in enumerate(found):
         genotype = _genotype(operation)
         row = dataclasses.replace(
-            a_snapshot, step=step, digest=genotype.digest, proxy_accuracy=accuracy, macs=macs, trial="t00"
+            a_snapshot,
+            run="earlier",
+            step=step,
+            digest=genotype.digest,
+            proxy_accuracy=accuracy,
+            macs=macs,
+            trial="t00",
         )
         write_snapshot(folder, row, genotype)
     assert best_of_front(str(folder)) == _genotype("max_pool_3x3"), "of the two best the cheaper one"
