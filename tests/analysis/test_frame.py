@@ -17,6 +17,7 @@ from analysis.frame import (
     snapshot_frame,
     to_records,
 )
+from analysis.measurements import retrained_frame
 from analysis.report.summary import summarise
 from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import RunFolderError
@@ -95,7 +96,7 @@ def test_runs_of_unlike_images_are_warned_about(tmp_path, dense, snapshot):
     assert len(load_runs([run("f", "/old"), run("g", "/old")])) == 2  # of versions that kept no record
     with pytest.warns(RunWarning):
         runs = read_runs([first, tmp_path / "c"])
-    summary = summarise(runs, snapshot_frame(runs), history_frame(runs))
+    summary = summarise(runs, snapshot_frame(runs), history_frame(runs), retrained_frame(runs))
     assert summary.cautions[0].startswith("run c has other images than a ")
 
 

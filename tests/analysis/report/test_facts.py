@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from analysis.frame import read_runs, snapshot_frame
 from analysis.report.facts import facts_of
 from dnad_ray.config.run import RunConfig, config_to_dict
+from dnad_ray.run_folder.images import ClassImages, ImagesRecord
 from dnad_ray.run_folder.writing import create_run, write_snapshot
 
 
@@ -22,17 +23,20 @@ def folder(tmp_path, dense, snapshot):
 
 def facts(folder, images=None):
     (run,) = read_runs(folder)
-    found = SimpleNamespace(**{**vars(run), "images": images}) if images else run
-    return {fact.label: fact for fact in facts_of(found, snapshot_frame([run]))}
+    return {fact.label: fact for fact in facts_of(dataclasses.replace(run, images=images), snapshot_frame([run]))}
 
 
 def images(*counts, num_validation=100):
     """What a run records about its images."""
-    return SimpleNamespace(
+    return ImagesRecord(
+        name="digits",
         classes=tuple(f"class {index}" for index in range(len(counts))),
+        image_size=8,
+        channels=1,
         num_train=sum(counts),
         num_validation=num_validation,
-        parts={"train": tuple(SimpleNamespace(count=count) for count in counts)},
+        num_test=0,
+        parts={"train": tuple(ClassImages(count=count) for count in counts)},
     )
 
 
@@ -63,7 +67,7 @@ def test_facts_say_how_far_scores_are_apart_by_chance(folder):
 
 def test_facts_of_a_score_without_errors_have_noise_too(tmp_path, dense, snapshot):
     folder = create_run(tmp_path / "all", config_to_dict(RunConfig()), "0.0.0")
-    write_snapshot(folder, snapshot(dense(), proxy_accuracy=1.0), dense())
+    write_snapshot(folder, snapshot(dense(), run="all", proxy_accuracy=1.0), dense())
     # As if one image of 100 were wrong: sqrt(0.01 x 0.99 / 100).
     assert facts(folder, images(50, 50))["Noise of one score"].value == "+- 0.99 points"
 
@@ -79,7 +83,7 @@ def test_facts_name_the_teacher_and_its_error(folder, tmp_path, dense, snapshot)
         file.write_text(damaged)
         assert facts(folder)["Error of the teacher"].value == "not recorded"
     alone = create_run(tmp_path / "alone", config_to_dict(RunConfig()), "0.0.0")
-    write_snapshot(alone, snapshot(dense()), dense())  # of kind none
+    write_snapshot(alone, snapshot(dense(), run="alone"), dense())  # of kind none
     assert facts(alone)["Error of the teacher"].value == "none"
 
 

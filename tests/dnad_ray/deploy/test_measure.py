@@ -77,7 +77,7 @@ def test_measurement_has_ordered_percentiles_and_larger_batches_take_more():
 
 def test_measurement_leaves_threads_as_they_were_and_is_read_again(tmp_path):
     before = torch.get_num_threads()
-    found = measure(SMALL, IMAGES, CPU, run="r", repeats=2, threads=before + 1)
+    found = measure(SMALL, IMAGES, CPU, run=tmp_path.name, repeats=2, threads=before + 1)
     assert torch.get_num_threads() == before
     write_measurement(tmp_path, found)
     write_measurement(tmp_path, found)  # again: in its place
