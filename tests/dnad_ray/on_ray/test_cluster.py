@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -23,12 +24,22 @@ def _no_pauses(monkeypatch):
     monkeypatch.setattr(cluster_module, "_PAUSE_SECONDS", 0.0)
 
 
+def replace_init(monkeypatch, starts):
+    """Let ``ray.init`` be a function that starts nothing; its answer names a folder, which is made private."""
+
+    def init(**options):
+        starts(**options)
+        return SimpleNamespace(address_info={"session_dir": "/nowhere/session"})
+
+    monkeypatch.setattr(ray, "init", init)
+
+
 @pytest.fixture
 def started(monkeypatch):
     """Notes how Ray was started, and starts none."""
     calls = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
+    replace_init(monkeypatch, lambda **options: calls.append(options))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
     return calls
@@ -74,7 +85,7 @@ def test_cluster_that_starts_at_the_second_try_is_good_enough(started, monkeypat
         if len(tries) == 1:
             raise Exception("The current node timed out during startup.")
 
-    monkeypatch.setattr(ray, "init", slow)
+    replace_init(monkeypatch, slow)
     with cluster(RunConfig(), None):
         pass
     assert len(tries) == 2
@@ -114,7 +125,7 @@ def test_cluster_leaves_the_handler_of_sigterm_alone(started, monkeypatch):
 
     before = signal.signal(signal.SIGTERM, ours)
     try:
-        monkeypatch.setattr(ray, "init", takes_over)
+        replace_init(monkeypatch, takes_over)
         monkeypatch.setattr(ray, "shutdown", lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
         with cluster(RunConfig(), None):
             assert signal.getsignal(signal.SIGTERM) is ours
@@ -131,7 +142,7 @@ def test_processes_of_ray_are_not_in_the_group_of_the_command(started, monkeypat
         return int(subprocess.run(call, capture_output=True, check=True, preexec_fn=int).stdout)
 
     groups = []
-    monkeypatch.setattr(ray, "init", lambda **_: groups.append(child()))  # Ray's processes have a function there too
+    replace_init(monkeypatch, lambda **_: groups.append(child()))  # Ray's processes have a function there too
     with cluster(RunConfig(), None):
         groups.append(child())
     assert groups[0] != os.getpgid(0)

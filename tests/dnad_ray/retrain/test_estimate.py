@@ -65,6 +65,6 @@ def test_progress_calls_training_accuracy_by_its_name(tmp_path):
     write_job_status(tmp_path, "one", TrialState.RUNNING)
     history = [{"epoch": 3, "train_loss": 0.5, "train_accuracy": 0.75}]
     write_json(job_folder(tmp_path, "one") / "history.json", history)
-    assert _standing([job("one", 1)], tmp_path) == [
-        "genotype digest of one seed 0: epoch 3 of 30, training loss 0.5000, training accuracy 75.00%"
+    assert _standing([job("one", 1)], tmp_path, {"one": (1, 4)}) == [
+        "genotype digest of one seed 0: 25%, epoch 3 of 30, training loss 0.5000, training accuracy 75.00%"
     ]
