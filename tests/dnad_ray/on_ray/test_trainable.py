@@ -84,6 +84,7 @@ def worker(folder, digits, monkeypatch):
         monkeypatch.setattr(reporting, "REPORT_SECONDS", seconds)
         monkeypatch.setattr(trainable, "_teacher_files", lambda mailbox: files[mailbox])
         monkeypatch.setattr(trainable, "RemoteStop", lambda mailbox: lambda: None)
+        monkeypatch.setattr(trainable, "step_sender", lambda mailbox, name: None)
         files = {"mailbox": [teacher_file], "stopped mailbox": []}
         arguments = {"base": spec.config, "data": digits, "mailbox": mailbox, "deadline": deadline}
         with contextlib.suppress(Killed):
