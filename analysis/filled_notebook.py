@@ -10,9 +10,9 @@ from pathlib import Path
 
 from analysis.frame import Paths, read_runs
 from dnad_ray.errors import UserError
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place
-from search_spaces.json_reader import parse_json
 
 __all__ = ["NOTEBOOKS", "write_notebook"]
 
@@ -48,7 +48,9 @@ def write_notebook(paths: Paths, out: str | Place, name: str = "explore") -> Pla
         _check_free(file)
     elif file.suffix != ".ipynb" or file.exists():
         raise UserError("--out", address(file), "a new file with the suffix .ipynb")
-    book = parse_json((files("analysis") / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"), f"{name}.ipynb")
+    book = parse_record(
+        (files("analysis") / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"), f"{name}.ipynb"
+    )
     for cell in book["cells"]:
         text = "".join(cell["source"])
         # JSON's texts and lists are Python's too, whatever the paths hold; a function, so that no backslash is read.

@@ -15,8 +15,8 @@ from analysis.interop.tables import from_frame, is_plain, rows_of_numbers
 from analysis.objectives import OBJECTIVES, Objective, resolve
 from dnad_ray.errors import ResourceError, UserError
 from dnad_ray.run_folder.metrics import metric
+from dnad_ray.storage.checksums import parse_record
 from dnad_ray.text import install_command
-from search_spaces.json_reader import parse_json
 
 __all__ = ["from_optuna", "to_optuna"]
 
@@ -134,7 +134,7 @@ def _range(frame: pd.DataFrame, name: str) -> tuple[str, list[Any]] | None:
         column = f"config.sweep.ranges.{name}.{kind}"
         if column in frame and frame[column].notna().all() and frame[column].nunique() == 1:
             try:
-                values = parse_json(str(frame[column].iloc[0]), column)
+                values = parse_record(str(frame[column].iloc[0]), column)
             except UserError:  # a table of others, which may have such a column by chance
                 return None
             fits = isinstance(values, list) and (
