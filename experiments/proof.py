@@ -147,6 +147,7 @@ def sweep(
         seed=options.first_seed,
         out=folder,
         resume=(folder / "run.json").exists(),
+        no_ray=options.seeds == 1,  # a single trial would only wait for Ray's processes
         quiet=True,
     )
     ended(run.outcome)
