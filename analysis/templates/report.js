@@ -145,12 +145,12 @@
 
   // -- budgets ----------------------------------------------------------------------------------------------------
   // As on the command line: a share is at most 1 or has its percent sign, and other numbers have none.
-  const factors = { "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "%": 0.01 };
-  const form = /^((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([kMG%]?)$/;
+  const factors = { "": 1, "k": 1e3, "m": 1e6, "g": 1e9, "%": 0.01 };
+  const form = /^((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([kmg%]?)$/i;
   function parsed(text, isShare) {
-    const match = form.exec(text.replace(/[Kmg]$/, (unit) => ({ K: "k", m: "M", g: "G" })[unit]));
+    const match = form.exec(text);
     const [, digits, power, unit] = match || [];
-    const value = match ? Number(digits.replaceAll(",", "") + (power || "")) * factors[unit] : Infinity;
+    const value = match ? Number(digits.replaceAll(",", "") + (power || "")) * factors[unit.toLowerCase()] : Infinity;
     const example = isShare ? "write for example 5% or 0.05." : "write for example 30M, 1.5M or 700k.";
     if (!Number.isFinite(value)) return { refused: "not a number: " + example };
     if (!isShare && unit === "%") return { refused: "a share, but this is a count: " + example };

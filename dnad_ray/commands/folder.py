@@ -21,7 +21,7 @@ from dnad_ray.run_folder.layout import (
     table_file,
     trials_folder,
 )
-from dnad_ray.run_folder.lock import check_links, writing_to
+from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import RunContents, is_run, read_run
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
 from dnad_ray.run_folder.states import TrialState
@@ -76,7 +76,6 @@ def stored_run(out: Place) -> RunContents:
         RunFolderError: If the folder has no run, or one that cannot be continued.
     """
     check_is_run(out)
-    check_links(out)
     contents = read_run(out.resolve())
     if not contents.config:
         raise RunFolderError("--resume with --out", address(out), "a run whose config.yaml can be read")

@@ -143,7 +143,7 @@ def sweep(
             stage.signals.defer()  # until the results lie there too
             stop = first_of(stage.signals, budget.check)
             todo = budget.within(unfinished(stage.specs, stored))
-            prepared = prepared_in(stage, stop, asked, todo) if todo else None
+            prepared = prepared_in(stage, stop, asked, todo)
             if prepared is None:
                 return
             run_in_turn(

@@ -31,7 +31,6 @@ from dnad_ray.on_ray.watcher import BoardCallback
 from dnad_ray.run_folder.layout import ray_folder
 from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.states import TrialState
-from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.stopping import StopCheck, first_of
 from dnad_ray.search.estimate import estimate_in_words
@@ -39,7 +38,7 @@ from dnad_ray.search.in_turn import SamplerMaker
 from dnad_ray.search.prepare import PreparedRun
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address
-from dnad_ray.trials.plan import recorded_before, unfinished
+from dnad_ray.trials.plan import end_trial, recorded_before, unfinished
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
@@ -93,9 +92,6 @@ def run_sweep(
     budget = budget or Budget()
     left = unfinished(specs, stored)
     todo = budget.within(left)
-    if not todo:
-        board.say("nothing left to do: all trials are at their end")
-        return
     check_storage(folder)
     check_parts(config, len(data.train))
     allotment = allotment_of(config)
@@ -220,5 +216,4 @@ def _note_failure(folder: Place, result: Any) -> None:
     if result.error is not None:
         name = result.config["trial"]
         reason = str(result.error).strip().splitlines()[-1]
-        details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
-        write_status(folder, name, TrialState.FAILED, reason=reason, **details)
+        end_trial(folder, name, TrialState.FAILED, reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +15,7 @@ from dnad_ray.run_folder.jobs import read_job_history
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.storage.places import Place
 from dnad_ray.text import duration_in_words
+from dnad_ray.training.timing import seconds_of_step
 
 __all__ = ["estimate_in_words"]
 
@@ -50,17 +50,6 @@ def estimate_in_words(jobs: Sequence[Job], images: RetrainImages, run: Place, te
 def _seconds_per_epoch(job: Job, images: RetrainImages, teacher_file: TeacherFile | None) -> float:
     teacher = None if teacher_file is None else load_teacher(teacher_file, device_for(job.config.device))
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher)
-    began = 0.0
-    for index in range(_NUM_STEPS + 1):
-        if index == 1:  # the first step includes allocations and kernel selection
-            began = _after_device(state)
-        state.train_step()
-    seconds = (_after_device(state) - began) / _NUM_STEPS
+    seconds = seconds_of_step(lambda _: state.train_step(), state.device, _NUM_STEPS)
     state.batches.close()
     return seconds * state.steps_per_epoch / job.config.num_processes
-
-
-def _after_device(state: RetrainState) -> float:
-    """Return the time at which the device has done all its steps."""
-    state.sums.tolist()
-    return time.perf_counter()

@@ -26,7 +26,7 @@ from dnad_ray.runtime.stopping import StopCheck, StopRequest
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.files import write_json
 from dnad_ray.storage.places import Place
-from dnad_ray.training.loop import StepProgress, train, train_and_keep
+from dnad_ray.training.loop import StepProgress, telling, train, train_and_keep
 
 __all__ = ["Job", "job_of", "run_job", "unfinished_jobs"]
 
@@ -151,14 +151,8 @@ def run_job(
     write_json(job_file(run, job.name), job.to_dict())
     facts = {"from_step": state.step, "device": state.device.type, "processes": ranks.size}
     write_job_status(run, job.name, TrialState.RUNNING, **facts)
-
-    def check() -> StopRequest | None:
-        if progress is not None:
-            progress(state.step, state.num_steps)
-        return None if stop is None else stop()
-
     try:
-        for event in train_and_keep(state, checkpoints, check):
+        for event in train_and_keep(state, checkpoints, telling(progress, state, stop)):
             if isinstance(event, StopRequest):
                 write_job_status(run, job.name, event.state, reason=event.reason, step=state.step, **facts)
                 return TrialState(event.state)

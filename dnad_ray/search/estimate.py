@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
-
-import torch
 
 from dnad_ray.config.run import RunConfig
 from dnad_ray.costs.table import costs_of
@@ -24,6 +20,7 @@ from dnad_ray.search.recording import derived_shape
 from dnad_ray.search.state import SearchState
 from dnad_ray.storage.places import Place
 from dnad_ray.text import duration_in_words
+from dnad_ray.training.timing import seconds_of_step
 from dnad_ray.trials.spec import TrialSpec
 from search_spaces.supernet import subset
 
@@ -87,27 +84,10 @@ def seconds_per_step(state: SearchState, num_steps: int = _STEPS) -> float:
         # A diverging loss does not change the time; the trial itself reports it.
         state.learner.step(*state.batches.batch(index), (state.controller.gamma, state.controller.mu))
 
-    seconds = _seconds_of(step, state.device, num_steps)
+    seconds = seconds_of_step(step, state.device, num_steps)
     state.learner.look()
     state.batches.close()
     return seconds
-
-
-def _seconds_of(step: Callable[[int], None], device: torch.device, num_steps: int) -> float:
-    """Measure the wall seconds of a step."""
-    began = 0.0
-    for index in range(num_steps + 1):
-        if index == 1:  # the first step includes allocations and kernel selection
-            _wait_for(device)
-            began = time.perf_counter()
-        step(index)
-    _wait_for(device)
-    return (time.perf_counter() - began) / num_steps
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _teacher(config: RunConfig, data: ImageData, folder: Place) -> tuple[Teacher, float]:
@@ -120,7 +100,7 @@ def _teacher(config: RunConfig, data: ImageData, folder: Place) -> tuple[Teacher
     if not settings.is_trained:
         return teacher, 0.0
     training = TeacherTraining(teacher.network, config, data, device)
-    each = _seconds_of(lambda _: training.train_step(), device, _STEPS)
+    each = seconds_of_step(lambda _: training.train_step(), device, _STEPS)
     training.batches.close()
     paths = teacher_checkpoints(teacher_folder(folder)).glob("*")
     done = max((int(path.name) for path in paths if path.name.isdecimal()), default=0)

@@ -10,14 +10,13 @@ from dnad_ray.errors import one_line
 from dnad_ray.run_folder.reading import RunContents, read_status
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.run_folder.states import TrialState
-from dnad_ray.run_folder.writing import write_status
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.random_states import seed_all
 from dnad_ray.runtime.stopping import StopCheck
 from dnad_ray.search.prepare import PreparedRun, run_search
 from dnad_ray.storage.places import Place
 from dnad_ray.trials.dominance import Trajectories, Verdict
-from dnad_ray.trials.plan import Sampler, choose, recorded_before, unfinished
+from dnad_ray.trials.plan import Sampler, choose, end_trial, recorded_before, unfinished
 from dnad_ray.trials.spec import TrialSpec
 from dnad_ray.watch.board import Board
 
@@ -76,7 +75,7 @@ def run_in_turn(
             run_search(spec, prepared, folder, board, stop=stop, judge=_judge_of(config, spec, trajectories))
         except RuntimeError as error:  # of torch, for example where memory is short
             has_failed = True
-            _note_failure(folder, spec.name, error)
+            end_trial(folder, spec.name, TrialState.FAILED, one_line(error)[:500])
             board.trial_ended(spec.name, TrialState.FAILED, one_line(error))
         if sampler is not None and (has_failed or read_status(folder, spec.name)["state"].is_finished):
             sampler.tell(spec.name, spec, has_failed)
@@ -90,9 +89,3 @@ def _judge_of(config: RunConfig, spec: TrialSpec, trajectories: Trajectories) ->
         return trajectories.verdict(spec.name) if config.sweep.scheduler == "pareto" else None
 
     return judge
-
-
-def _note_failure(folder: Place, name: str, error: Exception) -> None:
-    """Store why a trial failed."""
-    details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
-    write_status(folder, name, TrialState.FAILED, reason=one_line(error)[:500], **details)

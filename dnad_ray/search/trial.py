@@ -32,7 +32,7 @@ from dnad_ray.search.state import SearchState
 from dnad_ray.search.warm_start import keep_weights
 from dnad_ray.storage.files import Write
 from dnad_ray.storage.places import Place
-from dnad_ray.training.loop import StepProgress
+from dnad_ray.training.loop import StepProgress, telling
 from dnad_ray.trials.spec import TrialSpec
 
 __all__ = ["keep_state", "run_trial"]
@@ -99,14 +99,8 @@ def run_trial(
     }
     write_status(folder, spec.name, TrialState.RUNNING, write=write, **facts)
     history = _History(folder, spec.name, state, write)
-
-    def check() -> StopRequest | None:
-        if progress is not None:
-            progress(state.step, state.num_steps)
-        return None if stop is None else stop()
-
     try:
-        for event in search(state, check):
+        for event in search(state, telling(progress, state, stop)):
             if isinstance(event, Snapshot):
                 write_snapshot(folder, event, state.genotype_of(event), write)
                 if event.kind == "ladder":  # ladder snapshots are stored but not yielded

@@ -20,7 +20,7 @@ from dnad_ray.runtime.stopping import StopCheck, Stopped, StopRequest
 from dnad_ray.storage.places import Place, remove_folder
 from dnad_ray.training.task import Task
 
-__all__ = ["Counted", "StepProgress", "Training", "counted", "finish", "train", "train_and_keep"]
+__all__ = ["Counted", "StepProgress", "Training", "counted", "finish", "telling", "train", "train_and_keep"]
 
 _Event_co = TypeVar("_Event_co", covariant=True)
 
@@ -38,6 +38,16 @@ class Counted(Protocol):
 
     device_seconds: float
     ranks: Ranks
+
+
+class Steps(Protocol):
+    """Something whose steps are counted: ``step`` of at most ``num_steps`` are taken."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def num_steps(self) -> int: ...
 
 
 class Training(Protocol[_Event_co]):
@@ -135,6 +145,17 @@ def train_and_keep(
         checkpoints.keep(task.state_dict, task.step)
 
 
+def telling(progress: StepProgress | None, steps: Steps, stop: StopCheck | None) -> StopCheck:
+    """Return a stop check for :func:`train` that tells of each step taken before it asks ``stop``."""
+
+    def check() -> StopRequest | None:
+        if progress is not None and steps.step:
+            progress(steps.step, steps.num_steps)
+        return None if stop is None else stop()
+
+    return check
+
+
 def finish(
     task: Task,
     checkpoints: Place | None = None,
@@ -157,12 +178,7 @@ def finish(
         RunFolderError: If the checkpoint belongs to another training.
         NonFiniteLossError: If a loss or gradient became NaN or infinite.
     """
-
-    def check() -> StopRequest | None:
-        if progress is not None and task.step:
-            progress(task.step, task.num_steps)
-        return None if stop is None else stop()
-
+    check = telling(progress, task, stop)
     keeper = None if checkpoints is None else CheckpointKeeper(checkpoints)
     saved = None if keeper is None else keeper.newest()
     if saved is not None:

@@ -25,6 +25,7 @@ __all__ = [
     "Sampler",
     "choose",
     "end_dominated",
+    "end_trial",
     "is_complete",
     "more_seeds",
     "recorded_before",
@@ -128,6 +129,12 @@ def recorded_before(
     return known
 
 
+def end_trial(folder: Place, name: str, state: TrialState, reason: str, **more: Any) -> None:
+    """Store why a trial ended from outside of its search; what its status says besides stays."""
+    known = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
+    write_status(folder, name, state, reason=reason, **(known | more))
+
+
 def end_dominated(folder: Place, name: str, verdict: Verdict, device_seconds: float) -> None:
     """Store that a trial was stopped because it is dominated; it never continues.
 
@@ -137,9 +144,7 @@ def end_dominated(folder: Place, name: str, verdict: Verdict, device_seconds: fl
         verdict: Why.
         device_seconds: Its compute up to its last record.
     """
-    details = {key: value for key, value in read_status(folder, name).items() if key not in ("state", "reason")}
-    details |= {"reason": str(verdict), "device_seconds": device_seconds}
-    write_status(folder, name, TrialState.DOMINATED, **details)
+    end_trial(folder, name, TrialState.DOMINATED, str(verdict), device_seconds=device_seconds)
 
 
 def more_seeds(

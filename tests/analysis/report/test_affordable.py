@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.report.affordable import EPOCHS, training_seconds
+from analysis.report.affordable import EPOCHS, RECIPE, training_seconds
+from dnad_ray.config.retrain import retrain_recipe
 
 
 @pytest.fixture
@@ -36,3 +37,7 @@ def test_training_seconds_of_what_is_not_known_are_missing(history):
     assert np.isnan(training_seconds(frame_of(trial=["x"]), history)).all()
     assert np.isnan(training_seconds(frame_of(epoch=[1]), history.iloc[:0])).all()
     assert len(training_seconds(frame_of(epoch=[1]).iloc[:0], history)) == 0
+
+
+def test_epochs_are_those_of_the_recipe_that_is_named():
+    assert retrain_recipe(RECIPE).epochs == EPOCHS

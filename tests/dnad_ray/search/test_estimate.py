@@ -50,7 +50,7 @@ def test_estimate_of_what_diverges_is_an_estimate_too(tiny, words):
 def test_estimate_covers_the_teacher_until_it_is_there(tiny, digits, folder, words, quiet_board, monkeypatch):
     config = tiny(SLOW)
     # 40 epochs of 3 steps, and 128 images to measure it: 128 / 64 / 3 of a step.
-    monkeypatch.setattr(estimate, "_seconds_of", lambda step, device, num_steps: 0.5)
+    monkeypatch.setattr(estimate, "seconds_of_step", lambda step, device, num_steps: 0.5)
     assert ": 60 s for the teacher, then 1 trial of up to 6 epochs" in words(config)
     checkpoint = folder / "teacher" / "checkpoints" / "00000060"
     checkpoint.mkdir(parents=True)  # of a teacher that was paused after 20 epochs
