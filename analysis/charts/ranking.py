@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,7 +61,9 @@ def _ranking_info(networks: pd.DataFrame) -> _RankingInfo:
 
 
 def _figure(info: _RankingInfo) -> go.Figure:
-    axes = {"xaxis": axis(info.x) | {"rangemode": "normal"}, "yaxis": axis(info.y) | {"rangemode": "normal"}}
+    # Without a network plotly would draw shares from -100 % to 400 %.
+    span: dict[str, Any] = {"rangemode": "normal"} if info.dots else {"range": [0, 1]}
+    axes = {"xaxis": axis(info.x) | span, "yaxis": axis(info.y) | span}
     figure = go.Figure(layout={"template": TEMPLATE, "height": 440, "showlegend": True, **axes})
     low, high = info.correlation.kendall_interval
     words = f"{info.correlation.num_networks} networks"

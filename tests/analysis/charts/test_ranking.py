@@ -22,4 +22,6 @@ def test_ranking_refuses_other_columns_and_several_protocols():
     mixed = pd.DataFrame({"proxy_accuracy": [0.8, 0.9], "accuracy": [0.9, 0.95], "protocol": ["a", "b"]})
     with pytest.raises(UserError, match="protocols a, b"):
         plot_ranking(mixed)
-    assert not plot_ranking(mixed.iloc[:0]).data
+    empty = plot_ranking(mixed.iloc[:0])
+    assert not empty.data
+    assert empty.layout.xaxis.range == empty.layout.yaxis.range == (0, 1)  # axes of shares all the same
