@@ -21,9 +21,10 @@ from dnad_ray.distill.teacher import TeacherFile
 from dnad_ray.errors import IncompleteRunError, one_line
 from dnad_ray.on_ray.cluster import allotment_of, check_space, check_storage, nodes, num_parallel, ray_errors
 from dnad_ray.on_ray.distributed import WAITING_ROOM, PlacementCleaner, tune_shared_trial
-from dnad_ray.on_ray.mailbox import StepNews, SweepStop, start_mailbox
+from dnad_ray.on_ray.mailbox import StepNews, start_mailbox
 from dnad_ray.on_ray.resources import Allotment, check_parts, idle_in_words
 from dnad_ray.on_ray.scheduler import ParetoScheduler
+from dnad_ray.on_ray.sweep_stop import SweepStop
 from dnad_ray.on_ray.teacher_thread import TeacherThread
 from dnad_ray.on_ray.trainable import tune_trial
 from dnad_ray.on_ray.trial_source import TrialSource

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,8 @@ pytest.importorskip("ray")
 from ray.exceptions import RayActorError
 
 from dnad_ray.on_ray import mailbox as mailbox_module
-from dnad_ray.on_ray.mailbox import StepNews, SweepStop, step_sender
+from dnad_ray.on_ray.mailbox import StepNews, step_sender
+from dnad_ray.on_ray.sweep_stop import SweepStop
 from dnad_ray.runtime.stopping import StopRequest
 
 REQUEST = StopRequest("interrupted by SIGTERM")
@@ -85,3 +88,10 @@ def test_steps_are_sent_now_and_then_and_never_waited_for(monkeypatch):
     assert mailbox.calls[1:] == [("steps",)]
     now[0], mailbox.is_dead = 4.0, True
     assert (news(), news()) == ({}, {})  # a dead mailbox is no reason to fail
+
+
+def test_mailbox_loads_neither_torch_nor_tune():
+    # Its actor has a process of its own, which would wait seconds for them.
+    code = "import sys, dnad_ray.on_ray.mailbox; print(sorted({'torch', 'ray.tune'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
