@@ -117,9 +117,8 @@ def sweep(
         def session() -> AbstractContextManager[None]:
             from dnad_ray.on_ray.cluster import cluster
 
-            # Tune loads in half a second, and the first optimizer loads torch modules for one second. Ray's processes
-            # need seconds to start, during which this process would only wait.
-            threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep", "torch._dynamo"], daemon=True).start()
+            # Tune loads in a second or two. Ray's processes need seconds to start, during which this process would wait.
+            threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep"], daemon=True).start()
             return cluster(asked, address)
 
         def work(stage: Work) -> None:

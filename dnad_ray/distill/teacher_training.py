@@ -17,6 +17,7 @@ from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.runtime.random_states import OwnStream
 from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.training.learning_rate import cosine_rates
+from dnad_ray.training.optimizers import Adam
 from dnad_ray.training.task import Losses, Task
 from search_spaces.kernels.states import former_name
 
@@ -47,7 +48,7 @@ class TeacherTraining(Task):
         settings = config.distill.teacher
         self._network = network.train()
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(parameters, settings.learning_rate, weight_decay=config.train.weight_decay)
+        optimizer = Adam(parameters, settings.learning_rate, weight_decay=config.train.weight_decay)
         super().__init__(
             {"network": network, "optimizer": optimizer},
             TrainingBatches(data, config.train.batch_size, config.seed, device, MEMORY_FORMAT),

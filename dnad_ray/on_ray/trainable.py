@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -57,7 +56,6 @@ def tune_trial(
         mailbox: What :func:`dnad_ray.on_ray.mailbox.start_mailbox` returned; the teacher comes from there.
         deadline: When to pause, in seconds since the epoch; None for never.
     """
-    importlib.import_module("torch._dynamo")  # the first optimizer would load it, which takes a second
     files = _teacher_files(mailbox)  # only now: to load torch takes as long as to train a small teacher
     if not files:
         TrialReporter(tune.report).end(stopped="asked before it began")

@@ -20,6 +20,7 @@ from dnad_ray.storage.digests import digest_of_data
 from dnad_ray.storage.places import Place
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
 from dnad_ray.training.loop import StepProgress, counted, finish
+from dnad_ray.training.optimizers import Adam
 from dnad_ray.training.task import Losses, Task
 from search_spaces.derivation import derived_network
 from search_spaces.genotype import Edge, Genotype
@@ -116,13 +117,13 @@ class _DartsSearch(Task):
             {
                 "supernet": self.supernet,
                 "alpha": nn.ParameterList([self._alpha]),
-                "optimizer": torch.optim.Adam(
+                "optimizer": Adam(
                     self.supernet.parameters(),
                     settings.learning_rate,
                     betas=settings.betas,
                     weight_decay=settings.weight_decay,
                 ),
-                "arch_optimizer": torch.optim.Adam([self._alpha], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+                "arch_optimizer": Adam([self._alpha], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
             },
             TrainingBatches(data, settings.batch_size, seed, device, MEMORY_FORMAT),
             digest=digest_of_data({**sections, "seed": seed}),

@@ -31,6 +31,7 @@ from dnad_ray.storage.weights_reader import parse_weights
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
 from dnad_ray.training.learning_rate import learning_rate_at
 from dnad_ray.training.loop import counted
+from dnad_ray.training.optimizers import SGD
 from dnad_ray.training.task import Losses, Task
 
 __all__ = ["RetrainState"]
@@ -76,7 +77,7 @@ class RetrainState(Task):
             torch.manual_seed(seed)
             trainee = Trainee(spec, data.shape, config)
         self.trainee = to_device(trainee, device)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.trainee.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
         )
         super().__init__(

@@ -19,7 +19,7 @@ from dnad_ray.search.criteria import WorthMean
 from dnad_ray.search.losses import RELEASE_SPARSITY, added_loss, dense_sparsity, shrinking_loss, sparsity
 from dnad_ray.search.relaxation import Relaxation
 from dnad_ray.training.finite import FiniteWatch
-from dnad_ray.training.optimizers import cut_optimizer
+from dnad_ray.training.optimizers import SGD, Adam, cut_optimizer
 from search_spaces.network import NetworkOutput
 from search_spaces.supernet import Supernet
 
@@ -88,7 +88,7 @@ class Learner:
             self.worth = WorthMean(len(relaxation.parameter), self.device)
         on_gpu = self.device.type == "cuda"
         # fused: one call for all parameters; a loop over small tensors would take noticeable time.
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = Adam(
             self._parameters(),
             settings.learning_rate,
             betas=settings.betas,
@@ -96,7 +96,7 @@ class Learner:
             fused=True,
             capturable=on_gpu and settings.cuda_graphs,
         )
-        self.arch_optimizer = torch.optim.SGD(
+        self.arch_optimizer = SGD(
             self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
         )
         self._grad_clip, self._distill = settings.grad_clip, config.distill

@@ -1,15 +1,44 @@
-"""Optimizer state: checks of a restored state, and its reduction when parameters are deleted."""
+"""Optimizers that load quickly; checks of a restored state, and its reduction when parameters are deleted."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.kernels.bank import Sliced
 
-__all__ = ["check_optimizer", "cut_optimizer"]
+__all__ = ["SGD", "Adam", "check_optimizer", "cut_optimizer"]
+
+
+_Optimizer = TypeVar("_Optimizer", bound=type[torch.optim.Optimizer])
+
+
+def _without_compiler(optimizer: _Optimizer) -> _Optimizer:
+    """Give an optimizer its methods as they are below what guards them from torch's compiler.
+
+    The guards load the compiler when they are first called, which takes one to three CPU seconds in every process that
+    trains. Nothing is compiled here, so there is nothing to guard. ``step`` keeps its other guard, ``no_grad``.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        setattr(optimizer, name, inspect.unwrap(getattr(optimizer, name)))
+    optimizer.step = torch.no_grad()(inspect.unwrap(optimizer.step))  # type: ignore[method-assign]
+    return optimizer
+
+
+@final
+@_without_compiler
+class Adam(torch.optim.Adam):
+    """``torch.optim.Adam`` to the last bit, without loading torch's compiler."""
+
+
+@final
+@_without_compiler
+class SGD(torch.optim.SGD):
+    """``torch.optim.SGD`` to the last bit, without loading torch's compiler."""
 
 
 def cut_optimizer(

@@ -41,6 +41,7 @@ from dnad_ray.distill.teacher_sources import train_teacher
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.search.loop import SearchState, search
+from dnad_ray.training.optimizers import SGD, Adam
 from dnad_ray.trials.spec import trials_of
 from dnad_ray.watch.board import Board
 
@@ -157,7 +158,7 @@ def host_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], contextlib.Abstr
     def noted() -> Iterator[list[str]]:
         reads: list[str] = []
         with monkeypatch.context() as patch:
-            for optimizer in (torch.optim.Adam, torch.optim.SGD):
+            for optimizer in (Adam, SGD):
                 patch.setattr(optimizer, "step", lambda self: None)
             for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"):
                 original = getattr(torch.Tensor, name)
