@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import multiprocessing.context
 import os
+import runpy
 import signal
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -253,21 +255,96 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
+LOADED = ("analysis", "dnad_ray.commands.run", "dnad_ray.on_ray.sweep", "dnad_ray.on_ray.retrain_jobs", "plotly.io")
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Forks processes that have loaded what a command needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*LOADED])
+    return context
+
+
+@final
+class Started:
+    """A command in a process of its own, with what :class:`subprocess.Popen` offers.
+
+    Args:
+        server: Forks the process.
+        arguments: Those of ``dnad-ray``.
+        folder: Where its outputs are kept.
+        variables: Environment variables besides those of the tests.
+    """
+
+    def __init__(
+        self,
+        server: multiprocessing.context.ForkServerContext,
+        arguments: Sequence[object],
+        folder: Path,
+        variables: Mapping[str, str],
+    ) -> None:
+        self._files = [Path(tempfile.mkstemp(prefix=f"{name}-", dir=folder)[1]) for name in ("out", "err")]
+        call = {
+            "arguments": [*map(str, arguments)],
+            "folder": str(Path.cwd()),
+            "environment": {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | variables,
+            "threads": torch.get_num_threads(),
+            "out": str(self._files[0]),
+            "err": str(self._files[1]),
+        }
+        program = str(Path(__file__).with_name("loaded_command.py"))
+        self._process = server.Process(target=runpy.run_path, args=(program, {"call": call}))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end; returns standard output and standard error."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutError(self.outputs())
+        return self.outputs()
+
+    def outputs(self) -> tuple[str, str]:
+        """What it has written until now."""
+        said, err = (file.read_text() for file in self._files)
+        return said, err
+
+
+@pytest.fixture
+def start(fork_server: multiprocessing.context.ForkServerContext, tmp_path: Path) -> Callable[..., Started]:
+    """Starts ``dnad-ray`` with arguments in a process of its own, as a user does."""
+
+    def begin(*arguments: object, **variables: str) -> Started:
+        return Started(fork_server, arguments, tmp_path, variables)
+
+    return begin
+
+
 @final
 class Sweep:
     """A sweep as its user starts it, and all processes that it ever started."""
 
-    def __init__(self, *arguments: object, out: Path, **variables: str) -> None:
+    def __init__(self, start: Callable[..., Started], *arguments: object, out: Path, **variables: str) -> None:
         self.out = out
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | variables
-        self.driver = subprocess.Popen(
-            [sys.executable, "-m", "dnad_ray", "sweep", *map(str, arguments), "--out", str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,  # so that Ctrl-C can be pressed: all processes of a terminal get it
-        )
+        self.driver = start("sweep", *arguments, "--out", out, **variables)
         self.began = self.looked = time.monotonic()
         self.processes: dict[int, psutil.Process] = {}
 
@@ -328,15 +405,15 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep() -> Iterator[Callable[..., Sweep]]:
+def sweep(start: Callable[..., Started]) -> Iterator[Callable[..., Sweep]]:
     """Starts sweeps; what is left of them ends with the test."""
     started = []
 
-    def start(*arguments: object, out: Path, **variables: str) -> Sweep:
-        started.append(Sweep(*arguments, out=out, **variables))
+    def begin(*arguments: object, out: Path, **variables: str) -> Sweep:
+        started.append(Sweep(start, *arguments, out=out, **variables))
         return started[-1]
 
-    yield start
+    yield begin
     for entry in started:
         entry.clean_up()
 

@@ -172,21 +172,15 @@ def wait_for(found, process, seconds=120):
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_search_interrupted_says_how_to_continue_and_does(signum, exit_code, command, config_file, tmp_path, timeless):
+def test_search_interrupted_says_how_to_continue_and_does(
+    signum, exit_code, start, command, config_file, tmp_path, timeless
+):
     out = tmp_path / "demo"
     # Most of its steps come after the first snapshot, or it is over before it is interrupted.
     longer = {"data.image_size": 14, "shrink.gamma_growth": 1.5, "shrink.rate": 0.05, "shrink.floor.operations": 4}
     slower = [text for key, value in longer.items() for text in ("--set", f"{key}={value}")] + ["--epochs", "16"]
     arguments = ["search", str(config_file), "--out", str(out), *slower]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dnad_ray", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        # A shell starts what runs in the background, perhaps these tests, deaf to interrupts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    )
+    process = start(*arguments)
     wait_for(lambda: list(out.glob("trials/t00/snapshots/*.json")), process)
     process.send_signal(signum)
     said, err = process.communicate(timeout=120)
@@ -378,16 +372,15 @@ def test_help_does_not_wait_for_torch():
     assert result.stdout == "[]\n"
 
 
-def test_front_of_a_damaged_run_warns_in_one_line_and_prints_the_rest(finished, tmp_path):
+def test_front_of_a_damaged_run_warns_in_one_line_and_prints_the_rest(start, finished, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(finished[0], folder)
     next(folder.glob("trials/*/history.json")).write_text("{")
-    command = [sys.executable, "-m", "dnad_ray", "front", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stderr.startswith("dnad-ray: warning: ")
-    assert "history.json cannot be read" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert "Pareto front" in result.stdout
+    said, err = start("front", folder).communicate(timeout=120)
+    assert err.startswith("dnad-ray: warning: ")
+    assert "history.json cannot be read" in err
+    assert len(err.splitlines()) == 1
+    assert "Pareto front" in said
 
 
 def test_program_looks_for_garbage_seldom_and_not_when_it_ends():

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -30,7 +27,8 @@ RANGES = {
     "train.betas": {"choice": [[0.5, 0.9], [0.9, 0.999]]},
     "evaluation.interval_epochs": {"integer": [1, 2]},
 }
-SWEEP = {"sweep.sampler": "optuna", "sweep.num_trials": 3, "sweep.ranges": RANGES}
+# One trial at a time, because each of two workers would load torch.
+SWEEP = {"sweep.sampler": "optuna", "sweep.num_trials": 3, "sweep.max_concurrent": 1, "sweep.ranges": RANGES}
 SECONDS = 420  # after which a sweep of seconds hangs
 
 
@@ -109,16 +107,15 @@ def test_sampler_refuses_records_outside_the_ranges(tiny, digits):
 
 
 @pytest.fixture
-def sweep(tiny, tmp_path):
+def sweep(tiny, start, tmp_path):
     """Run a sweep of a configuration in a process of its own; returns exit code, output and errors."""
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(config_to_dict(tiny({**SWEEP, "train.batch_size": 384}))))
 
     def run(*arguments):
-        command = [sys.executable, "-m", "dnad_ray", "sweep", str(file), "--out", str(tmp_path / "demo"), *arguments]
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=SECONDS)
-        return done.returncode, done.stdout, done.stderr
+        done = start("sweep", file, "--out", tmp_path / "demo", *arguments)
+        said, err = done.communicate(timeout=SECONDS)
+        return done.returncode, said, err
 
     return run
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -74,7 +71,7 @@ def test_scheduler_compares_with_what_others_report_later(report):
 
 
 @pytest.mark.slow
-def test_sweep_gives_the_slot_of_a_dominated_trial_to_another(tiny, timeless, tmp_path):
+def test_sweep_gives_the_slot_of_a_dominated_trial_to_another(tiny, start, timeless, tmp_path):
     out, file = tmp_path / "demo", tmp_path / "mine.yaml"
     sweep = {
         "sweep.grid": {"train.learning_rate": [3e-3, 1e-7]},  # with the second nothing is learned
@@ -84,17 +81,16 @@ def test_sweep_gives_the_slot_of_a_dominated_trial_to_another(tiny, timeless, tm
         "sweep.patience": 2,
     }
     file.write_text(yaml.safe_dump(config_to_dict(tiny(sweep))))
-    command = [sys.executable, "-m", "dnad_ray", "sweep", str(file), "--out", str(out), "--max-trials", "3"]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=SECONDS)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    done = start("sweep", file, "--out", out, "--max-trials", "3")
+    said, err = done.communicate(timeout=SECONDS)
+    assert (done.returncode, err) == (0, ""), said
 
     contents = read_run(out)
     states = {name: status["state"] for name, status in contents.status.items()}
     assert states == {"t00": "finished", "t01": "dominated", "t02": "finished"}
     assert contents.status["t01"]["reason"].startswith("worse at all 2 snapshots")
-    assert f"t01 stopped by the scheduler: {contents.status['t01']['reason']}" in done.stdout
-    assert "--max-trials 3 is reached; 1 of 4 trials are not at their end (t03); to continue: " in done.stdout
+    assert f"t01 stopped by the scheduler: {contents.status['t01']['reason']}" in said
+    assert "--max-trials 3 is reached; 1 of 4 trials are not at their end (t03); to continue: " in said
     # What it had recorded stands, and is what it would have recorded anyway; then it took no further step.
     config = config_from_dict(contents.config)
     data, snapshots = load_data(config.data), {}

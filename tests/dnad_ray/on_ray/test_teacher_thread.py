@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -113,35 +110,24 @@ def test_preparing_ends_with_its_caller(given):
 
 
 @pytest.mark.ray
-def test_sweep_whose_teacher_diverges_leaves_no_folder(tmp_path):
+def test_sweep_whose_teacher_diverges_leaves_no_folder(start, tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "demo"
     settings = ["--set", "distill.teacher.learning_rate=1e30", "--set", "distill.teacher.epochs=50"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dnad_ray", "sweep", "smoke", "--trials", "1", "--out", str(out), *settings],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), (done.stdout, done.stderr)
-    assert done.stderr.startswith("dnad-ray: error: the teacher's loss became ")
+    done = start("sweep", "smoke", "--trials", "1", "--out", out, *settings)
+    said, err = done.communicate(timeout=300)
+    assert (done.returncode, err.count("\n")) == (1, 1), (said, err)
+    assert err.startswith("dnad-ray: error: the teacher's loss became ")
     assert not out.exists()
 
 
 @pytest.mark.ray
-def test_sweep_whose_time_is_spent_on_its_teacher_pauses(tmp_path):
+def test_sweep_whose_time_is_spent_on_its_teacher_pauses(start, tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "demo"
     settings = ["--set", "distill.teacher.epochs=1000000", "--time-budget", "2"]  # Ray alone takes longer to start
-    done = subprocess.run(
-        [sys.executable, "-m", "dnad_ray", "sweep", "smoke", "--trials", "1", "--out", str(out), *settings],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "the time budget of 2 s is spent; 1 of 1 trials are not at their end" in done.stdout
+    done = start("sweep", "smoke", "--trials", "1", "--out", out, *settings)
+    said, err = done.communicate(timeout=300)
+    assert (done.returncode, err) == (0, "")
+    assert "the time budget of 2 s is spent; 1 of 1 trials are not at their end" in said
     assert load_newest((out / "teacher" / "checkpoints").iterdir()) is not None

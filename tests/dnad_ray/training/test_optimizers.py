@@ -41,17 +41,17 @@ def test_steps_and_state_are_those_of_torch(ours, theirs, settings):
         assert torch.equal(mine, original)
 
 
-def test_training_does_not_load_the_compiler(tmp_path):
-    # It would take one to three seconds in each process that trains.
+def test_steps_do_not_load_the_compiler():
+    # It would take one to three CPU seconds in each process that trains.
     code = (
-        "import sys; from dnad_ray.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "assert 'torch' in sys.modules\n"
-        "print('compiler:', 'torch._dynamo' in sys.modules)"
+        "import sys, torch; from dnad_ray.training.optimizers import SGD, Adam\n"
+        "for kind in (SGD, Adam):\n"
+        "    optimizer = kind([torch.ones(2, requires_grad=True)], lr=0.1)\n"
+        "    optimizer.param_groups[0]['params'][0].sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.zero_grad()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules)"
     )
-    settings = ("train.epochs=3", "distill.teacher.epochs=1")
-    arguments = ["search", "smoke", "--out", str(tmp_path / "run"), *(part for one in settings for part in ("--set", one))]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "compiler: False"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "False", "")
