@@ -102,7 +102,7 @@ def test_figures_that_count_average_pools_besides_convolutions(name, millions):
 def test_table_trace_and_modules_agree_on_every_published_network(name):
     """With few cells, channels and pixels: every edge is in it, and a trace takes a moment only."""
     entry = published_named(name)
-    genotype = entry.genotype(6)
+    genotype = entry.genotype(3)
     small = {"image_size": 8, "init_channels": 4}
     shape = SETTINGS["cifar10", genotype.skeleton]._replace(**small).shape()
     cost = costs_of(genotype, shape, traced=True)

@@ -23,8 +23,8 @@ from search_spaces.space import NAMED_OPERATIONS, SearchSpace
 
 CONV, SKIP, POOL = "sep_conv_3x3", "skip_connect", "max_pool_3x3"
 ALL = tuple(OPERATIONS)
-NUM_GENOTYPES = 3
-FIRST_SEED = 2  # one under which every awkward case occurs; a test says so
+NUM_GENOTYPES = 2
+FIRST_SEED = 371  # one under which every awkward case occurs; a test says so
 
 
 def _space(operations, num_cells, num_nodes):
@@ -35,10 +35,10 @@ def _space(operations, num_cells, num_nodes):
 SETTINGS = [
     (_space(NAMED_OPERATIONS["dnad"], 8, 4), "cifar", 8, 1, 4),
     (_space(NAMED_OPERATIONS["dnad"], 5, 2), "cifar", 7, 3, 3),
-    (_space(NAMED_OPERATIONS["darts"], 8, 2), "cifar", 32, 3, 6),
+    (_space(NAMED_OPERATIONS["darts"], 5, 2), "cifar", 32, 3, 6),
     (_space(NAMED_OPERATIONS["darts"], 3, 3), "imagenet", 32, 3, 5),
-    (_space(NAMED_OPERATIONS["darts"], 8, 2), "imagenet", 33, 3, 4),
-    (_space(ALL, 3, 3), "cifar", 7, 1, 2),
+    (_space(NAMED_OPERATIONS["darts"], 5, 2), "imagenet", 33, 3, 4),
+    (_space(ALL, 3, 2), "cifar", 7, 1, 2),
     (_space(ALL, 5, 2), "cifar", 5, 3, 8),
     (_space(ALL, 5, 2), "imagenet", 64, 1, 2),
 ]
@@ -124,9 +124,9 @@ def test_table_is_the_trace_of_the_whole_network(number):
     assert all(type(number) is int for cost in by_table for number in cost)
 
 
-@pytest.mark.parametrize("operations", [*NAMED_OPERATIONS.values(), ALL], ids=[*NAMED_OPERATIONS, "all"])
-def test_table_is_the_trace_of_the_densest_network(operations):
-    dense, shape = _space(operations, 3, 2).dense(), _shape(7, 3)
+def test_table_is_the_trace_of_the_densest_network():
+    """Every operation on every kind of edge: the network of any other space is a part of it."""
+    dense, shape = _space(ALL, 3, 2).dense(), _shape(7, 3)
     assert CostTable(shape).complexity_of(dense) == complexity_of(dense, shape)
 
 
@@ -263,13 +263,19 @@ def test_costs_of_asks_the_trace_only_where_told_and_believes_it(monkeypatch):
         costs_of(genotype, shape, traced=True)
 
 
-@pytest.mark.parametrize("trace", ["none", "final", "all"])
-def test_search_traces_the_networks_that_it_is_told_to(trace, tiny, digits, monkeypatch, timeless):
-    def snapshots(config):
-        events = search(SearchState.start(config, digits, run="r", trial="t"))
-        return [event for event in events if isinstance(event, Snapshot)]
+def _snapshots(config, data):
+    events = search(SearchState.start(config, data, run="r", trial="t"))
+    return [event for event in events if isinstance(event, Snapshot)]
 
-    usual = timeless(snapshots(tiny()))
+
+@pytest.fixture(scope="module")
+def usual(tiny, digits, timeless):
+    """The snapshots of the usual search."""
+    return timeless(_snapshots(tiny(), digits))
+
+
+@pytest.mark.parametrize("trace", ["none", "final", "all"])
+def test_search_traces_the_networks_that_it_is_told_to(trace, usual, tiny, digits, monkeypatch, timeless):
     traced = []
 
     def spy(genotype, shape):
@@ -277,7 +283,7 @@ def test_search_traces_the_networks_that_it_is_told_to(trace, tiny, digits, monk
         return complexity_of(genotype, shape)
 
     monkeypatch.setattr(cost_table, "complexity_of", spy)
-    found = snapshots(tiny({"evaluation.trace": trace}))
+    found = _snapshots(tiny({"evaluation.trace": trace}), digits)
     expected = {"none": [], "final": found[-1:], "all": found}[trace]
     assert [snapshot for snapshot in found if snapshot.costs_traced] == expected
     assert traced == [snapshot.digest for snapshot in expected]

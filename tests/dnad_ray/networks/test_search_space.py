@@ -33,7 +33,7 @@ def _config(tiny, name, **more):
         "space.num_nodes": 3 if name == "nas-bench-201" else 4 if name == "s1" else 2,
         "distill.kind": "logits+features",
         "distill.teacher.epochs": 1,
-        "train.epochs": 6,
+        "train.epochs": 4,
         "shrink.floor.operations": 1,
         **more,
     }
@@ -59,8 +59,9 @@ def test_search_in_every_space(tiny, digits, name):
             snapshots.append(event)
             genotype = state.derived_network()[0]
             assert genotype.digest == event.digest
-            cost = complexity_of(genotype, state.shape(config.evaluation.init_channels))
-            assert (event.macs, event.params) == (cost.macs, cost.params)
+            if len(snapshots) == 1 or event.kind == "final":  # a trace takes longer than the search
+                cost = complexity_of(genotype, state.shape(config.evaluation.init_channels))
+                assert (event.macs, event.params) == (cost.macs, cost.params)
             nodes = [node for cell in genotype.cells for node in cell.nodes]
             assert not any(edge.operation == NONE for node in nodes for edge in node)
             if template.derivation == "inputs":
@@ -78,7 +79,7 @@ def test_search_in_every_space(tiny, digits, name):
 
 @pytest.mark.parametrize("name", ["darts-cells", "nas-bench-201"])
 def test_resume_in_a_space_that_shares(tiny, digits, timeless, name):
-    config = _config(tiny, name, **{"distill.kind": "none", "train.epochs": 4})
+    config = _config(tiny, name, **{"distill.kind": "none"})
     whole = timeless(search(SearchState.start(config, digits, run="r", trial="t")))
     state = SearchState.start(config, digits, run="r", trial="t")
     events, first = search(state), []
@@ -178,7 +179,8 @@ def test_command_leaves_snapshots_report_and_a_front(command, tmp_path, name):
         "distill.kind": "logits+features",
         "distill.teacher.epochs": 1,
         "distill.teacher.genotype": "darts-v2" if name == "darts-cells" else "null",
-        "train.epochs": 3,
+        "train.epochs": 2,
+        "train.batch_size": 256,
     }
     sets = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
     code, _, err = command("search", "smoke", "--out", out, "--quiet", *sets)
