@@ -8,7 +8,7 @@ import shutil
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.storage.files import write_json
 
-QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu")
+QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu", "--set", "batch_size=512")
 
 
 def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):
@@ -75,8 +75,8 @@ def test_export_without_a_name_has_one_for_each_job(command, run, tmp_path, monk
     records, _ = read_retrained(run)
     assert len({record["digest"] for record in records}) == 1
     for record in records:
-        result = command("export", run, "--format", "torch-export", "--job", record["job"])
+        result = command("export", run, "--format", "safetensors", "--job", record["job"])
         assert result[0] == 0, result
-        assert f"network_{record['digest']}_{record['job']}.pt2" in result[1]
-    assert len(list(tmp_path.glob("network_*.pt2"))) == 2
+        assert f"network_{record['digest']}_{record['job']}.safetensors" in result[1]
+    assert len(list(tmp_path.glob("network_*.safetensors"))) == 2
     assert "network_DIGEST_JOB" in command("export", "--help")[1]

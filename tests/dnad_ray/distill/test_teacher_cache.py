@@ -56,7 +56,7 @@ def _bits(state):
 @pytest.mark.parametrize("kind", KINDS)
 def test_search_is_the_same_bit_for_bit(kind, images, tiny, small_teacher, tmp_path, request, timeless):
     data = request.getfixturevalue(images)
-    config = tiny({**KINDS[kind], "train.epochs": 3})
+    config = tiny({**KINDS[kind], "train.epochs": 2})
     without = SearchState.start(config, data, small_teacher, run="r", trial="t")
     expected = timeless(search(without))
     for attempt in range(2):  # the first one fills the file, the second one reads it

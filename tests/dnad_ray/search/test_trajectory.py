@@ -124,11 +124,16 @@ def _batches():
 
 
 @pytest.mark.usefixtures("_exactly")
-@pytest.mark.parametrize("form", ["paper", "added"])
 @pytest.mark.parametrize(
-    ("small", "limits"),
-    [(0, (10**9, 10**9)), (0, (10**9, 0)), (0, (0, 0)), (10**9, (0, 0))],
-    ids=["unfolded", "grouped", "one by one", "small images"],
+    ("small", "limits", "form"),
+    [
+        (0, (10**9, 10**9), "paper"),
+        (0, (10**9, 0), "paper"),
+        (0, (0, 0), "paper"),
+        (10**9, (0, 0), "paper"),
+        (10**9, (0, 0), "added"),  # the pressure is on the weights, however the images are computed
+    ],
+    ids=["unfolded", "grouped", "one by one", "small images", "small images, pressure added"],
 )
 def test_trajectory_is_that_of_a_plain_loop(small, limits, form, monkeypatch):
     monkeypatch.setattr(search_spaces.kernels.small_images, "SMALL_UP_TO", small)
