@@ -63,6 +63,7 @@ def inside(repository, tmp_path):
                 "FOLDER": str(tmp_path),
                 "REPOSITORY": str(repository),
                 "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_worker_niceness": "0",  # beside other tests, Ray's own 15 leaves trials next to nothing
                 **environment,
             },
         )

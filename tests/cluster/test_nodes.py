@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SECONDS = 400
 CHUNK = 32 * 1024
-# Images large enough that sending them again would be seen; long enough (some 12 s, checkpoints come after 5) that a
+# Images large enough that sending them again would be seen; long enough (9 s and more, checkpoints come after 5) that a
 # trial is lost in its middle.
 LONGER = {
     "data.image_size": 16,
     "train.batch_size": 384,
-    "train.epochs": 48,
-    "shrink.rate": 0.025,
+    "train.epochs": 36,
+    "shrink.rate": 0.033,
     "shrink.floor.operations": 4,
     "distill.teacher.epochs": 2,
     "sweep.num_trials": 4,
@@ -95,6 +95,5 @@ def test_sweep_over_two_machines_of_which_one_is_lost(inside, tmp_path):
     assert observed["before"][lost] == steps[: len(observed["before"][lost])]
     assert len(observed["before"][lost]) < len(steps)
     assert {entry["attempt"] for name, entry in contents.status.items() if name != lost} == {1}
-    for trial in (lost, observed["finished_on_second"][0]):  # one that moved, and one that never did
-        rows = [without_seconds(row) for row in contents.snapshots if row["trial"] == trial]
-        assert rows == undisturbed(contents, folder, data, trial)
+    rows = [without_seconds(row) for row in contents.snapshots if row["trial"] == lost]
+    assert rows == undisturbed(contents, folder, data, lost)
