@@ -13,6 +13,7 @@ __all__ = [
     "GenotypeError",
     "IncompleteRunError",
     "NonFiniteLossError",
+    "RayStartError",
     "ResourceError",
     "RunFolderError",
     "SpaceError",
@@ -39,6 +40,10 @@ class DamagedRunError(RunFolderError):
 
 class ResourceError(UserError):
     """The machine or the cluster does not have the requested resources."""
+
+
+class RayStartError(ResourceError):
+    """Ray does not start on this machine."""
 
 
 class NonFiniteLossError(DnadRayError):

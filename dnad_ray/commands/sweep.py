@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -25,7 +27,7 @@ from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import Asked, Work, carry_out, prepared_in
 from dnad_ray.config.run import RunConfig
 from dnad_ray.config.section import MOST_TRIALS
-from dnad_ray.errors import ConfigError
+from dnad_ray.errors import ConfigError, RayStartError, UserError
 from dnad_ray.on_ray.resources import Allotment, Node, allot, check_requests
 from dnad_ray.runtime.cpus import computing_with, usable_cpus
 from dnad_ray.runtime.devices import device_for
@@ -62,7 +64,7 @@ def sweep(
 ) -> Outcome:
     """Run many searches in parallel on Ray, and merge them into one global front.
 
-    Without Ray they run one after the other in this process, with the same results.
+    Without Ray, or where it does not start, they run one after the other in this process, with the same results.
 
     Args:
         config: A recipe, a YAML file, nested dictionaries, or a configuration; its section ``sweep`` says what varies.
@@ -110,18 +112,34 @@ def sweep(
     place = out_of(out, config)
     with run_to_continue(place, resume) as stored:
         specs = trials_in(asked, stored)
+        missing_ray: RayStartError | None = None
         for one in [*(spec.config for spec in specs), *corners(asked)]:
             check_buildable(one)
             check_requests(one)
 
-        def session() -> AbstractContextManager[None]:
+        @contextlib.contextmanager
+        def session() -> Iterator[None]:
             from dnad_ray.on_ray.cluster import cluster
 
-            # Tune loads in a second or two. Ray's processes need seconds to start, during which this process would wait.
+            nonlocal missing_ray
+            # Tune loads in a second or two. Ray's processes need seconds to start, in which this process would wait.
             threading.Thread(target=_load, args=["dnad_ray.on_ray.sweep"], daemon=True).start()
-            return cluster(asked, address)
+            with contextlib.ExitStack() as open_sessions:
+                try:
+                    open_sessions.enter_context(cluster(asked, address))
+                except RayStartError as error:
+                    missing_ray = error
+                    open_sessions.enter_context(_session_without(error, asked))
+                yield
 
         def work(stage: Work) -> None:
+            if missing_ray is not None:
+                stage.board.say(
+                    "sweep: without Ray, one trial after the other in this process, with the same results, because of "
+                    f"{missing_ray}"
+                )
+                work_alone(stage)
+                return
             from dnad_ray.on_ray.sweep import run_sweep
 
             stage.signals.defer()  # until the results lie there too
@@ -185,6 +203,18 @@ def _alone(config: RunConfig) -> Allotment:
     if not found.gpus and device_for(config.train.device).type == "cuda":
         raise ConfigError("sweep.gpus_per_trial", 0, "null with --no-ray, or train.device 'cpu'")
     return found
+
+
+def _session_without(error: RayStartError, config: RunConfig) -> AbstractContextManager[None]:
+    """Return what is open during the trials where Ray does not start.
+
+    Raises:
+        RayStartError: If the trials need Ray.
+    """
+    try:
+        return computing_with(_alone(config).threads)
+    except UserError:
+        raise error from None
 
 
 def _sampler_of(config: RunConfig) -> SamplerMaker | None:

@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError
 
 from dnad_ray.config.run import RunConfig
-from dnad_ray.errors import IncompleteRunError, ResourceError, UserError, one_line
+from dnad_ray.errors import IncompleteRunError, RayStartError, ResourceError, UserError, one_line
 from dnad_ray.on_ray.ray_token import keep_session_private, keep_token_private
 from dnad_ray.on_ray.resources import Allotment, Node, allot
 from dnad_ray.runtime.cpus import computing_with, usable_cpus
@@ -71,6 +71,7 @@ def cluster(config: RunConfig, address: str | None) -> Iterator[None]:
         address: Cluster to join; None joins the one this process runs in, or starts one on this machine.
 
     Raises:
+        RayStartError: If Ray does not start on this machine.
         ResourceError: If the cluster does not answer, or can never give a trial what it needs.
     """
     # Tune's own files beside ours (CSV, TensorBoard) would only cost time; trials write to absolute paths.
@@ -115,7 +116,7 @@ def _start() -> None:
     """Start Ray on this machine, with the CPUs that this process may use.
 
     Raises:
-        ResourceError: If it does not start.
+        RayStartError: If it does not start.
     """
     _check_address_space()
     for name, value in (_PATIENCE | _NICENESS).items():
@@ -140,7 +141,7 @@ def _start() -> None:
                     f"a start in time, tried {_TRIES} times: add --no-ray, which computes in this process with the "
                     "same results, or call again when the machine is less busy"
                 )
-                raise ResourceError("Ray on this machine", one_line(error), allowed) from error
+                raise RayStartError("Ray on this machine", one_line(error), allowed) from error
             time.sleep(_PAUSE_SECONDS)
 
 
@@ -148,7 +149,7 @@ def _check_address_space() -> None:
     """Check that Ray's processes can map their memory; where they cannot, Ray waits for them without an end.
 
     Raises:
-        ResourceError: If the limit of the address space is too low.
+        RayStartError: If the limit of the address space is too low.
     """
     if not hasattr(resource, "RLIMIT_AS"):
         return
@@ -157,7 +158,7 @@ def _check_address_space() -> None:
     needed = int(_STORE_SHARE * memory) + _MAPPED_BYTES
     if limit != resource.RLIM_INFINITY and limit < needed:
         allowed = f"unlimited, or {needed / 2**30:.0f} GiB for Ray's processes; --no-ray starts none of them"
-        raise ResourceError("limit of the address space (ulimit -v)", f"{limit / 2**30:.1f} GiB", allowed)
+        raise RayStartError("limit of the address space (ulimit -v)", f"{limit / 2**30:.1f} GiB", allowed)
 
 
 def _join(address: str) -> None:

@@ -96,9 +96,7 @@ class Learner:
             fused=True,
             capturable=on_gpu and settings.cuda_graphs,
         )
-        self.arch_optimizer = SGD(
-            self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum
-        )
+        self.arch_optimizer = SGD(self.relaxation.parameters(), settings.arch_learning_rate, settings.arch_momentum)
         self._grad_clip, self._distill = settings.grad_clip, config.distill
         self._strength: tuple[float | Tensor, float | Tensor | None] = strength_at(config.distill, 0.0)
         self._target: NetworkOutput | None = None

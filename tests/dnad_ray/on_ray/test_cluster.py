@@ -17,6 +17,7 @@ from dnad_ray.config.run import RunConfig
 from dnad_ray.errors import IncompleteRunError, ResourceError
 from dnad_ray.on_ray import cluster as cluster_module
 from dnad_ray.on_ray.cluster import cluster, ray_errors
+from dnad_ray.run_folder.reading import read_run
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,33 @@ def test_cluster_that_never_starts_names_the_way_without_ray(started, monkeypatc
     with pytest.raises(ResourceError, match=r"tried 3 times: add --no-ray"), cluster(RunConfig(), None):
         pass
     assert len(started) == 3
+
+
+def test_sweep_whose_ray_never_starts_runs_without_it(
+    command, sweep_file, undisturbed, timeless, monkeypatch, tmp_path
+):
+    def broken(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", broken)
+    out = tmp_path / "demo"
+    config = sweep_file({"sweep.num_trials": 2, "train.epochs": 2, "distill.kind": "logits"})
+    code, said, err = command("sweep", config, "--out", out)
+    assert (code, err) == (0, "")
+    assert "sweep: without Ray, one trial after the other in this process, with the same results, because of " in said
+    assert "Ray on this machine: got 'The current node timed out during startup.'" in said
+    contents = read_run(out)
+    assert {name: status["state"] for name, status in contents.status.items()} == {"t00": "finished", "t01": "finished"}
+    assert timeless(contents.snapshots) == [*undisturbed(out, "t00"), *undisturbed(out, "t01")]
+
+    # Who asked for a cluster gets no other machine instead, and trials of several processes need Ray.
+    joined = command("sweep", config, "--address", "auto", "--out", tmp_path / "joined")
+    assert (joined[0], "--address: got 'auto'" in joined[2]) == (2, True), joined
+    shared = command("sweep", config, "--out", tmp_path / "shared", "--set", "train.num_processes=2")
+    assert (shared[0], "Ray on this machine: got " in shared[2]) == (2, True), shared
+    assert not (tmp_path / "joined").exists()
+    assert not (tmp_path / "shared").exists()
 
 
 @pytest.mark.parametrize(("gib", "is_enough"), [(3, False), (None, True), (10_000, True)])
