@@ -319,11 +319,7 @@ class Started:
         """Wait for the end; returns standard output and standard error."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise TimeoutError(self.outputs())
-        return self.outputs()
-
-    def outputs(self) -> tuple[str, str]:
-        """What it has written until now."""
+            raise TimeoutError([file.read_text() for file in self._files])
         said, err = (file.read_text() for file in self._files)
         return said, err
 

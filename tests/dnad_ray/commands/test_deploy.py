@@ -8,7 +8,7 @@ import shutil
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.storage.files import write_json
 
-QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu", "--set", "batch_size=512")
+QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu", "--set", "init_channels=4")
 
 
 def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):
@@ -60,7 +60,7 @@ def test_export_of_a_run_takes_its_most_accurate_network_or_the_one_asked_for(co
 
 def test_measure_of_a_folder_that_a_published_network_alone_filled(command, pictures, tmp_path):
     out = tmp_path / "new"
-    small = ("--cells", 3, "--set", "init_channels=4", "--no-ray")
+    small = ("--cells", 3, "--no-ray")
     made = command("retrain", "darts-v2", *QUICK, *small, "--data", pictures, "--out", out)
     assert made[0] == 0, made
     result = command("measure", out, "--repeats", 3, "--device", "cpu")

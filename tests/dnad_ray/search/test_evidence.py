@@ -117,14 +117,18 @@ def test_removal_losses_are_those_of_the_supernet_without_them(tiny, digits):
 
 @pytest.mark.parametrize("criterion", ["weight", "taylor", "removal"])
 def test_search_by_evidence_resumes_bit_for_bit_from_every_snapshot(criterion, tiny, digits, timeless, tmp_path):
-    config = tiny({**ADDED, "shrink.criterion": criterion, "evaluation.ladder": True, "train.epochs": 3})
+    changes = {"shrink.criterion": criterion, "evaluation.ladder": True, "train.epochs": 3, "train.batch_size": 48}
+    config = tiny({**ADDED, **changes})
     state, events = start(config, digits), []
     for event in search(state):
         events.append(event)
         if isinstance(event, Snapshot):
             save_checkpoint(tmp_path / f"{len(events):03d}", state.state_dict(), state.step)
     assert {event.kind for event in events if isinstance(event, Snapshot)} >= {"ladder", "final"}
-    for folder in sorted(tmp_path.iterdir())[::5]:
+    folders = sorted(tmp_path.iterdir())[::5]
+    print("COUNT", len(folders), [type(e).__name__+getattr(e,"kind","") for e in events])
+    assert len(folders) >= 3
+    for folder in folders:
         resumed = SearchState.resume(load_newest([folder]), config, digits, run="demo", trial="t00")
         assert timeless(search(resumed)) == timeless(events[int(folder.name) :])
         assert all(map(torch.equal, resumed.supernet.state_dict().values(), state.supernet.state_dict().values()))

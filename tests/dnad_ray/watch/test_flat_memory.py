@@ -1,4 +1,4 @@
-"""The driver of a long sweep stays small: 10,000 snapshots of 1,000 trials through the board and all its displays."""
+"""The driver of a long sweep stays small: thousands of snapshots through the board and all its displays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dnad_ray.watch.tensorboard import EventFiles
 BYTES_PER_SNAPSHOT = 100
 
 
-def growth(displays, folder, num_snapshots=10_000):
+def growth(displays, folder, num_snapshots):
     """Bytes of Python objects per snapshot that came to stay in the second half of the snapshots."""
     marks = {}
 
@@ -54,18 +54,19 @@ class Nowhere(io.StringIO):
 
 
 @pytest.mark.slow
-def test_driver_memory_is_flat_over_ten_thousand_snapshots(tmp_path):
+def test_driver_memory_is_flat_over_thousands_of_snapshots(tmp_path):
     table = LiveTable(Console(file=Nowhere(), force_terminal=True, width=120, height=40))
     with table:
         displays = [table, JsonLines(Nowhere(), Nowhere()), LivePage(live_page, live_script)]
-        assert growth(displays, tmp_path / "run") < BYTES_PER_SNAPSHOT
+        # The live page keeps the newest 2,000 points; from there on nothing may grow.
+        assert growth(displays, tmp_path / "run", 6_000) < BYTES_PER_SNAPSHOT
 
 
 def test_driver_memory_is_flat_with_event_files(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # whether a disk keeps up is another question
-    assert growth([Logbook(EventFiles())], tmp_path / "run", 2_000) < BYTES_PER_SNAPSHOT
-    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 200
+    assert growth([Logbook(EventFiles())], tmp_path / "run", 1_000) < BYTES_PER_SNAPSHOT
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 100
 
 
 def test_driver_memory_test_would_notice_what_keeps_every_record(tmp_path):
-    assert growth([[].append], tmp_path / "run", 2_000) > 3 * BYTES_PER_SNAPSHOT
+    assert growth([[].append], tmp_path / "run", 1_000) > 3 * BYTES_PER_SNAPSHOT
