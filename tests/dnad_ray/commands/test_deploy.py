@@ -8,7 +8,8 @@ import shutil
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.storage.files import write_json
 
-QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu", "--set", "init_channels=4")
+FEW_STEPS = ("--set", "batch_size=256", "--set", "init_channels=4")
+QUICK = ("--recipe", "quick", "--epochs", "1", "--set", "device=cpu", *FEW_STEPS)
 
 
 def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):

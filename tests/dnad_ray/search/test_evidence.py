@@ -126,7 +126,6 @@ def test_search_by_evidence_resumes_bit_for_bit_from_every_snapshot(criterion, t
             save_checkpoint(tmp_path / f"{len(events):03d}", state.state_dict(), state.step)
     assert {event.kind for event in events if isinstance(event, Snapshot)} >= {"ladder", "final"}
     folders = sorted(tmp_path.iterdir())[::5]
-    print("COUNT", len(folders), [type(e).__name__+getattr(e,"kind","") for e in events])
     assert len(folders) >= 3
     for folder in folders:
         resumed = SearchState.resume(load_newest([folder]), config, digits, run="demo", trial="t00")
