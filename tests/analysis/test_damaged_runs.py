@@ -56,6 +56,7 @@ def test_a_flipped_bit_leaves_the_run_beside_it_alone(name, runs):
     damaged = runs[1]
     whole = [frame[frame["run"] == "good"].reset_index(drop=True) for frame in read_all(runs)]
     assert [len(frame) for frame in whole] == [2, 2, 8, 1, 1]
+    whole = [plain(frame) for frame in whole]
     (file,) = damaged.glob(name)
     content = file.read_bytes()
     rng = random.Random(name)
@@ -72,7 +73,7 @@ def test_a_flipped_bit_leaves_the_run_beside_it_alone(name, runs):
             raise
         for frame, expected in zip(found, whole, strict=True):
             ours = frame[frame["run"] == "good"].reset_index(drop=True)[expected.columns]
-            pd.testing.assert_frame_equal(plain(ours), plain(expected))
+            pd.testing.assert_frame_equal(plain(ours), expected)
 
 
 def test_text_in_a_table_that_is_no_utf_8_is_no_traceback(runs):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import multiprocessing
 import os
 
 import numpy as np
@@ -202,9 +201,9 @@ def _fill(arguments):
     return state.cache.num_computed, target.logits.tolist()
 
 
-def test_processes_of_a_node_compute_it_once(tiny, plain, small_teacher, tmp_path):
+def test_processes_of_a_node_compute_it_once(tiny, plain, small_teacher, tmp_path, fork_server):
     jobs = [(tiny(KINDS["logits"]), plain, small_teacher, tmp_path)] * 2
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with fork_server.Pool(2) as pool:
         found = pool.map(_fill, jobs, chunksize=1)
     assert sorted(computed for computed, _ in found) == [0, 192]
     assert found[0][1] == found[1][1]
