@@ -15,7 +15,11 @@ from dnad_ray.storage.parquet_reader import parse_parquet_table
 
 __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]
 
+_KEY = ("trial", "step", "rung")
 _LONGEST_TEXT = 1_000
+_FEW_ROWS = 64
+"""Up to so many rows are checked and ordered one by one: for columns Arrow is called a hundred times."""
+
 _KINDS = kinds_of(Snapshot)
 ARROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind.arrow)) for name, kind in _KINDS.items()])
 """Columns and types of ``snapshots.parquet``; text may be dictionary-encoded in memory."""
@@ -44,10 +48,13 @@ def parse_snapshots(content: bytes, origin: str) -> pa.Table:
     Raises:
         ParquetError: If it is no table of records.
         KeyError: If a column is missing that has no default.
-        TypeError: If a column is of another type or lacks values.
+        TypeError: If a column is of another type or lacks values, or a number of few rows is out of bounds.
         RunFolderError: If a name is unsafe, or a number out of bounds or not finite.
     """
     table = parse_parquet_table(content, origin, SNAPSHOT_COLUMNS)
+    if table.num_rows <= _FEW_ROWS:
+        rows = [checked_record(row) for row in table.to_pylist()]
+        return table if _is_complete(table.schema) else table_of(rows)
     columns = []
     for field in ARROW_SCHEMA:
         if field.name not in table.column_names:
@@ -77,6 +84,13 @@ def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         stored: A table of :data:`ARROW_SCHEMA`; of several rows for one key the last one counts.
         rows: Records that the table does not hold.
     """
+    rows = list(rows)
+    if stored.num_rows + len(rows) <= _FEW_ROWS:
+        keys = [*zip(*(stored.column(name).to_pylist() for name in _KEY), strict=True)]
+        if not rows and keys == sorted(set(keys)):
+            return stored
+        known = dict(zip(keys, stored.to_pylist(), strict=True)) | {tuple(row[n] for n in _KEY): row for row in rows}
+        return table_of(known[key] for key in sorted(known))
     added = table_of(rows)
     if added.num_rows and stored.num_rows:
         # Text must be of one type only if both tables have the column.
@@ -90,15 +104,21 @@ def merge(stored: pa.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
             "rung": stored.column("rung"),
             "row": pa.array(range(len(stored)), pa.int64()),
         }
-    ).sort_by([(name, "ascending") for name in ("trial", "step", "rung", "row")])
+    ).sort_by([(name, "ascending") for name in (*_KEY, "row")])
     order = keys.column("row")
     if len(keys) > 1:
-        columns = [keys.column(name) for name in ("trial", "step", "rung")]
+        columns = [keys.column(name) for name in _KEY]
         is_same = [pc.equal(column.slice(0, len(keys) - 1), column.slice(1)) for column in columns]
         is_repeated = pc.and_(pc.and_(is_same[0], is_same[1]), is_same[2])
         is_last = pa.chunked_array([*pc.invert(is_repeated).chunks, pa.array([True])])
         order = order.filter(is_last)
     return stored.take(order)
+
+
+def _is_complete(schema: pa.Schema) -> bool:
+    """Whether these are all columns of a snapshot in their types, text as a dictionary or plain."""
+    types = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in schema.types)
+    return bool(schema.names == ARROW_SCHEMA.names and [*types] == ARROW_SCHEMA.types)
 
 
 def _plain(column: Any) -> Any:

@@ -83,7 +83,7 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
     is_checked = checksum is not None
     options = {**limits, "read_dictionary": texts, "page_checksum_verification": not is_checked}
     num_rows, batches = 0, []
-    with pq.ParquetFile(pa.BufferReader(content), **options) as table:
+    with pq.ParquetFile(pa.BufferReader(content), metadata=plain.metadata, **options) as table:
         for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
             num_rows += batch.num_rows
             if num_rows > MAX_ROWS:  # the metadata can be wrong
@@ -107,7 +107,9 @@ def _compact(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = _value_type(column.type)
     if pa.types.is_decimal(kind):
         return column.cast(kind).cast(pa.float64())
-    if not pa.types.is_dictionary(column.type) or not _is_text(kind):
+    if not pa.types.is_dictionary(column.type):
+        return column
+    if not _is_text(kind):
         return column.cast(kind)
     if 4 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column):
         return column.cast(pa.string())

@@ -21,9 +21,8 @@ import os, sys, time
 from pathlib import Path
 from dnad_ray.run_folder.lock import writing_to
 with writing_to(Path(sys.argv[1])):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)  # it has given up what it got of the lock
     time.sleep(60)
 """
 

@@ -11,6 +11,7 @@ import pytest
 
 from dnad_ray.errors import RunFolderError
 from dnad_ray.networks.scores import SCORES
+from dnad_ray.run_folder import snapshot_table
 from dnad_ray.run_folder.metrics import METRICS, Metric, metric
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Measurement, Retrained, Snapshot, kinds_of
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, parse_snapshots, table_of
@@ -142,7 +143,7 @@ def test_epoch_report_with_weights_that_are_no_shares_is_refused(weights):
         *(("train_loss", -1e39, 1e39), ("score", -1e39, 1e39)),
     ],
 )
-def test_snapshot_number_out_of_bounds_is_refused_by_rows_and_columns(name, least, most, a_snapshot):
+def test_snapshot_number_out_of_bounds_is_refused_by_rows_and_columns(name, least, most, a_snapshot, monkeypatch):
     row = a_snapshot.to_dict()
 
     def in_columns(value):
@@ -159,8 +160,12 @@ def test_snapshot_number_out_of_bounds_is_refused_by_rows_and_columns(name, leas
     for value in (*beyond, *([1e300, float("nan"), float("-inf")] if is_float else [2**62])):
         with pytest.raises(TypeError, match=rf"^{name} is .*, not from "):
             Snapshot.from_dict(row | {name: value})
-        with pytest.raises(RunFolderError, match=f"^{name}: got 'NaN, or a number out of bounds'; allowed: "):
-            in_columns(value)
+        with pytest.raises(TypeError, match=rf"^{name} is .*, not from "):
+            in_columns(value)  # as of a single record
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshot_table, "_FEW_ROWS", -1)
+            with pytest.raises(RunFolderError, match=f"^{name}: got 'NaN, or a number out of bounds'; allowed: "):
+                in_columns(value)
 
 
 def test_snapshot_integer_beyond_the_digits_of_a_float_is_one(a_snapshot):
