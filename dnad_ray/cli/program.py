@@ -20,7 +20,8 @@ from dnad_ray.cli.retrain import retrain
 from dnad_ray.cli.search import search, sweep
 from dnad_ray.cli.teacher import teacher
 from dnad_ray.commands.packages import check_packages
-from dnad_ray.errors import DnadRayError, UserError
+from dnad_ray.errors import DnadRayError, UserError, one_line
+from dnad_ray.runtime.memory import address_space_limit
 from dnad_ray.telemetry import no_usage_statistics
 from dnad_ray.version import __version__
 
@@ -63,6 +64,12 @@ def main() -> None:
         fail(str(error), 2)
     except DnadRayError as error:
         fail(str(error), 1)
+    except (ImportError, MemoryError) as error:
+        limit = address_space_limit()
+        if limit is None:
+            raise
+        got = f"limit of the address space (ulimit -v): got {limit / 2**30:.1f} GiB"
+        fail(f"{got}; allowed: none, or one in which torch and Arrow find room ({one_line(error)})", 2)
     except OSError as error:  # with a file name: a bad path (2); without: a failed disk (1)
         fail(f"{type(error).__name__}: {error}", 1 if error.filename is None else 2)
 

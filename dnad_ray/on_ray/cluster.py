@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -24,6 +23,7 @@ from dnad_ray.errors import IncompleteRunError, RayStartError, ResourceError, Us
 from dnad_ray.on_ray.ray_token import keep_session_private, keep_token_private
 from dnad_ray.on_ray.resources import Allotment, Node, allot
 from dnad_ray.runtime.cpus import computing_with, usable_cpus
+from dnad_ray.runtime.memory import address_space_limit
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place, reached
 from dnad_ray.telemetry import no_usage_statistics
@@ -151,12 +151,10 @@ def _check_address_space() -> None:
     Raises:
         RayStartError: If the limit of the address space is too low.
     """
-    if not hasattr(resource, "RLIMIT_AS"):
-        return
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limit = address_space_limit()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     needed = int(_STORE_SHARE * memory) + _MAPPED_BYTES
-    if limit != resource.RLIM_INFINITY and limit < needed:
+    if limit is not None and limit < needed:
         allowed = f"unlimited, or {needed / 2**30:.0f} GiB for Ray's processes; --no-ray starts none of them"
         raise RayStartError("limit of the address space (ulimit -v)", f"{limit / 2**30:.1f} GiB", allowed)
 

@@ -202,6 +202,15 @@ def test_sweep_budget_or_sampler_with_a_mistake_is_refused(options, words, comma
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_small_an_address_space_is_named(tmp_path):
+    # Enough for the command line, too little for Arrow.
+    script = f"ulimit -v 700000; exec {sys.executable} -m dnad_ray search smoke --out {tmp_path / 'run'}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done
+    assert done.stderr.startswith("dnad-ray: error: limit of the address space (ulimit -v): got 0.7 GiB; allowed: ")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("has_init", [True, False], ids=["package", "folder"])
 def test_a_folder_that_hides_our_package_is_named(has_init, tmp_path):
     (tmp_path / "analysis").mkdir()
