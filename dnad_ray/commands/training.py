@@ -25,10 +25,11 @@ from dnad_ray.commands.outcome import Outcome, State
 from dnad_ray.commands.search import shown
 from dnad_ray.config.retrain import retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict, with_overrides
+from dnad_ray.config.section import Words
 from dnad_ray.data.loading import resolve_data_argument
 from dnad_ray.data.summary import classes_in_words
 from dnad_ray.distill.teacher import TeacherFile, load_teacher, read_teacher
-from dnad_ray.errors import ConfigError, RunFolderError
+from dnad_ray.errors import ConfigError, DataError, RunFolderError
 from dnad_ray.on_ray.resources import check_requests
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
 from dnad_ray.retrain.estimate import estimate_in_words
@@ -199,6 +200,8 @@ def train_networks(
     with contextlib.ExitStack() as held, shown(mode_of(training.quiet)) as board, StopSignals() as signals:
         if not is_new:
             held.enter_context(writing_to(folder))
+        if source is not None and not _names_images(training):
+            _check_author(source, run.data.root)
         images = load_retrain_images(run.data, board.update)
         if source is not None and training.data is None:
             check_images(source, images.data.record, "put them back, or name others with --data")
@@ -245,6 +248,27 @@ def train_networks(
                     stop=work.stop, deadline=budget.deadline, ended=work.ended, idle=_standing_of(todo, work),
                 )  # fmt: skip
         return _outcome(jobs, folder, budget, signals.signum)
+
+
+def _names_images(training: Training) -> bool:
+    """Whether the user of this command says where the images are."""
+    return training.data is not None or "data.root" in settings_of(training.set)
+
+
+def _check_author(source: Place, root: str | None) -> None:
+    """Check that a folder of images that only the author of a run names is the one that the run was made with.
+
+    Raises:
+        DataError: If the run does not say what was in it.
+    """
+    if root is not None and read_images(source) is None:
+        raise DataError(
+            "images",
+            Words(
+                f"{root}, named by the configuration of {address(source)}, which has no images.json to check them by"
+            ),
+            f"--data {root}, if these are the images that you want, or others",
+        )
 
 
 def holds_run(folder: Place) -> bool:

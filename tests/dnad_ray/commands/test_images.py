@@ -128,6 +128,24 @@ def test_downloads_of_the_author_of_a_run_need_the_users_word(tiny, tmp_path):
     assert run_config_of(contents, Training(set=["data.download=true"])).data.download is True
 
 
+def test_images_that_only_the_author_of_a_run_names_need_the_users_word(command, run, pictures, refused, monkeypatch):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] |= {"name": "imagefolder", "root": str(pictures)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "images.json").unlink(missing_ok=True)
+    looked = []
+    monkeypatch.setattr("dnad_ray.commands.training.load_retrain_images", lambda config, _: looked.append(config.root))
+    for name in ("retrain", "baselines"):
+        refused(
+            command(name, run, *QUICK), f"images: got {pictures}, named by the configuration of ", f"--data {pictures}"
+        )
+    assert looked == []
+    for given in (("--data", pictures), ("--set", f"data.root={pictures}")):
+        with pytest.raises(AttributeError):  # the images of this test are None
+            command("retrain", run, *QUICK, *given)
+    assert looked == [str(pictures)] * 2
+
+
 def test_run_of_a_relative_root_is_continued_where_it_began(tiny, tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     old = config_to_dict(tiny({"data.name": "imagefolder", "data.root": "photos"}))
