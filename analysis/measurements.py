@@ -39,7 +39,8 @@ MEASURED = ("latency_p50", "latency_p90", "latency_p99", "peak_memory")
 TRAINED = ("accuracy", "test_error")
 """Metrics that `dnad-ray retrain` records."""
 
-_PROTOCOL = ("digest", "protocol", "dataset", "image_size", "num_classes", "init_channels", "width", "split")
+_PROTOCOL = ("digest", "protocol", "dataset", "images", "image_size", "num_classes", "init_channels", "width", "split")
+_COMPARABLE = ["protocol", "dataset", "images", "split"]
 
 
 def architectures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -176,6 +177,22 @@ def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:
     names = [*retrained.columns, "num_seeds", "accuracy_std"]
     result: pd.DataFrame = table[names].assign(trial=table["job"], kind="retrained", step=0)
     return result
+
+
+def sets_of_images(retrained: pd.DataFrame) -> int:
+    """Return on how many sets of images networks were trained; the errors of two sets cannot be compared."""
+    return len(retrained[["dataset", "images"]].drop_duplicates())
+
+
+def comparable(networks: pd.DataFrame) -> pd.DataFrame:
+    """Return the largest group of trained networks whose errors can be compared: of one protocol and one set of images.
+
+    Args:
+        networks: As :func:`retrained_networks` returns them, at least one.
+    """
+    groups = networks.groupby(_COMPARABLE, sort=False)
+    largest: pd.DataFrame = groups.get_group(groups.size().idxmax())
+    return largest.reset_index(drop=True)
 
 
 def with_retrained(frame: pd.DataFrame, retrained: pd.DataFrame, protocol: str | None = None) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from analysis.charts.trajectories import plot_paths, plot_shrinking
 from analysis.charts.weights import plot_weights
 from analysis.frame import setting_of
 from analysis.importance import varied_settings
-from analysis.measurements import retrained_networks
+from analysis.measurements import comparable, retrained_networks, sets_of_images
 from analysis.pareto import front_of
 from analysis.published import published_figures
 from search_spaces.genotype import Genotype
@@ -213,10 +213,10 @@ def _retrained(found: ReportTables) -> Iterator[_Entry]:
     networks = retrained_networks(found.retrained)
     if not len(networks):
         return
-    # Networks of one protocol compare; of several, the one with the most networks is shown.
-    protocol = networks["protocol"].value_counts().index[0]
-    kept = networks[networks["protocol"] == protocol].reset_index(drop=True)
-    words = f"protocol {protocol}: recipe {kept['recipe'][0]}, {kept['epochs'][0]} epochs"
+    kept = comparable(networks)
+    words = f"protocol {kept['protocol'][0]}: recipe {kept['recipe'][0]}, {kept['epochs'][0]} epochs"
+    if sets_of_images(networks) > 1:
+        words += f" on one of the sets of images, {kept['dataset'][0]}"
     split = "test images" if set(kept["split"]) == {"test"} else "images of the split that the table names"
     known = _PUBLISHED.get(str(kept["dataset"][0]))
     overlay = published_figures(known) if known else None

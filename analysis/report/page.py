@@ -203,7 +203,9 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
     """Return the networks that were trained from scratch, the best first: heads and rows of words."""
-    networks = retrained_networks(retrained).sort_values(["protocol", "test_error", "macs"], kind="stable")
+    networks = retrained_networks(retrained).sort_values(
+        ["protocol", "dataset", "images", "test_error", "macs"], kind="stable"
+    )
     kinds = networks["origin"].where(networks["origin"] != "torchvision", networks["model"])
     head = [metric("test_error").label, "Deviation over seeds", "Seeds", "Measured on", "MACs", "Parameters"]
     rows = [
@@ -218,7 +220,7 @@ def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
                 shown("macs", row["macs"]),
                 shown("params", row["params"]),
             ],
-            "protocol": f"{row['recipe']}, {row['epochs']} epochs",
+            "protocol": f"{row['recipe']}, {row['epochs']} epochs on {row['dataset']} {row['images'][:6]}".rstrip(),
         }
         for kind, row in zip(kinds, networks.to_dict("records"), strict=True)
     ]
@@ -228,12 +230,13 @@ def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
 def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the comparison of retrained networks with baselines, for each protocol."""
     verdicts = []
-    for protocol, part in retrained.groupby("protocol", sort=True):
+    for _, part in retrained.groupby(["protocol", "dataset", "images"], sort=True):
         records = [{str(name): value for name, value in row.items()} for row in part.to_dict("records")]
         lines = compare_network(records)
         if lines:
             first = records[0]
-            words = f"{first['recipe']}, {first['epochs']} epochs on {first['dataset']} (protocol {protocol})"
+            data = f"{first['dataset']} {first['images'][:6]}".rstrip()
+            words = f"{first['recipe']}, {first['epochs']} epochs on {data} (protocol {first['protocol']})"
             verdicts.append({"protocol": words, "summary": compare_front(records), "lines": lines})
     return verdicts
 

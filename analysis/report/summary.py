@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.charts.words import shown
 from analysis.frame import unlike_images
-from analysis.measurements import retrained_networks
+from analysis.measurements import comparable, retrained_networks, sets_of_images
 from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
@@ -82,7 +82,7 @@ def summarise(
         sentences=(*_trained(retrained), *_sentences(runs, frame, history, front)),
         unfinished=tuple(_unfinished(runs)),
         picks=tuple(_picks(front, front_of(frame[frame["kind"] != "ladder"]))),
-        cautions=(*unlike_images(runs), *_cautions(frame, len(front), num_ladder)),
+        cautions=(*unlike_images(runs), *_cautions_of_training(retrained), *_cautions(frame, len(front), num_ladder)),
         problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
     )
 
@@ -92,7 +92,7 @@ def _trained(retrained: pd.DataFrame) -> Iterable[str]:
     networks = retrained_networks(retrained)
     if not len(networks):
         return
-    best = networks.sort_values(["test_error", "macs"], kind="stable").iloc[0]
+    best = comparable(networks).sort_values(["test_error", "macs"], kind="stable").iloc[0]
     spread = f" (standard deviation {100 * best['accuracy_std']:.2f} points)" if best["num_seeds"] > 1 else ""
     split = "test images" if best["split"] == "test" else f"{best['split']} images, on which the search selected"
     yield (
@@ -158,6 +158,15 @@ def _picks(front: pd.DataFrame, scored: pd.DataFrame) -> Iterable[Pick]:
         yield Pick("Knee", "where the front bends most: more MACs gain little beyond it", knee)
     if best != smallest:
         yield Pick("Smallest", "the fewest MACs", smallest)
+
+
+def _cautions_of_training(retrained: pd.DataFrame) -> Iterable[str]:
+    if (number := sets_of_images(retrained)) > 1:
+        names = ", ".join(sorted(set(retrained["dataset"])))
+        yield (
+            f"Networks were trained on {number} sets of images ({names}): errors of two sets cannot be compared. "
+            "Chart and first sentence are about the set with the most networks."
+        )
 
 
 def _cautions(frame: pd.DataFrame, num_front: int, num_ladder: int) -> Iterable[str]:

@@ -179,6 +179,28 @@ def test_write_report_puts_what_was_trained_from_scratch_first(make_run, tmp_pat
     assert "359 test images" in text
 
 
+def test_write_report_compares_no_networks_of_two_sets_of_images(make_run, tmp_path, retrained):
+    folder = make_run(trials=TRIALS, epochs=4)
+    frame = load_runs(folder).drop_duplicates("digest")
+    for row, accuracy in enumerate((0.9, 0.92)):
+        write_result(folder, retrained(frame.iloc[row], accuracy=accuracy, images="a" * 16))
+    easy = {"dataset": "imagefolder", "images": "b" * 16}
+    write_result(folder, retrained(frame.iloc[0], accuracy=0.99, job="easy", **easy))
+    write_result(folder, retrained(frame.iloc[2], accuracy=0.1, job="chance", origin="random", digest="f" * 16, **easy))
+    page = read(write_report(folder, tmp_path / "report.html"))
+    text = " ".join("".join(page.text).split())
+    assert (
+        "Networks were trained on 2 sets of images (digits, imagefolder): errors of two sets cannot be compared."
+        in text
+    )
+    # 1 and 8 %: the lower one is of the other images; as many networks on both, the first set counts.
+    assert "4 networks trained from scratch; the best has an error of 8.00% on test images" in text
+    assert "on one of the sets of images, digits" in text
+    # The random network is compared with the one network of its own images.
+    assert text.count(" against random ") == 1
+    assert "20 epochs on imagefolder bbbbbb (protocol " in text
+
+
 def test_write_report_explains_its_words(make_run, tmp_path):
     grid = [
         {"seed": 0, "distill.kind": kind, "distill.temperature": None if kind == "none" else 4.0}
