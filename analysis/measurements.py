@@ -191,8 +191,8 @@ def comparable(networks: pd.DataFrame) -> pd.DataFrame:
         networks: As :func:`retrained_networks` returns them, at least one.
     """
     groups = networks.groupby(_COMPARABLE, sort=False)
-    largest: pd.DataFrame = groups.get_group(groups.size().idxmax())
-    return largest.reset_index(drop=True)
+    largest: pd.DataFrame = groups.get_group(groups.size().idxmax()).reset_index(drop=True)
+    return largest
 
 
 def with_retrained(frame: pd.DataFrame, retrained: pd.DataFrame, protocol: str | None = None) -> pd.DataFrame:
