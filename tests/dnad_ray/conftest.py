@@ -294,7 +294,7 @@ class Started:
             "err": str(self._files[1]),
         }
         program = str(Path(__file__).with_name("loaded_command.py"))
-        self._process = server.Process(target=runpy.run_path, args=(program, {"call": call}))
+        self._process = server.Process(target=runpy.run_path, args=(program, {"call": call}, "__main__"))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

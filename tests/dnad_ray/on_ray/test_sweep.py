@@ -121,7 +121,9 @@ def test_sweep_places_two_trials_on_a_gpu_and_the_next_one_on_another(sweep, swe
     # Ray believes in two GPUs and three CPUs and places trials by them; torch finds no GPU and computes on the CPU.
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 3, "GPU": 2}')
     out = tmp_path / "demo"
-    config = sweep_file({"sweep.gpus_per_trial": 0.5, "train.device": "auto", "sweep.num_trials": 3})
+    settings = {"sweep.gpus_per_trial": 0.5, "train.device": "auto", "sweep.num_trials": 3}
+    # All three wait for the teacher: if one of them were at its end, its worker would take the third one.
+    config = sweep_file(settings | {"distill.kind": "logits", "distill.teacher.epochs": 60})
     code, said, err, _ = sweep(config, out=out).wait()
     assert (code, err) == (0, ""), said
     assert "3 trials of up to 6 epochs, 3 at a time" in said
