@@ -29,6 +29,12 @@ _IMITATION = {
     "count more.",
     "KD weight": "How much imitation counts beside the labels.",
 }
+_SCORE = {
+    "Score without training": "An estimate of which network is better, from its initial weights (and its cost, in "
+    "NAS-Bench-201's space). Among networks of equal cost that were trained from scratch, Kendall's tau of score and "
+    "accuracy was 0.34 (95 %: 0.16 to 0.50) in DNAD's space and 0.60 (0.20 to 0.86) in NAS-Bench-201's; with so short a "
+    "training at most 0.69 and 0.77 are possible. 0 is chance, 1 a perfect order.",
+}
 _KIND = "Kind {}"
 
 
@@ -41,6 +47,8 @@ def glossary_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
     words = dict(_ALWAYS)
     if len(frame) and (frame["kd_kind"] != "none").any():
         words |= _IMITATION
+    if len(frame) and frame["score"].notna().any():
+        words |= _SCORE
     present = set(frame["kind"]) if len(frame) else set()
     words |= {_KIND.format(kind): f"Recorded because {why}." for kind, why in KINDS.items() if kind in present}
     return list(words.items())

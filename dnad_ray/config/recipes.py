@@ -93,7 +93,7 @@ def images() -> RunConfig:
         # (docs/results.md).
         distill=DistillConfig(kind="logits+features", weight=0.3, teacher=TeacherConfig(init_channels=24, epochs=30)),
         # In DNAD's space, zen ranks networks of equal cost better than chance (experiments/truth).
-        evaluation=EvaluationConfig(scores=("zen",)),
+        evaluation=EvaluationConfig(scores=("score",)),
         sweep=SweepConfig(grid={"shrink.rate": (0.02, 0.04), "distill.temperature": (2.0, 6.0)}),
     )
 

@@ -232,7 +232,7 @@ class ShrinkConfig(Section):
     """Size at which the search stops."""
 
 
-ScoreName = Literal["jacov", "naswot", "synflow", "grad_norm", "zen", "swap", "zico"]
+ScoreName = Literal["score", "jacov", "naswot", "synflow", "grad_norm", "zen", "swap", "zico"]
 
 
 class EvaluationConfig(Section):
@@ -251,8 +251,8 @@ class EvaluationConfig(Section):
     ladder: bool = True
     """Whether to record smaller networks of the weights at each interval, also in the warm-up; 4 % of the time."""
     scores: tuple[ScoreName, ...] = ()
-    """Training-free scores of each snapshot, see `dnad_ray.networks.scores`; zen is also its `score`. With 6,000 images
-    one takes 3 % of the time, with few images more."""
+    """Training-free scores of each snapshot, see `dnad_ray.networks.scores`; `score` is the one that ranks networks in
+    this space. With 6,000 images one takes 3 % of the time, with few images more."""
     keep_weights: bool = False
     """Whether to save the alive shared weights of each snapshot (safetensors), for `dnad-ray retrain --inherit`."""
 

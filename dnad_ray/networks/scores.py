@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ __all__ = [
     "grad_norm",
     "jacov",
     "naswot",
+    "rank_score",
     "scores_of",
     "swap",
     "synflow",
@@ -39,12 +40,20 @@ __all__ = [
     "zico",
 ]
 
-RANKING = "zen"
-"""The score that snapshots are ranked by: the best one on the choosing half of `experiments/truth`."""
+RANKING = {"darts": "zen", "nas_bench_201": "jacov"}
+"""Skeleton -> the score that a network's rank in a run (:func:`rank_score`) is made of.
+
+`experiments/truth` says how they were chosen: zen there, jacov by the published accuracies of NAS-Bench-201.
+"""
+
+# Standard deviations over the 150 random cells of `experiments/truth`: either part counts the same.
+_SPREAD_OF_LOG_MACS = 0.40
+_SPREAD_OF_LOG_JACOV = 0.60
 
 _JITTER = 1e-5  # of jacov's authors: keeps the logarithm of an eigenvalue of 0 finite
 _PERTURBATION = 0.01  # alpha of Zen-NAS
 _ZICO_PARTS = 4
+_LEAST_EXCESS = 1e-3
 _BITS = 62  # binary digits that one whole number holds
 _SWAP_IMAGES = 16
 
@@ -217,6 +226,28 @@ def scores_of(genotype: Genotype, shape: NetworkShape, batch: Batch, names: Sequ
             with contextlib.suppress(ValueError):  # too few images
                 values[name] = SCORES[name](network, batch_for(name, batch))
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def rank_score(scores: Mapping[str, float], genotype: Genotype, macs: int, num_images: int) -> float | None:
+    """Return the score by which networks of one run are ranked; more is better.
+
+    In the skeleton of DARTS it is zen. In that of NAS-Bench-201, where cells of few convolutions differ more in depth
+    and cost, it is the cost and jacov in equal parts: ``log(macs) / 0.40 - log(-jacov - N) / 0.60``.
+
+    Args:
+        scores: What :func:`scores_of` returned.
+        genotype: The network.
+        macs: Its multiply-adds, counted alike for all networks of the run.
+        num_images: Images N of the batch of the scores.
+
+    Returns:
+        None where the score is missing that it is made of.
+    """
+    value = scores.get(RANKING[genotype.skeleton])
+    if value is None or genotype.skeleton == "darts":
+        return value
+    excess = max(-value - num_images, _LEAST_EXCESS)  # 0 where no two images are alike to the network
+    return math.log(max(macs, 1)) / _SPREAD_OF_LOG_MACS - math.log(excess) / _SPREAD_OF_LOG_JACOV
 
 
 def _at_work(network: nn.Module) -> nn.Module:

@@ -136,8 +136,9 @@ class Snapshot:
             that did not say.
         in_channels: Channels of the images, for which costs were counted; 0 in a record of a version that did not say.
         rung: Rung of a ladder from 1, the smallest network; 0 for the network of the search itself.
-        score: The training-free score that ranks networks, one of the following; more is better. Scores are those of
-            the derived network with initial weights, at the width of the supernet. None if it was not computed.
+        score: What ranks the networks of a run without training (:func:`dnad_ray.networks.scores.rank_score`); more is
+            better. Scores are those of the derived network with initial weights, at the width of the supernet. None if
+            it was not computed.
         jacov: See :mod:`dnad_ray.networks.scores`, which has the sources; None if it was not computed.
         naswot: Likewise.
         synflow: Likewise.

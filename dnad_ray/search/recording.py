@@ -12,7 +12,7 @@ from torch import Tensor
 from dnad_ray.costs.table import costs_of
 from dnad_ray.costs.trace import COUNTER
 from dnad_ray.data.batches import evaluation_batches
-from dnad_ray.networks.scores import RANKING, Batch, scores_of
+from dnad_ray.networks.scores import RANKING, Batch, rank_score, scores_of
 from dnad_ray.run_folder.records import EpochReport, Snapshot, SnapshotKind
 from dnad_ray.runtime.devices import MEMORY_FORMAT
 from dnad_ray.search.ladder import rungs, score_images
@@ -91,6 +91,7 @@ def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy
     with counted(state):
         cost = costs_of(genotype, derived_shape(state), traced)
         scores = _scores(state, genotype)
+    batch = state.score_batch
     return Snapshot(
         run=state.run,
         trial=state.trial,
@@ -123,14 +124,15 @@ def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy
         costs_traced=traced,
         in_channels=state.data.in_channels,
         rung=rung,
-        score=scores.get(RANKING),
+        score=rank_score(scores, genotype, cost.macs, _SCORE_IMAGES if batch is None else len(batch.labels)),
         **scores,
     )
 
 
 def _scores(state: SearchState, genotype: Genotype) -> dict[str, float]:
     """Return the training-free scores that the configuration asks for, at the width of the supernet."""
-    names = state.config.evaluation.scores
+    ranking = RANKING[genotype.skeleton]
+    names = dict.fromkeys(ranking if name == "score" else name for name in state.config.evaluation.scores)
     if names and state.score_batch is None:
         order = np.random.RandomState(2).permutation(len(state.data.train))[:_SCORE_IMAGES]
         sample = state.data.train.select(order)
@@ -139,7 +141,7 @@ def _scores(state: SearchState, genotype: Genotype) -> dict[str, float]:
         )
     if state.score_batch is None:
         return {}
-    return scores_of(genotype, state.shape(state.config.space.init_channels), state.score_batch, names)
+    return scores_of(genotype, state.shape(state.config.space.init_channels), state.score_batch, tuple(names))
 
 
 def report_epoch(state: SearchState) -> EpochReport:

@@ -5,8 +5,8 @@
 
 It reads the tables of `sample.py`, `train.py` and `scores.py`. Scores and a few fixed combinations (the mean of ranks)
 are compared on the choosing half; the one with the best mean of Kendall's tau, over both spaces and both over all and
-within equal cost, is chosen there and judged on the other half. Beside it stand the ceilings: how well one seed's
-training ranks the other seed's, and how well the scores could rank at best.
+within equal cost, is chosen there and judged on the other half; `score` is what snapshots are ranked by. Beside it
+stand the ceilings: how well one seed's training ranks the other seed's, and how well the scores could rank at best.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sample import genotype_of
+from scores import BATCH_SIZE
+
+from dnad_ray.networks.scores import rank_score
 
 __all__ = ["COMBINATIONS", "HALVES", "columns", "kendall", "perfect", "read", "resampled"]
 
@@ -92,7 +96,7 @@ def perfect(of_seeds: float, num_seeds: float = 2) -> float:
 def columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return the values of scores and combinations, by name; for combinations ranks within the rows of the table."""
     ranks = table[list(SCORES)].rank()
-    single = {name: table[name].to_numpy() for name in SCORES}
+    single = {name: table[name].to_numpy() for name in (*SCORES, "score")}
     return single | {" + ".join(names): ranks[list(names)].mean(axis=1).to_numpy() for names in COMBINATIONS}
 
 
@@ -107,7 +111,12 @@ def read(folder: Path = FOLDER) -> pd.DataFrame:
         networks[truth] = networks[[f"{truth}_0", f"{truth}_1"]].mean(axis=1)
     networks["num_seeds"] = networks[["accuracy_0", "accuracy_1"]].notna().sum(axis=1)
     scored = pd.read_csv(folder / "scores.csv").groupby("network").mean()
-    return networks.merge(scored, left_on="network", right_index=True).dropna(subset=["accuracy"])
+    table = networks.merge(scored, left_on="network", right_index=True).dropna(subset=["accuracy"])
+    table["score"] = [
+        rank_score(row, genotype_of(row["space"], row["topology"]), row["macs"], BATCH_SIZE)
+        for row in table.to_dict("records")
+    ]
+    return table
 
 
 def _signs(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +180,7 @@ def _report(truth: str, sign: int, sampled: pd.DataFrame, is_judged: bool) -> No
     for space, of_space in sampled.groupby("space"):
         table = of_space[of_space["half"] == "judging"]
         print(f"{space}, judging half, {len(table)} networks")
-        for name in dict.fromkeys((chosen, "macs")):
+        for name in dict.fromkeys((chosen, "score", "macs")):
             print(_line(name, _compare(table, columns(table)[name], sign * table[truth].to_numpy())))
         _print_ceiling(of_space, table, truth)
 
@@ -195,6 +204,8 @@ def main() -> None:
     for truth, sign in TRUTHS.items():
         ours, published = sign * anchors[truth].to_numpy(), anchors["published"].to_numpy()
         print(f"{truth} against what is published: tau {kendall(ours, published):.2f}")
+    for name in ("score", *SCORES):
+        print(f"{name} against what is published: tau {kendall(anchors[name].to_numpy(), published):.2f}")
     sampled = table[table["half"] != "anchor"]
     for space, of_space in sampled.groupby("space"):
         by_bin = of_space.groupby("cost_bin")["accuracy"].agg(["count", "min", "mean", "max", "std"])

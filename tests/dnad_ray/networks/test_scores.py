@@ -17,6 +17,7 @@ from dnad_ray.networks.scores import (
     grad_norm,
     jacov,
     naswot,
+    rank_score,
     scores_of,
     swap,
     synflow,
@@ -25,7 +26,8 @@ from dnad_ray.networks.scores import (
 )
 from dnad_ray.run_folder.metrics import METRICS
 from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS
-from search_spaces.genotype import CellGenotype, Edge, Genotype
+from search_spaces.formats import from_nas_bench_201
+from search_spaces.genotype import SKELETONS, CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.shape import ImageShape, NetworkShape
 
@@ -52,9 +54,22 @@ SWITCHES = batch([1.0, 2.0, -1.0, -1.0], [3.0, -1.0, 1.0, -2.0])
 
 
 def test_names_of_scores_are_those_of_the_configuration_and_of_snapshots():
-    assert get_args(ScoreName) == tuple(SCORES)
-    assert RANKING in SCORES
+    assert get_args(ScoreName) == ("score", *SCORES)
+    assert {*RANKING.values()} <= {*SCORES}
+    assert RANKING.keys() == SKELETONS.keys()
     assert {*SCORES, "score"} <= set(SNAPSHOT_COLUMNS) & set(METRICS)
+
+
+def test_rank_score_is_zen_or_cost_and_jacov():
+    darts = Genotype((CellGenotype(False, ((Edge("skip_connect", 0),),)),))
+    assert rank_score({"zen": 4.5, "jacov": -70.0}, darts, 1000, 64) == 4.5
+    assert rank_score({"jacov": -70.0}, darts, 1000, 64) is None
+    cell = from_nas_bench_201("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|", 3)
+    # By hand: ln of a million over 0.4, less ln of 6 over 0.6.
+    assert rank_score({"zen": 4.5, "jacov": -70.0}, cell, 10**6, 64) == pytest.approx(34.538776 - 2.986266)
+    assert rank_score({"zen": 4.5}, cell, 10**6, 64) is None
+    # Images that are all unlike to the network: no more than what rounding makes of it.
+    assert rank_score({"jacov": -64.0}, cell, 10**6, 64) == rank_score({"jacov": -63.9}, cell, 10**6, 64)
 
 
 def test_scores_of_a_genotype_repeat_and_leave_the_random_stream_alone():

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from dnad_ray.networks.scores import SCORES, scores_of
+from dnad_ray.networks.scores import SCORES, rank_score, scores_of
 from dnad_ray.run_folder.records import Snapshot
 from dnad_ray.search.loop import SearchState, search
+
+
+def test_snapshots_have_the_score_that_ranks_in_their_space(tiny, digits):
+    settings = {"train.epochs": 3, "evaluation.scores": ["score"]}
+    for space, name in (({}, "zen"), ({"space.name": "nas-bench-201"}, "jacov")):
+        state = SearchState.start(tiny(settings | space), digits, run="demo", trial="t00")
+        record = next(event for event in search(state) if isinstance(event, Snapshot))
+        assert [other for other in SCORES if getattr(record, other) is not None] == [name]
+        genotype = state.genotype_of(record)
+        assert record.score == rank_score({name: getattr(record, name)}, genotype, record.macs, 32) is not None
 
 
 def test_snapshots_have_the_scores_that_are_asked_for_and_the_search_is_the_same(tiny, digits, timeless):
