@@ -24,14 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from analysis import front_of, write_report
 from dnad_ray.config.run import RunConfig, config_to_dict
-from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA
+from dnad_ray.run_folder.snapshot_table import checked_record, table_of
 from dnad_ray.run_folder.writing import create_run, write_history, write_status
 from dnad_ray.storage.files import write_bytes
 from search_spaces.genotype import NUM_INPUTS, CellGenotype, Edge, Genotype
@@ -116,7 +115,7 @@ def make_run(folder: Path, num_snapshots: int) -> None:
         genotype = genotype_of(int(frame.at[label, "num_operations"]), plain)
         rows[label]["digest"] = genotype.digest
         write_bytes(folder / "genotypes" / f"{genotype.digest}.json", genotype.to_json().encode())
-    pq.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA), folder / "snapshots.parquet")
+    pq.write_table(table_of(map(checked_record, rows)), folder / "snapshots.parquet")
 
 
 def open_report(file: Path, times: int) -> list[dict[str, float]]:
