@@ -13,7 +13,7 @@ from analysis.charts.template import TEMPLATE, add_legend, axis, colours_of, hei
 from analysis.charts.words import shown
 from analysis.frame import setting_of
 from analysis.objectives import OBJECTIVES, Objective, describe, minimised
-from analysis.pareto import hypervolume_share, pareto_mask, reference_point
+from analysis.pareto import hypervolume_share, reference_point
 from analysis.trials import trials_of, with_values
 from dnad_ray.run_folder.metrics import METRICS, Metric
 
@@ -82,8 +82,7 @@ def _volumes(points: np.ndarray, corner: Sequence[float]) -> tuple[float, ...]:
     front, volumes = np.empty((0, points.shape[1])), []
     for point in points:
         if np.isfinite(point).all() and not (front <= point).all(axis=1).any():
-            front = np.vstack([front, point])
-            front = front[pareto_mask(front)]
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
             volumes.append(hypervolume_share(front, corner))
         else:  # nothing new: the volume stays
             volumes.append(volumes[-1] if volumes else 0.0)
