@@ -76,6 +76,7 @@ def test_cluster_is_started_with_the_cpus_that_may_be_used(variable, started, mo
     assert (options["address"], options["num_cpus"]) == ("local", 3)
     # Longer than Ray's own limits, unless the user has set them.
     assert int(os.environ["RAY_agent_register_timeout_ms"]) > 30_000  # noqa: SIM112 - Ray's spelling
+    assert os.environ["RAY_worker_niceness"] == "0"  # noqa: SIM112
 
 
 def test_cluster_that_starts_at_the_second_try_is_good_enough(started, monkeypatch):
