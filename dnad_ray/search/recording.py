@@ -90,8 +90,7 @@ def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy
     traced = kind != "ladder" and (scoring.trace == "all" or (scoring.trace == "final" and kind == "final"))
     with counted(state):
         cost = costs_of(genotype, derived_shape(state), traced)
-        scores = _scores(state, genotype)
-    batch = state.score_batch
+        scores = _scores(state, genotype, cost.macs)
     return Snapshot(
         run=state.run,
         trial=state.trial,
@@ -124,13 +123,12 @@ def _record(state: SearchState, kind: SnapshotKind, genotype: Genotype, accuracy
         costs_traced=traced,
         in_channels=state.data.in_channels,
         rung=rung,
-        score=rank_score(scores, genotype, cost.macs, _SCORE_IMAGES if batch is None else len(batch.labels)),
         **scores,
     )
 
 
-def _scores(state: SearchState, genotype: Genotype) -> dict[str, float]:
-    """Return the training-free scores that the configuration asks for, at the width of the supernet."""
+def _scores(state: SearchState, genotype: Genotype, macs: int) -> dict[str, float | None]:
+    """Return the training-free scores that the configuration asks for, at the width of the supernet, and the rank's."""
     ranking = RANKING[genotype.skeleton]
     names = dict.fromkeys(ranking if name == "score" else name for name in state.config.evaluation.scores)
     if names and state.score_batch is None:
@@ -139,9 +137,11 @@ def _scores(state: SearchState, genotype: Genotype) -> dict[str, float]:
         state.score_batch = Batch(
             *next(evaluation_batches(sample, state.data, _SCORE_IMAGES, state.device, MEMORY_FORMAT))
         )
-    if state.score_batch is None:
+    batch = state.score_batch
+    if batch is None:
         return {}
-    return scores_of(genotype, state.shape(state.config.space.init_channels), state.score_batch, tuple(names))
+    scores = scores_of(genotype, state.shape(state.config.space.init_channels), batch, tuple(names))
+    return {**scores, "score": rank_score(scores, genotype, macs, len(batch.labels))}
 
 
 def report_epoch(state: SearchState) -> EpochReport:

@@ -183,6 +183,12 @@ def _report(truth: str, sign: int, sampled: pd.DataFrame, is_judged: bool) -> No
         for name in dict.fromkeys((chosen, "score", "macs")):
             print(_line(name, _compare(table, columns(table)[name], sign * table[truth].to_numpy())))
         _print_ceiling(of_space, table, truth)
+        print(
+            _line(
+                "score, both halves",
+                _compare(of_space, of_space["score"].to_numpy(), sign * of_space[truth].to_numpy()),
+            )
+        )
 
 
 def _print_seconds() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -63,6 +65,15 @@ def test_peak_memory_counts_weights_once_and_views_not_at_all():
 
     batch = torch.zeros(2, 1, 8, 8)
     assert peak_bytes(Halves(), batch) == batch.numel() * 4 + 400
+
+
+def test_peak_memory_does_not_load_the_compiler():
+    code = (
+        "import sys, torch; from dnad_ray.deploy.measure import peak_bytes\n"
+        "peak_bytes(torch.nn.Linear(2, 2), torch.ones(1, 2)); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "False", "")
 
 
 def test_measurement_has_ordered_percentiles_and_larger_batches_take_more():

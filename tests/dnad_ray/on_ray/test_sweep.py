@@ -10,6 +10,7 @@ import json
 import socket
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -33,7 +34,9 @@ def test_sweep_end_to_end_though_a_trial_diverges_and_a_worker_is_killed(
     longer = {"train.epochs": 40, "shrink.rate": 0.04}
     running = sweep(sweep_file(settings | longer, is_longer=True), out=out)
     running.wait_for(lambda: running.snapshots("t00") and running.snapshots("t02"))
-    running.wait_for(running.trial_process).kill()
+    trial = running.wait_for(running.trial_process)
+    assert trial.nice() == psutil.Process(running.driver.pid).nice()
+    trial.kill()
     code, said, err, _ = running.wait()
 
     contents = read_run(out)
