@@ -79,6 +79,9 @@ class DataConfig(Section):
     """Seed of the validation split. It is the same for all trials, so that their accuracies can be compared."""
     augment: Literal["auto", "none"] = "auto"
     """`auto`: the usual augmentation of the dataset (crops, and flips if they keep the class). `none`: none."""
+    padding: Literal["edge", "black"] = "edge"
+    """What is beyond the edge in a random crop: `edge`, the nearest pixels, or `black`, as in the code of papers; black
+    borders cost 3 points of accuracy on 3,000 images in 20 epochs."""
     cutout: CountOrZero = 0
     """Side of the cutout square in pixels. 0: no cutout."""
     storage: Literal["auto", "memory", "disk"] = "auto"
@@ -118,8 +121,9 @@ class SpaceConfig(Section):
     """Number of intermediate nodes per cell."""
     init_channels: Annotated[int, Field(ge=2, le=1024)] = 16
     """Width C of the supernet."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
-    """Stem: `cifar` keeps the resolution, `imagenet` divides it by 8."""
+    stem: Literal["cifar", "half", "quarter", "imagenet"] = "cifar"
+    """Stem: `cifar` keeps the resolution, `half` and `quarter` (residual skeleton only) divide it by 2 and 4,
+    `imagenet` (cells of two inputs only) by 8."""
     sharing: Literal["cell", "kind", "all"] | None = None
     """Cells with a common topology. `cell`: none; `kind`: all normal cells, and all reduction cells; `all`: all cells.
     None takes that of the named space."""

@@ -19,12 +19,14 @@ class Augmentation:
     """Random augmentation of training images; the default changes nothing.
 
     Attributes:
-        pad: Zero pixels added on every side before a crop of the original size is taken at random.
+        pad: Pixels added on every side before a crop of the original size is taken at random.
+        is_black: Whether these pixels are black, and not the nearest ones of the image.
         flip: Whether half of the images are mirrored left to right.
         cutout: Side in pixels of the square that is blanked at random; 0 for none.
     """
 
     pad: int = 0
+    is_black: bool = False
     flip: bool = False
     cutout: int = 0
 
@@ -84,12 +86,12 @@ def draw_epoch(seed: int, epoch: int, num_images: int, image_size: int, augmenta
 
 
 def crop_and_flip(images: Tensor, draws: EpochDraws, augmentation: Augmentation) -> Tensor:
-    """Pad with zeros, crop to the original size, and mirror.
+    """Pad, crop to the original size, and mirror.
 
     Args:
         images: Bytes, shape (B, C, H, W), with H equal to W.
         draws: The draws of these images, in the same order.
-        augmentation: Whether images are mirrored, and the width of the padding.
+        augmentation: Whether images are mirrored, and the width and colour of the padding.
 
     Returns:
         Bytes of the same shape.
@@ -104,11 +106,12 @@ def crop_and_flip(images: Tensor, draws: EpochDraws, augmentation: Augmentation)
     if augmentation.flip:
         columns = torch.where(draws.flip[:, None], columns.flip(0), columns)
     rows, columns = pixel + offset[:, :1], columns + offset[:, 1:]  # (B, H) and (B, W), in pixels of the image
-    inside = _within(rows, 0, size)[:, :, None] & _within(columns, 0, size)[:, None, :]
-    rows, columns = rows.clamp(0, size - 1), columns.clamp(0, size - 1)
     each = torch.arange(len(images), device=images.device)
-    pixels = images[each[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
-    return (pixels * inside[..., None]).permute(0, 3, 1, 2)
+    y, x = rows.clamp(0, size - 1), columns.clamp(0, size - 1)  # the nearest pixels
+    pixels = images[each[:, None, None], :, y[:, :, None], x[:, None, :]]  # (B, H, W, C)
+    if augmentation.is_black:
+        pixels = pixels * (_within(rows, 0, size)[:, :, None, None] & _within(columns, 0, size)[:, None, :, None])
+    return pixels.permute(0, 3, 1, 2)
 
 
 def cutout_mask(draws: EpochDraws, augmentation: Augmentation, image_size: int) -> Tensor:

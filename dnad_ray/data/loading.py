@@ -208,7 +208,9 @@ def _load_named(config: DataConfig, dataset: NamedDataset) -> ImageData:
 def _augmentation(config: DataConfig, suits: Augmentation, image_size: int) -> Augmentation:
     if config.cutout > image_size:
         raise DataError("data.cutout", config.cutout, f"at most the side of the images, {image_size} pixels")
-    return dataclasses.replace(suits if config.augment == "auto" else Augmentation(), cutout=config.cutout)
+    chosen = suits if config.augment == "auto" else Augmentation()
+    is_black = bool(chosen.pad) and config.padding == "black"
+    return dataclasses.replace(chosen, cutout=config.cutout, is_black=is_black)
 
 
 def _image_data(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 import torch
 
 from dnad_ray.data.augmentation import Augmentation, EpochDraws, crop_and_flip, cutout_mask, draw_epoch
@@ -27,13 +30,17 @@ def test_order_does_not_depend_on_what_is_varied():
     assert torch.equal(plain.order, varied.order)
 
 
-def test_crop_shifts_pads_with_zeros_and_mirrors():
+@pytest.mark.parametrize(
+    ("is_black", "shifted"),
+    [(True, [[0, 4, 5], [0, 7, 8], [0, 0, 0]]), (False, [[4, 4, 5], [7, 7, 8], [7, 7, 8]])],
+)
+def test_crop_shifts_pads_and_mirrors(is_black, shifted):
     image = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)[None, None]
     # Of the image padded by one pixel: one row further down than its own place, one column further to the left.
-    shifted = [[0, 4, 5], [0, 7, 8], [0, 0, 0]]
-    found = crop_and_flip(image, _draws(offset=(2, 0)), Augmentation(pad=1))
+    varied = Augmentation(pad=1, is_black=is_black)
+    found = crop_and_flip(image, _draws(offset=(2, 0)), varied)
     assert found[0, 0].tolist() == shifted
-    mirrored = crop_and_flip(image, _draws(offset=(2, 0), flip=True), Augmentation(pad=1, flip=True))
+    mirrored = crop_and_flip(image, _draws(offset=(2, 0), flip=True), dataclasses.replace(varied, flip=True))
     assert mirrored[0, 0].tolist() == [row[::-1] for row in shifted]
     assert image[0, 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 

@@ -50,7 +50,7 @@ def test_nothing_varied_gives_the_images_themselves():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_crop_equals_slicing_of_the_padded_image(channels):
-    data = _data(num_images=50, channels=channels, pad=2)
+    data = _data(num_images=50, channels=channels, pad=2, is_black=True)
     images, _ = _epoch(TrainingBatches(data, 10, 5, _CPU))
     draws = draw_epoch(5, 0, 50, 4, data.augmentation)
     padded = np.pad(data.train.images, ((0, 0), (0, 0), (2, 2), (2, 2)))
@@ -66,7 +66,7 @@ def test_crop_of_one_image_by_hand(monkeypatch):
     draws.offset[:] = torch.tensor([2, 0])  # one row further down, one column to the left of the image
     draws.flip[:] = False
     monkeypatch.setattr("dnad_ray.data.batches.draw_epoch", lambda *arguments: draws)
-    batches = TrainingBatches(_data(images=image, pad=1, flip=True), 1, 0, _CPU)
+    batches = TrainingBatches(_data(images=image, pad=1, is_black=True, flip=True), 1, 0, _CPU)
     expected = [[0, 5, 6, 7], [0, 9, 10, 11], [0, 13, 14, 15], [0, 0, 0, 0]]
     assert batches.batch(0)[0][0, 0].numpy() == pytest.approx(np.array(expected))
     draws.flip[:] = True
@@ -96,7 +96,7 @@ def test_cutout_blanks_exactly_the_square(side):
 
 def test_cutout_is_the_mean_colour_and_padding_is_black():
     images = np.full((1, 1, 4, 4), 255, np.uint8)
-    data = _data(images=images, cutout=4, pad=2)
+    data = _data(images=images, cutout=4, pad=2, is_black=True)
     data = ImageData(**{**vars(data), "mean": (0.5,), "std": (0.25,)})
     seen = {value for step in range(30) for value in TrainingBatches(data, 1, 3, _CPU).batch(step)[0].unique().tolist()}
     # White is (1 - 0.5) / 0.25, the border of the crop (0 - 0.5) / 0.25, and the square 0.
