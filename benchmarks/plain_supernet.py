@@ -7,6 +7,8 @@ Names of modules are those of the candidates, so that weights can be copied to a
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -61,9 +63,18 @@ class Conv7x1(nn.Sequential):
 
 
 class Conv(nn.Sequential):
+    def __init__(self, channels, kernel, stride, groups=1):
+        convolution = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        super().__init__(nn.ReLU(), convolution, norm(channels))
+
+
+class DepthwiseConv(nn.Sequential):
     def __init__(self, channels, kernel, stride):
         super().__init__(
-            nn.ReLU(), nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False), norm(channels)
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            norm(channels),
         )
 
 
@@ -89,6 +100,9 @@ OPERATIONS = {
     "conv_7x1_1x7": Conv7x1,
     "nor_conv_1x1": lambda c, stride: Conv(c, 1, stride),
     "nor_conv_3x3": lambda c, stride: Conv(c, 3, stride),
+    "group_conv_3x3": lambda c, stride: Conv(c, 3, stride, c // math.gcd(c, 8)),  # groups of 8 channels
+    "dw_conv_3x3": lambda c, stride: DepthwiseConv(c, 3, stride),
+    "dw_conv_5x5": lambda c, stride: DepthwiseConv(c, 5, stride),
     "max_pool_3x3": lambda c, stride: nn.Sequential(nn.MaxPool2d(3, stride, 1), norm(c)),
     "avg_pool_3x3": lambda c, stride: nn.Sequential(nn.AvgPool2d(3, stride, 1, count_include_pad=False), norm(c)),
     "skip_connect": lambda c, stride: nn.Identity() if stride == 1 else FactorizedReduce(c, c),
@@ -184,7 +198,7 @@ def twins(supernet):
             for edge in node.terms:
                 plain = f"cells.{index}.edges.{number} {edge.source} {edge.operation}"
                 key = edge_key(edge)
-                if edge.operation.startswith("nor_conv"):
+                if edge.operation.startswith(("nor_conv", "group_conv")):
                     ours = f"cells.{index}.nodes.{number}.own.{key}"
                     pairs[f"{plain}.1.weight"] = (f"{ours}.conv.weight", ...)
                     add_norm(f"{plain}.2", f"{ours}.norm")

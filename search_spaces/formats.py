@@ -46,7 +46,8 @@ _CALL = (
 # The names of search_spaces.ops.OPERATIONS, without torch; a test checks that they are equal.
 _OPERATIONS = (
     *(f"sep_conv_{size}" for size in ("3x3", "5x5", "7x7")),
-    *("dil_conv_3x3", "dil_conv_5x5", "conv_7x1_1x7", "nor_conv_1x1", "nor_conv_3x3", "noise"),
+    *("dil_conv_3x3", "dil_conv_5x5", "dw_conv_3x3", "dw_conv_5x5", "conv_7x1_1x7"),
+    *("nor_conv_1x1", "nor_conv_3x3", "group_conv_3x3", "noise"),
     *("max_pool_3x3", "avg_pool_3x3", "skip_connect", NONE),
 )
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.cell import Cell
+from search_spaces.errors import SpaceError
 from search_spaces.genotype import Genotype
 from search_spaces.kernels.small_images import is_small, small_stem
 from search_spaces.residual import ResidualNetwork
@@ -30,6 +31,8 @@ class CellNetwork(Network):
 
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__(genotype, shape, searching)
+        if shape.stem not in STEMS:
+            raise SpaceError("stem", shape.stem, f"{', '.join(STEMS)} for networks whose cells read two cells")
         stem = STEMS[shape.stem](shape.images.in_channels, shape.init_channels)
         self.stem, self._width = stem, shape.init_channels
         older, newer = stem.out_channels

@@ -10,6 +10,7 @@ and bare pools, as in DARTS (arXiv 1806.09055).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, cast
@@ -25,6 +26,7 @@ from search_spaces.kernels.products import product_with_gradients
 
 __all__ = [
     "CHAINS",
+    "GROUP_WIDTH",
     "OPERATIONS",
     "PARAMETER_FREE",
     "BatchNorm",
@@ -128,11 +130,23 @@ class FactorizedConv(Operation):
 
 
 class PlainConv(Operation):
-    """A convolution and a norm: the convolutions of NAS-Bench-201 (arXiv 2001.00326), ReLU being the cell's work."""
+    """A convolution and a norm, as in NAS-Bench-201 (arXiv 2001.00326); the ReLU before it is the cell's work.
 
-    def __init__(self, channels: int, stride: int, searching: bool, kernel: int) -> None:
+    Args:
+        channels: Channels of input and output.
+        stride: 1 or 2.
+        searching: See :mod:`search_spaces.ops`.
+        kernel: Side of the kernel.
+        group_width: Channels of a group of a grouped convolution, if they divide ``channels``; else their greatest
+            common divisor. None for one group of all channels.
+    """
+
+    def __init__(
+        self, channels: int, stride: int, searching: bool, kernel: int, group_width: int | None = None
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        groups = 1 if group_width is None else channels // math.gcd(channels, group_width)
+        self.conv = nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.norm = BatchNorm(channels, affine=not searching)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -242,8 +256,13 @@ CHAINS: dict[str, DepthwiseChain] = {
     "sep_conv_7x7": DepthwiseChain(kernel=7, dilation=1, repeats=2),
     "dil_conv_3x3": DepthwiseChain(kernel=3, dilation=2, repeats=1),
     "dil_conv_5x5": DepthwiseChain(kernel=5, dilation=2, repeats=1),
+    "dw_conv_3x3": DepthwiseChain(kernel=3, dilation=1, repeats=1),
+    "dw_conv_5x5": DepthwiseChain(kernel=5, dilation=1, repeats=1),
 }
 """The candidates that the supernet computes side by side, see :mod:`search_spaces.kernels.bank`."""
+
+GROUP_WIDTH = 8
+"""Channels of a group of ``group_conv_3x3``: as wide as a vector register of most CPUs, in float32."""
 
 PARAMETER_FREE = frozenset({"avg_pool_3x3", "max_pool_3x3", "skip_connect"})
 """Operations without parameters, except for a skip of stride 2; a network of these alone learns only in its stem."""
@@ -253,6 +272,7 @@ OPERATIONS: dict[str, Callable[[int, int, bool], Operation] | None] = {
     "conv_7x1_1x7": FactorizedConv,
     "nor_conv_1x1": partial(PlainConv, kernel=1),
     "nor_conv_3x3": partial(PlainConv, kernel=3),
+    "group_conv_3x3": partial(PlainConv, kernel=3, group_width=GROUP_WIDTH),
     "max_pool_3x3": partial(Pool, average=False),
     "avg_pool_3x3": partial(Pool, average=True),
     "skip_connect": _skip,

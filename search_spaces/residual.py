@@ -14,24 +14,36 @@ from search_spaces.genotype import Genotype
 from search_spaces.ops import BatchNorm
 from search_spaces.shape import NetworkShape
 from search_spaces.skeleton import Network, NetworkOutput
-from search_spaces.stem_head import Classifier
+from search_spaces.stem_head import HALVINGS, Classifier
 
-__all__ = ["STEM_OF_RESIDUAL", "ResidualBlock", "ResidualHead", "ResidualNetwork", "ResidualStem"]
+__all__ = ["STEMS_OF_RESIDUAL", "ResidualBlock", "ResidualHead", "ResidualNetwork", "ResidualStem"]
 
-STEM_OF_RESIDUAL = "cifar: networks of NAS-Bench-201 keep the resolution of the image"
+STEMS_OF_RESIDUAL = ("cifar", "half", "quarter")
+"""Names of the stems of the skeleton; that of NAS-Bench-201 itself is ``cifar``, at the resolution of the image."""
 
 
 class ResidualStem(nn.Module):
-    """Convolution 3x3 to C channels at full resolution."""
+    """Convolution 3x3 to C channels, and one more for a quarter of the resolution.
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    Args:
+        in_channels: Channels of the images.
+        channels: Width C.
+        halvings: How often the resolution is halved, 0 to 2.
+    """
+
+    def __init__(self, in_channels: int, channels: int, halvings: int = 0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(in_channels, channels, 3, 2 if halvings else 1, padding=1, bias=False)
         self.norm = BatchNorm(channels)
+        self.second = nn.Conv2d(channels, channels, 3, 2, padding=1, bias=False) if halvings == 2 else None
+        self.second_norm = None if self.second is None else BatchNorm(channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, C, H, W)."""
-        return cast(Tensor, self.norm(self.conv(images)))
+        """Map (N, in_channels, H, W) to (N, C, H', W'); each halving rounds up."""
+        x = self.norm(self.conv(images))
+        if self.second is not None and self.second_norm is not None:
+            x = self.second_norm(self.second(F.relu(x)))
+        return cast(Tensor, x)
 
 
 class ResidualBlock(nn.Module):
@@ -88,14 +100,14 @@ class ResidualNetwork(Network):
 
     def __init__(self, genotype: Genotype, shape: NetworkShape, searching: bool) -> None:
         super().__init__(genotype, shape, searching)
-        if shape.stem != "cifar":
-            raise SpaceError("stem", shape.stem, STEM_OF_RESIDUAL)
+        if shape.stem not in STEMS_OF_RESIDUAL:
+            raise SpaceError("stem", shape.stem, ", ".join(STEMS_OF_RESIDUAL))
         for index, cell in enumerate(self.genotype.cells):
             if len(cell.outputs) != 1:
                 allowed = "one node: the next cell of this skeleton reads as many channels as a node has"
                 raise GenotypeError(f"cells[{index}].concat", list(cell.outputs), allowed)
         channels = shape.init_channels
-        self.stem = ResidualStem(shape.images.in_channels, channels)
+        self.stem = ResidualStem(shape.images.in_channels, channels, HALVINGS[shape.stem])
         self.blocks = nn.ModuleDict()
         for index, cell in enumerate(self.genotype.cells):
             if cell.reduction:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search_spaces.errors import SpaceError
-from search_spaces.stem_head import STEMS
+from search_spaces.stem_head import HALVINGS
 
 __all__ = ["ImageShape", "NetworkShape"]
 
@@ -43,7 +43,7 @@ class NetworkShape:
     Attributes:
         images: Channels and side of the images, and outputs of the classifier.
         init_channels: Width C before the first doubling.
-        stem: Name in :data:`search_spaces.stem_head.STEMS`.
+        stem: Name in :data:`search_spaces.stem_head.HALVINGS`.
 
     Raises:
         SpaceError: If the stem is unknown, or images are too small for it.
@@ -54,9 +54,9 @@ class NetworkShape:
     stem: str = "cifar"
 
     def __post_init__(self) -> None:
-        if self.stem not in STEMS:
-            raise SpaceError("stem", self.stem, ", ".join(STEMS))
-        smallest, side = 32 if self.stem == "imagenet" else 4, self.images.image_size
+        if self.stem not in HALVINGS:
+            raise SpaceError("stem", self.stem, ", ".join(HALVINGS))
+        smallest, side = 4 * 2 ** HALVINGS[self.stem], self.images.image_size
         if side < smallest:
             raise SpaceError(f"image size for the {self.stem} stem", side, f"at least {smallest} pixels")
 

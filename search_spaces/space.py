@@ -21,6 +21,9 @@ NAMED_OPERATIONS: dict[str, tuple[str, ...]] = {
 """Name of a space -> its candidates."""
 
 
+_PLAIN = "nor_conv_3x3"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """All candidates: every operation on every earlier state, for every node of every cell.
@@ -117,10 +120,16 @@ class SearchSpace:
     def usual_teacher(self) -> Genotype:
         """Return a plain network with the stages of the space: separable convolutions on both inputs of each cell.
 
-        In the skeleton of NAS-Bench-201 it is convolutions 3x3 on all earlier states.
+        In the residual skeleton it is convolutions 3x3 on all earlier states, or, where edges have operations of their
+        own, on all edges that can have one; the others have their first operation. That is a ResNet in the space
+        ``device``.
         """
+        if self.skeleton == "nas_bench_201" and self.edge_operations is not None:
+            of_edges = zip(self.edges(), self.edge_operations[0], strict=True)
+            plain = {edge: (_PLAIN if _PLAIN in names else names[0],) for edge, names in of_edges}
+            return self._genotype([plain, plain])
         if self.skeleton == "nas_bench_201":
-            return self.uniform(("nor_conv_3x3",))
+            return self.uniform((_PLAIN,))
         return self.uniform(("sep_conv_3x3",), only_inputs=True)
 
     def group_of(self, is_reduction: bool, cell: int) -> int:

@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 from search_spaces.ops import BatchNorm
 
-__all__ = ["STEMS", "AuxiliaryHead", "CifarStem", "Classifier", "ImageNetStem"]
+__all__ = ["HALVINGS", "STEMS", "AuxiliaryHead", "CifarStem", "Classifier", "ImageNetStem"]
+
+
+HALVINGS = {"cifar": 0, "half": 1, "quarter": 2, "imagenet": 3}
+"""Name of a stem -> how often it halves the resolution of the images, rounded up."""
 
 
 class CifarStem(nn.Module):
@@ -53,8 +57,8 @@ class ImageNetStem(nn.Module):
 
 
 STEMS: dict[str, type[CifarStem] | type[ImageNetStem]] = {"cifar": CifarStem, "imagenet": ImageNetStem}
-"""Name -> ``stem(in_channels, channels)`` with ``out_channels`` (older, newer), ``older_is_larger`` and the
-classifier's ``adaptive_pool``."""
+"""Stems of the skeleton ``darts``: name -> ``stem(in_channels, channels)`` with ``out_channels`` (older, newer),
+``older_is_larger`` and the classifier's ``adaptive_pool``."""
 
 
 class Classifier(nn.Module):

@@ -31,6 +31,9 @@ _STYLES = {
     "noise": ("#000000", "1 4"),
     "nor_conv_1x1": (_SKY, ""),
     "nor_conv_3x3": (_BLUE, ""),
+    "group_conv_3x3": (_VERMILLION, ""),
+    "dw_conv_3x3": (_GREEN, ""),
+    "dw_conv_5x5": (_ORANGE, ""),
 }
 _AMBER, _PALE, _BORDER = "#b36b00", "#fff4e0", "#c3cad1"
 _HEADER, _BOX = 30, 26  # heights of a cell's title and of a state, in pixels

@@ -11,7 +11,7 @@ entry is a formula: each is the module that the network would contain, built and
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -22,9 +22,9 @@ from dnad_ray.costs.trace import Complexity, complexity_of, count, image_of
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import NONE, NUM_INPUTS, CellGenotype, Edge, Genotype
 from search_spaces.ops import OPERATIONS, FactorizedReduce, Operation, PointwiseNorm, check_operations
-from search_spaces.residual import STEM_OF_RESIDUAL, ResidualBlock, ResidualHead, ResidualStem
+from search_spaces.residual import STEMS_OF_RESIDUAL, ResidualBlock, ResidualHead, ResidualStem
 from search_spaces.shape import NetworkShape
-from search_spaces.stem_head import STEMS, Classifier
+from search_spaces.stem_head import HALVINGS, STEMS, Classifier
 
 __all__ = ["CostTable", "cost_table_for", "costs_of"]
 
@@ -41,14 +41,6 @@ class CostTable:
         self._image = _State(shape.images.in_channels, shape.images.image_size)
         self._operations: dict[tuple[int, int, int], _Operations] = {}
         self._others: dict[tuple[Any, ...], Complexity] = {}
-        counted = count(partial(_Stem, shape, (True, True)), image_of(shape))
-        stem = cast(_Stem, counted.module).stem
-        with torch.no_grad():
-            older, newer = stem(torch.zeros(1, *image_of(shape)))
-        self._stem_states = _state_like(older), _state_like(newer)
-        self._stem_older_is_larger = stem.older_is_larger
-        self._stem_adaptive_pool = stem.adaptive_pool
-        self._others[_Stem, (shape, (True, True)), self._image] = counted.cost
 
     def complexity_of(self, genotype: Genotype) -> Complexity:
         """Return the cost of the derived network of a genotype, canonical or not, without auxiliary head.
@@ -59,7 +51,8 @@ class CostTable:
         """
         canonical = genotype.pruned()
         is_residual = canonical.skeleton == "nas_bench_201"
-        if not canonical.num_operations or (is_residual and self.shape.stem != "cifar"):
+        stems = STEMS_OF_RESIDUAL if is_residual else STEMS
+        if not canonical.num_operations or self.shape.stem not in stems:
             return complexity_of(genotype, self.shape)  # which raises the error
         costs = self._residual(canonical) if is_residual else self._of_cells(canonical)
         return Complexity(*map(sum, zip(*costs, strict=True)))
@@ -75,21 +68,20 @@ class CostTable:
         """
         if genotype.skeleton != "nas_bench_201":
             costs = self._of_cells(genotype, as_written=True)
-        elif self.shape.stem != "cifar":
-            raise SpaceError("stem", self.shape.stem, STEM_OF_RESIDUAL)
+        elif self.shape.stem not in STEMS_OF_RESIDUAL:
+            raise SpaceError("stem", self.shape.stem, ", ".join(STEMS_OF_RESIDUAL))
         else:
             costs = self._residual(genotype)
         return Complexity(*map(sum, zip(*costs, strict=True)))
 
     def _of_cells(self, canonical: Genotype, as_written: bool = False) -> list[Complexity]:
         """Return the costs of the parts of a :class:`search_spaces.network.CellNetwork`."""
+        older, newer, older_is_larger, adaptive_pool = self._stem
         first, second = canonical.cells[0], canonical.cells[1:2]
         read_of_stem = first.reads(0), first.reads(1) or any(cell.reads(0) for cell in second)
         if as_written:
             read_of_stem = True, True
         costs = [self._other(_Stem, (self.shape, read_of_stem), self._image)]
-        older, newer = self._stem_states
-        older_is_larger = self._stem_older_is_larger
         channels = self.shape.init_channels
         for cell in canonical.cells:
             channels *= 2 if cell.reduction else 1
@@ -105,15 +97,24 @@ class CostTable:
                 costs.append(self._other(PointwiseNorm, (newer.channels, channels, False), newer))
             older, newer = newer, _State(len(cell.outputs) * channels, side)
             older_is_larger = cell.reduction
-        costs.append(
-            self._other(Classifier, (newer.channels, self.shape.images.num_classes, self._stem_adaptive_pool), newer)
-        )
+        costs.append(self._other(Classifier, (newer.channels, self.shape.images.num_classes, adaptive_pool), newer))
         return costs
+
+    @cached_property
+    def _stem(self) -> tuple[_State, _State, bool, bool]:
+        """The states behind a stem of two outputs, whether the older is larger, and the classifier's kind of pool."""
+        counted = count(partial(_Stem, self.shape, (True, True)), image_of(self.shape))
+        stem = cast(_Stem, counted.module).stem
+        with torch.no_grad():
+            older, newer = map(_state_like, stem(torch.zeros(1, *image_of(self.shape))))
+        self._others[_Stem, (self.shape, (True, True)), self._image] = counted.cost
+        return older, newer, stem.older_is_larger, stem.adaptive_pool
 
     def _residual(self, canonical: Genotype) -> list[Complexity]:
         """Return the costs of the parts of a :class:`search_spaces.residual.ResidualNetwork`."""
-        state = _State(self.shape.init_channels, self.shape.images.image_size)
-        costs = [self._other(ResidualStem, (self.shape.images.in_channels, state.channels), self._image)]
+        halvings = HALVINGS[self.shape.stem]
+        state = _State(self.shape.init_channels, -(-self.shape.images.image_size // 2**halvings))
+        costs = [self._other(ResidualStem, (self.shape.images.in_channels, state.channels, halvings), self._image)]
         for cell in canonical.cells:
             if cell.reduction:
                 costs.append(self._other(ResidualBlock, (state.channels,), state))

@@ -21,6 +21,7 @@ _HEAD = '''"""Network {digest}, written by dnad-ray {version}; needs torch and s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

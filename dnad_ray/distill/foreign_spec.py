@@ -9,6 +9,7 @@ from dnad_ray.config.run import TeacherConfig
 from dnad_ray.data.images import ImageData
 from dnad_ray.errors import ConfigError
 from search_spaces.shape import ImageShape
+from search_spaces.stem_head import HALVINGS
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ForeignSpec", "stage_sides"]
 
@@ -98,6 +99,6 @@ def stage_sides(image_size: int, stem: str, num_stages: int = 3) -> tuple[int, .
     ((28, 14, 7), (28, 14, 7))
     """
     side = image_size
-    for _ in range(3 if stem == "imagenet" else 0):
+    for _ in range(HALVINGS[stem]):
         side = -(-side // 2)
     return tuple(-(-side // 2**stage) for stage in range(num_stages))

@@ -19,6 +19,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.network import NetworkOutput, network_from
 from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.stages import stages
+from search_spaces.stem_head import HALVINGS
 
 __all__ = [
     "GENOTYPE",
@@ -133,7 +134,7 @@ def check_image_size(spec: NetworkSpec, images: ImageShape) -> None:
     if spec.genotype is None:
         return
     reductions = stages(spec.genotype)[-1]
-    least = 2**reductions * (8 if spec.stem == "imagenet" else 1)
+    least = 2**reductions * 2 ** HALVINGS[spec.stem]
     if images.image_size < least:
         raise GenotypeError(
             f"genotype {spec.digest} with images of",

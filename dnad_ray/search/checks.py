@@ -7,9 +7,10 @@ from dnad_ray.errors import ConfigError
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.search.losses import dense_sparsity
 from search_spaces.genotype import NONE
-from search_spaces.residual import STEM_OF_RESIDUAL
+from search_spaces.residual import STEMS_OF_RESIDUAL
 from search_spaces.shape import ImageShape, NetworkShape
 from search_spaces.space import SearchSpace
+from search_spaces.stem_head import STEMS
 
 __all__ = ["check_buildable", "floor_warnings"]
 
@@ -28,8 +29,9 @@ def check_buildable(config: RunConfig) -> None:
         raise ConfigError(
             "space.num_stages", space.num_stages, f"{needed} where features are imitated, one for each end"
         )
-    if space.skeleton == "nas_bench_201" and named.stem != "cifar":
-        raise ConfigError("space.stem", named.stem, STEM_OF_RESIDUAL)
+    stems = STEMS_OF_RESIDUAL if space.skeleton == "nas_bench_201" else tuple(STEMS)
+    if named.stem not in stems:
+        raise ConfigError("space.stem", named.stem, f"{', '.join(stems)} in the space {named.name!r}")
     if config.evaluation.keep_weights and space.skeleton != "darts":
         allowed = "false: what is shared in the residual skeleton does not carry over to a derived network"
         raise ConfigError("evaluation.keep_weights", True, allowed)

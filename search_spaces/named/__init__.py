@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from search_spaces.named.darts import DARTS, DARTS_PER_CELL
+from search_spaces.named.device import DEVICE
 from search_spaces.named.dnad import DNAD, DNAD_PAPER
 from search_spaces.named.nas_bench_201 import NAS_BENCH_201
 from search_spaces.named.own import OWN
@@ -21,6 +22,7 @@ SPACES: dict[str, SpaceTemplate] = {
     "s3": S3,
     "s4": S4,
     "nas-bench-201": NAS_BENCH_201,
+    "device": DEVICE,
     "own": OWN,
 }
 """Name -> what a search space of that name is where a configuration does not say otherwise."""

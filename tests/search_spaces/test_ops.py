@@ -53,6 +53,9 @@ def test_table_has_the_operations_of_the_papers():
         "conv_7x1_1x7",
         "nor_conv_1x1",  # these two are of NAS-Bench-201
         "nor_conv_3x3",
+        "group_conv_3x3",  # these three are of the space `device`
+        "dw_conv_3x3",
+        "dw_conv_5x5",
         "noise",  # of RobustDARTS
         "none",
     }
@@ -100,10 +103,10 @@ def test_only_operations_without_parameters_are_shared(name, stride):
 
 
 def test_chains_are_the_depthwise_operations_of_the_table():
-    assert set(CHAINS) == {name for name in OPERATIONS if name.startswith(("sep_", "dil_"))}
+    assert set(CHAINS) == {name for name in OPERATIONS if name.startswith(("sep_", "dil_", "dw_"))}
     for name, chain in CHAINS.items():
-        side, is_dilated = int(name[-1]), name.startswith("dil_")
-        assert chain == DepthwiseChain(kernel=side, dilation=1 + is_dilated, repeats=2 - is_dilated)
+        side, is_dilated, is_double = int(name[-1]), name.startswith("dil_"), name.startswith("sep_")
+        assert chain == DepthwiseChain(kernel=side, dilation=1 + is_dilated, repeats=1 + is_double)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_frozen():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stem": "mnist"}, "stem: got 'mnist'; allowed: cifar, imagenet"),
+        ({"stem": "mnist"}, "stem: got 'mnist'; allowed: cifar, half, quarter, imagenet"),
         ({"image_size": 3}, "image size for the cifar stem: got 3; allowed: at least 4"),
         ({"image_size": 31, "stem": "imagenet"}, "image size for the imagenet stem: got 31; allowed: at least 32"),
     ],

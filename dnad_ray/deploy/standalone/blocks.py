@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -58,11 +59,12 @@ class Cross(nn.Module):
 
 
 class Plain(nn.Module):
-    """A convolution and its norm."""
+    """A convolution, in groups of some channels where a width is given, and its norm."""
 
-    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+    def __init__(self, channels: int, stride: int, kernel: int, group_width: int = 0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        groups = channels // math.gcd(channels, group_width)  # gcd with 0: all channels, one group
+        self.conv = nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,9 +142,12 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "sep_conv_7x7": partial(Chain, kernel=7, dilation=1, repeats=2),
     "dil_conv_3x3": partial(Chain, kernel=3, dilation=2, repeats=1),
     "dil_conv_5x5": partial(Chain, kernel=5, dilation=2, repeats=1),
+    "dw_conv_3x3": partial(Chain, kernel=3, dilation=1, repeats=1),
+    "dw_conv_5x5": partial(Chain, kernel=5, dilation=1, repeats=1),
     "conv_7x1_1x7": Cross,
     "nor_conv_1x1": partial(Plain, kernel=1),
     "nor_conv_3x3": partial(Plain, kernel=3),
+    "group_conv_3x3": partial(Plain, kernel=3, group_width=8),
     "max_pool_3x3": partial(Pool, average=False),
     "avg_pool_3x3": partial(Pool, average=True),
     "skip_connect": skip,
