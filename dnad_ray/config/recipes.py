@@ -74,7 +74,9 @@ def cifar10() -> RunConfig:
     """CIFAR-10 with the settings of the authors' release, one search; needs a GPU and `--set data.root=FOLDER`."""
     # Our form of deletion was not measured at this size, so this uses the paper's. All other defaults are those of the
     # authors' release.
-    return RunConfig(data=DataConfig(name="cifar10"), shrink=ShrinkConfig(pressure="paper", criterion="weight"))
+    return RunConfig(
+        data=DataConfig(name="cifar10", padding="black"), shrink=ShrinkConfig(pressure="paper", criterion="weight")
+    )
 
 
 def images() -> RunConfig:
@@ -95,6 +97,23 @@ def images() -> RunConfig:
         # In DNAD's space, zen ranks networks of equal cost better than chance (experiments/truth).
         evaluation=EvaluationConfig(scores=("score",)),
         sweep=SweepConfig(grid={"shrink.rate": (0.02, 0.04), "distill.temperature": (2.0, 6.0)}),
+    )
+
+
+def device() -> RunConfig:
+    """Networks that run fast on devices, for your own images, `--data FOLDER`: 9 cells, 12 channels; see `fit`."""
+    return RunConfig(
+        data=DataConfig(name="imagefolder"),
+        space=SpaceConfig(name="device", init_channels=12),
+        train=TrainConfig(
+            epochs=30, warmup_epochs=4, batch_size=64, learning_rate=2e-3, betas=(0.9, 0.999), arch_learning_rate=0.5
+        ),
+        shrink=ShrinkConfig(
+            rate=0.03, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=18)
+        ),
+        distill=DistillConfig(kind="logits", weight=0.3, teacher=TeacherConfig(init_channels=24, epochs=40)),
+        evaluation=EvaluationConfig(init_channels=12, scores=("score",)),
+        sweep=SweepConfig(grid={"shrink.rate": (0.03, 0.05)}),
     )
 
 
@@ -126,7 +145,7 @@ def _kd_sweep(grid: dict[str, tuple[Any, ...]], **distill: Any) -> RunConfig:
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (demo, smoke, images, cifar10, kd_temperature, kd_weight, kd_kind)
+    recipe.__name__: recipe for recipe in (demo, smoke, images, device, cifar10, kd_temperature, kd_weight, kd_kind)
 }
 """The recipes by name."""
 

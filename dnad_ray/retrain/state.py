@@ -29,7 +29,7 @@ from dnad_ray.runtime.devices import MEMORY_FORMAT, device_for, to_device
 from dnad_ray.runtime.processes import ALONE, Ranks
 from dnad_ray.storage.weights_reader import parse_weights
 from dnad_ray.training.evaluate import accuracy_of, recalibrate
-from dnad_ray.training.learning_rate import learning_rate_at
+from dnad_ray.training.learning_rate import learning_rate_at, momentum_at
 from dnad_ray.training.loop import counted
 from dnad_ray.training.optimizers import SGD
 from dnad_ray.training.task import Losses, Task
@@ -78,7 +78,11 @@ class RetrainState(Task):
             trainee = Trainee(spec, data.shape, config)
         self.trainee = to_device(trainee, device)
         self.optimizer = SGD(
-            self.trainee.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+            self.trainee.parameters(),
+            config.learning_rate,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
         )
         super().__init__(
             {"trainee": self.trainee, "optimizer": self.optimizer},
@@ -148,6 +152,10 @@ class RetrainState(Task):
     def rate(self) -> float:
         """Return the learning rate of the next step by the protocol's schedule."""
         return learning_rate_at(self.config, self.step, self.steps_per_epoch)
+
+    def momentum(self) -> float:
+        """Return the momentum of the next step by the protocol's schedule."""
+        return momentum_at(self.config, self.step, self.steps_per_epoch)
 
     def after_step(self) -> None:
         """Update the moving averages."""

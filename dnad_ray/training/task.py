@@ -96,6 +96,10 @@ class Task(ABC):
         """Return the learning rate of the next step; None to use that of the optimizers."""
         return None
 
+    def momentum(self) -> float | None:
+        """Return the momentum of the next step; None to use that of the optimizers."""
+        return None
+
     def after_step(self) -> None:  # noqa: B027 - most tasks have nothing to do here
         """Hook after the parameters were updated; does nothing by default."""
 
@@ -137,7 +141,7 @@ class Task(ABC):
             optimizer.zero_grad()
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(self._clipped, self._grad_clip)
-        self._set_rate()
+        self._set_rates()
         for optimizer in self._optimizers:
             optimizer.step()
         self._loss = losses.total.detach()
@@ -222,8 +226,8 @@ class Task(ABC):
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RunFolderError("checkpoint", one_line(error)[:300], self.allowed) from error
 
-    def _set_rate(self) -> None:
-        rate = self.rate()
-        if rate is not None:
-            for group in self._optimizers[0].param_groups:
-                group["lr"] = rate
+    def _set_rates(self) -> None:
+        for name, value in (("lr", self.rate()), ("momentum", self.momentum())):
+            if value is not None:
+                for group in self._optimizers[0].param_groups:
+                    group[name] = value

@@ -22,7 +22,7 @@ def _space(config):
 
 
 def test_recipes_by_name():
-    assert list(RECIPES) == ["demo", "smoke", "images", "cifar10", "kd_temperature", "kd_weight", "kd_kind"]
+    assert list(RECIPES) == ["demo", "smoke", "images", "device", "cifar10", "kd_temperature", "kd_weight", "kd_kind"]
     assert recipe_named("demo") == RECIPES["demo"]()
     with pytest.raises(ConfigError, match=r"recipe: got 'imagenet'; allowed: demo, .*, kd_kind, or a YAML"):
         recipe_named("imagenet")

@@ -33,7 +33,9 @@ def test_recipe_unknown_is_refused():
     [
         ({"lr": 1}, "lr"),
         ({"epochs": 0}, "greater than or equal to 1"),
-        ({"warmup_epochs": 30}, r"less than epochs \(30\)"),
+        ({"schedule": "cosine", "warmup_epochs": 30}, r"less than epochs \(30\)"),
+        ({"warmup_epochs": 3}, r"warmup_epochs: got 3, which has no effect with schedule 'one_cycle'; allowed: 0, or"),
+        ({"momentum": 0.0}, "nesterov: got True; allowed: false without a momentum"),
         ({"num_processes": 3}, "divides batch_size"),
         ({"ema_decay": 1.0}, "less than 1"),
         ({"precision": "int8"}, "float32"),
@@ -49,7 +51,7 @@ def test_settings_impossible_are_named_with_the_value_as_given():
     with pytest.raises(
         ConfigError, match=r"^--set: warmup_epochs: got 30; allowed: less than epochs \(30\)$"
     ) as caught:
-        with_settings(retrain_recipe("quick"), {"warmup_epochs": 30})
+        with_settings(retrain_recipe("quick"), {"schedule": "cosine", "warmup_epochs": 30})
     assert (caught.value.argument, caught.value.given) == ("--set: warmup_epochs", 30)
     with pytest.raises(ConfigError, match=r"^--set: epochs: got 0; allowed: greater than"):
         with_settings(retrain_recipe("quick"), {"epochs": 0})
@@ -57,5 +59,5 @@ def test_settings_impossible_are_named_with_the_value_as_given():
 
 def test_settings_replaced_leave_the_others():
     config = with_settings(retrain_recipe("quick"), {"epochs": 2, "init_channels": 8})
-    assert (config.epochs, config.init_channels, config.learning_rate) == (2, 8, 0.05)
+    assert (config.epochs, config.init_channels, config.learning_rate) == (2, 8, 0.1)
     assert set(RETRAIN_RECIPES) == {"cifar", "imagenet-mobile", "quick"}
