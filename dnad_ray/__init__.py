@@ -4,7 +4,8 @@
 
     import dnad_ray as dr
 
-    run = dr.run_sweep("images", data="photos", out="runs/mine", trials=6)
+    run = dr.fit("photos", out="runs/photos", time_budget="2h")  # trained, tested networks from large to small
+    run = dr.run_sweep("images", data="photos", out="runs/mine", trials=6)  # or step by step
     run.front(objectives=("error", "macs"))
     run.retrain(recipe="quick", networks=5)
     run.export("net.onnx", under={"macs": "30M"})
@@ -23,7 +24,7 @@ TYPE_CHECKING = False  # type checkers take it for true; to import `typing` take
 if TYPE_CHECKING:
     from dnad_ray.commands.deploy import Exported
     from dnad_ray.commands.outcome import Outcome
-    from dnad_ray.commands.run import Run, load_model, make_teacher, open_run, run_retrain, run_search, run_sweep
+    from dnad_ray.commands.run import Run, fit, load_model, make_teacher, open_run, run_retrain, run_search, run_sweep
     from dnad_ray.config.run import RunConfig
     from dnad_ray.deploy.predict import Model, Prediction
     from dnad_ray.errors import DnadRayError, UserError
@@ -38,6 +39,7 @@ __all__ = [
     "RunConfig",
     "UserError",
     "__version__",
+    "fit",
     "load_model",
     "make_teacher",
     "open_run",
@@ -47,7 +49,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Run", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"), "commands.run"),
+    **dict.fromkeys(
+        ("Run", "fit", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"), "commands.run"
+    ),
     **dict.fromkeys(("Model", "Prediction"), "deploy.predict"),
     **dict.fromkeys(("DnadRayError", "UserError"), "errors"),
     "Exported": "commands.deploy",

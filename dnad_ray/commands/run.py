@@ -16,6 +16,7 @@ from dnad_ray.commands.deploy import Exported, Under, budgets_of
 from dnad_ray.commands.deploy import export as _export
 from dnad_ray.commands.deploy import load_model as _load_model
 from dnad_ray.commands.deploy import measure as _measure
+from dnad_ray.commands.fit import fit as _fit
 from dnad_ray.commands.keywords import in_keywords, spelled_as_keywords
 from dnad_ray.commands.options import AnyPath
 from dnad_ray.commands.outcome import Outcome, checked
@@ -31,7 +32,7 @@ from dnad_ray.storage.places import Place, absolute, address, place, reached
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "load_model", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"]
+__all__ = ["Run", "fit", "load_model", "make_teacher", "open_run", "run_retrain", "run_search", "run_sweep"]
 
 P = ParamSpec("P")
 
@@ -205,6 +206,7 @@ def open_run(run: AnyPath) -> Run:
     return Run(folder)
 
 
+fit = _starting(_fit)
 load_model = in_keywords(_load_model)
 run_search = _starting(search)
 run_sweep = _starting(sweep)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dnad_ray.commands.folder import check_images, made_for_writing
+from dnad_ray.commands.job_running import JobWork, job_runner, placed_as, trained
 from dnad_ray.commands.options import (
     AnyPath,
     Settings,
@@ -28,15 +27,15 @@ from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict, wit
 from dnad_ray.config.section import Words
 from dnad_ray.data.loading import resolve_data_argument
 from dnad_ray.data.summary import classes_in_words
-from dnad_ray.distill.teacher import TeacherFile, load_teacher, read_teacher
+from dnad_ray.distill.teacher import TeacherFile, read_teacher
 from dnad_ray.errors import ConfigError, DataError, RunFolderError
 from dnad_ray.on_ray.resources import check_requests
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
 from dnad_ray.retrain.estimate import estimate_in_words
-from dnad_ray.retrain.jobs import Job, run_job, unfinished_jobs
+from dnad_ray.retrain.jobs import Job, unfinished_jobs
 from dnad_ray.retrain.plan import Request
 from dnad_ray.run_folder.images import read_images
-from dnad_ray.run_folder.jobs import read_job_history, read_job_status
+from dnad_ray.run_folder.jobs import read_job_status
 from dnad_ray.run_folder.layout import config_file, retrained_folder, teacher_folder
 from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import RunContents, is_run
@@ -44,21 +43,22 @@ from dnad_ray.run_folder.states import TrialState
 from dnad_ray.run_folder.writing import create_run, free_folder
 from dnad_ray.runtime.budget import Budget
 from dnad_ray.runtime.cpus import limit_threads
-from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import StopCheck, Stopped, StopSignals, first_of
 from dnad_ray.storage.places import Place, absolute, address, reached
 from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-__all__ = ["Plan", "Training", "holds_run", "request_of", "run_config_of", "train_networks"]
-
-_LINE_SECONDS = 10.0
-
-Steps = Mapping[str, tuple[int, int]]
-"""Steps done and all steps, by job."""
+__all__ = [
+    "Plan",
+    "Training",
+    "holds_run",
+    "request_of",
+    "run_config_of",
+    "train_networks",
+]
 
 _OF_RUN = ("data.", "space.stem")
 """Beginnings of keys of the run's configuration; all other keys are settings of the protocol."""
@@ -182,15 +182,7 @@ def train_networks(
     limit_threads()
     folder = absolute(folder)  # tasks run in folders of their own
     budget = budget_of(training.time_budget)
-    # What a job needs of a cluster is said by the run's own section; processes and device are the protocol's.
-    placed = with_overrides(
-        run,
-        {
-            "train.num_processes": request.config.num_processes,
-            "train.batch_size": request.config.batch_size,
-            "train.device": request.config.device,
-        },
-    )
+    placed = placed_as(run, request.config)
     if not training.no_ray:
         with named_by_option(_options(training), {}):
             check_requests(placed)
@@ -233,20 +225,14 @@ def train_networks(
             board.say("retrain: there are no test images; accuracies are those of images that the search selected on")
         if todo:
             board.say(f"retrain: {estimate_in_words(todo, images, folder, teacher_file)}")
-        work = _Work(images, teacher_file, folder, board, stop)
-        if todo and training.no_ray:
-            signals.defer()
-            _one_by_one(todo, work)
-        elif todo:
-            from dnad_ray.on_ray.cluster import allotment_of, cluster
-            from dnad_ray.on_ray.retrain_jobs import run_jobs
-
-            with named_by_option(_options(training), {}), cluster(placed, training.address):
+        work = JobWork(images, teacher_file, folder, board, stop, budget.deadline)
+        if todo:
+            with (
+                named_by_option(_options(training), {}),
+                job_runner(placed, address=training.address, no_ray=training.no_ray) as run_all,
+            ):
                 signals.defer()
-                run_jobs(
-                    todo, images, teacher_file, folder, allotment_of(placed),
-                    stop=work.stop, deadline=budget.deadline, ended=work.ended, idle=_standing_of(todo, work),
-                )  # fmt: skip
+                run_all(todo, work)
         return _outcome(jobs, folder, budget, signals.signum)
 
 
@@ -278,24 +264,8 @@ def holds_run(folder: Place) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The context of the running jobs."""
-
-    images: RetrainImages
-    teacher_file: TeacherFile | None
-    folder: Place
-    board: Board
-    stop: StopCheck
-
-    def ended(self, job: Job, state: str) -> None:
-        """Say how a job ended."""
-        reason = read_job_status(self.folder, job.name).get("reason")
-        self.board.say(f"{_name_of(job)}: {state}" + (f" ({reason})" if reason else ""))
-
-
 def _outcome(jobs: Sequence[Job], folder: Place, budget: Budget, signum: int | None) -> Outcome:
-    front = _trained(jobs, folder)
+    front = trained(jobs, folder)
     states = {job.name: read_job_status(folder, job.name) for job in jobs}
     left = tuple(name for name, status in states.items() if not status["state"].is_finished)
     paths = {"run": folder, "retrained": retrained_folder(folder)}
@@ -318,15 +288,6 @@ def _outcome(jobs: Sequence[Job], folder: Place, budget: Budget, signum: int | N
     return Outcome(state="finished", front=front, paths=paths)
 
 
-def _trained(jobs: Sequence[Job], folder: Place) -> pd.DataFrame:
-    """Return the records of the jobs, a row each."""
-    from analysis import load_retrained
-
-    frame = load_retrained(folder)
-    trained: pd.DataFrame = frame[frame["job"].isin([job.name for job in jobs])]
-    return trained
-
-
 def _given(training: Training) -> dict[str, tuple[str, float]]:
     """Return the options that stand for keys of the run's configuration, by key, with their values."""
     given = (
@@ -339,61 +300,6 @@ def _given(training: Training) -> dict[str, tuple[str, float]]:
 
 def _options(training: Training) -> dict[str, str]:
     return {key: option for key, (option, _) in _given(training).items()}
-
-
-def _one_by_one(jobs: Sequence[Job], work: _Work) -> None:
-    show = _standing_of(jobs, work)
-    for job in jobs:
-        if work.stop() is None:
-            device = device_for(job.config.device)
-            teacher = None if work.teacher_file is None else load_teacher(work.teacher_file, device)
-            progress = partial(_show_steps, show, job.name)
-            work.ended(job, run_job(job, work.images, work.folder, teacher=teacher, stop=work.stop, progress=progress))
-
-
-def _show_steps(show: Callable[[Steps], None], name: str, step: int, num_steps: int) -> None:
-    show({name: (step, num_steps)})
-
-
-def _standing_of(jobs: Sequence[Job], work: _Work) -> Callable[[Steps], None]:
-    """Return a function that takes news of steps and shows the progress of jobs every few seconds."""
-    shown_at = time.monotonic()
-    steps: dict[str, tuple[int, int]] = {}
-
-    def show(news: Steps) -> None:
-        nonlocal shown_at
-        steps.update(news)
-        if time.monotonic() - shown_at > _LINE_SECONDS:
-            shown_at = time.monotonic()
-            for line in _standing(jobs, work.folder, steps):
-                work.board.say(line)
-
-    return show
-
-
-def _standing(jobs: Sequence[Job], folder: Place, steps: Steps) -> list[str]:
-    """Return a line for each job that runs, and how many wait."""
-    states = {job.name: read_job_status(folder, job.name)["state"] for job in jobs}
-    lines = []
-    for job in jobs:
-        if states[job.name] is not TrialState.RUNNING:
-            continue
-        history = read_job_history(folder, job.name)
-        step, num_steps = steps.get(job.name, (0, 1))
-        line = f"{_name_of(job)}: " + (f"{step / num_steps:.0%}, " if step else "")
-        if not history:
-            lines.append(f"{line}in its first epoch of {job.config.epochs}")
-            continue
-        epoch, loss, share = (history[-1].get(name, 0) for name in ("epoch", "train_loss", "train_accuracy"))
-        lines.append(
-            f"{line}epoch {epoch} of {job.config.epochs}, training loss {loss:.4f}, training accuracy {share:.2%}"
-        )
-    waiting = sum(state is TrialState.UNKNOWN for state in states.values())
-    return [*lines, f"{waiting} jobs wait"] if waiting and lines else lines
-
-
-def _name_of(job: Job) -> str:
-    return f"{job.spec.model} {job.spec.digest} seed {job.seed}"
 
 
 def _teacher(folder: Place, request: Request, is_new: bool) -> TeacherFile | None:

@@ -14,7 +14,7 @@ from dnad_ray.data.loading import load_data, load_test
 from dnad_ray.data.streaming import FileSplit
 from dnad_ray.errors import DataError
 
-__all__ = ["RetrainImages", "load_retrain_images", "varied_as"]
+__all__ = ["RetrainImages", "load_retrain_images", "measured_on_test", "varied_as"]
 
 _CUTOUT_SIZE = 32
 
@@ -43,7 +43,17 @@ def load_retrain_images(config: DataConfig, progress: Progress | None = None) ->
     Raises:
         DataError: If the data cannot be used, or their test images have another number of channels.
     """
-    data = load_data(config, progress)
+    return measured_on_test(load_data(config, progress), config, progress)
+
+
+def measured_on_test(data: ImageData, config: DataConfig, progress: Progress | None = None) -> RetrainImages:
+    """Return the images of a search, and the test images, as :func:`load_retrain_images` does.
+
+    Args:
+        data: The images of the search.
+        config: Their settings.
+        progress: Called as (message, done, total) while image files are read.
+    """
     test = load_test(config, progress)
     if test is None:
         return RetrainImages(data, "validation")

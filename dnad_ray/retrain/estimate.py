@@ -17,7 +17,7 @@ from dnad_ray.storage.places import Place
 from dnad_ray.text import duration_in_words
 from dnad_ray.training.timing import seconds_of_step
 
-__all__ = ["estimate_in_words"]
+__all__ = ["estimate_in_words", "seconds_per_epoch"]
 
 _NUM_STEPS = 2
 _LONG_SECONDS = 24 * 3600.0
@@ -37,7 +37,7 @@ def estimate_in_words(jobs: Sequence[Job], images: RetrainImages, run: Place, te
     if jobs[0].config.device == "cuda" and not torch.cuda.is_available():
         return "no estimate: this machine has no GPU"
     largest = max(jobs, key=lambda job: cost_of(job.spec, images.data.shape).macs)
-    epoch = _seconds_per_epoch(largest, images, teacher)
+    epoch = seconds_per_epoch(largest, images, teacher)
     left = [job.config.epochs - len(read_job_history(run, job.name)) for job in jobs]
     words = f"up to {duration_in_words(epoch * max(left))} for a network on this machine"
     if len(jobs) > 1:
@@ -47,7 +47,14 @@ def estimate_in_words(jobs: Sequence[Job], images: RetrainImages, run: Place, te
     return words
 
 
-def _seconds_per_epoch(job: Job, images: RetrainImages, teacher_file: TeacherFile | None) -> float:
+def seconds_per_epoch(job: Job, images: RetrainImages, teacher_file: TeacherFile | None = None) -> float:
+    """Measure the wall seconds of an epoch of a job on this machine, on a few steps.
+
+    Args:
+        job: The job.
+        images: Its images.
+        teacher_file: The teacher, or None; needed if the protocol has a KD weight.
+    """
     teacher = None if teacher_file is None else load_teacher(teacher_file, device_for(job.config.device))
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher)
     seconds = seconds_of_step(lambda _: state.train_step(), state.device, _NUM_STEPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,11 @@ def job_of(
     images = data.model_dump(mode="json", exclude=set(OF_THE_PLACE))
     images |= {"images": other_images} if other_images else {}
     settings = config.model_dump(mode="json", exclude={"init_channels", "device"})
+    # What versions without these settings did: their jobs keep their names.
+    if not config.nesterov:
+        del settings["nesterov"]
+    if data.padding == "black":
+        del images["padding"]
     protocol = digest_of_data({"settings": settings, "data": images, "inherited": bool(inherited)})
     network = {**spec.to_dict(), "digest": spec.digest}
     name = digest_of_data({"network": network, "protocol": protocol, "seed": seed})
@@ -110,7 +116,7 @@ def job_of(
     )
 
 
-def unfinished_jobs(jobs: list[Job], run: Place) -> list[Job]:
+def unfinished_jobs(jobs: Sequence[Job], run: Place) -> list[Job]:
     """Return the jobs that are not finished."""
     return [job for job in jobs if not read_job_status(run, job.name)["state"].is_finished]
 

@@ -318,6 +318,16 @@ def result_files(run: Place) -> list[Place]:
     return [*run.glob("retrained/*/result.json")]
 
 
+def race_folder(run: Place) -> Place:
+    """Folder of the short trainings that `fit` compares on validation images, laid out as a run folder."""
+    return run / "race"
+
+
+def fit_file(run: Place) -> Place:
+    """File with the plan of `fit`."""
+    return run / "fit.json"
+
+
 def measured_folder(run: Place) -> Place:
     """Return the folder of all measurements."""
     return run / "measured"

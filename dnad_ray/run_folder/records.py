@@ -299,8 +299,8 @@ def _are_shares(weights: dict[Any, Any]) -> bool:
     )
 
 
-ORIGINS = ("search", "genotype", "random", "darts", "torchvision")
-"""Where a retrained network came from: a front, a file of the user, or one of three kinds of baselines."""
+ORIGINS = ("search", "genotype", "plain", "random", "darts", "torchvision")
+"""Where a retrained network came from: a front, a file of the user, the plain networks of a space, or a baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from dnad_ray.training.timing import seconds_of_step
 from dnad_ray.trials.spec import TrialSpec
 from search_spaces.supernet import subset
 
-__all__ = ["estimate_in_words", "seconds_per_step"]
+__all__ = ["estimate_in_words", "seconds_of_run", "seconds_per_step"]
 
 _STEPS = 3
 
@@ -75,6 +75,23 @@ def estimate_in_words(
         f"{num_trials} trial{'s' * (num_trials != 1)} of up to {spec.config.train.epochs} epochs, "
         f"{num_parallel} at a time, each {duration_in_words(trial.longest)} if nothing were deleted"
     )
+
+
+def seconds_of_run(config: RunConfig, spec: TrialSpec, data: ImageData, folder: Place) -> tuple[float, float]:
+    """Return the seconds that the teacher still takes, and those of a trial if deletions go as planned.
+
+    Args:
+        config: The run.
+        spec: One of its trials.
+        data: Images.
+        folder: The run folder, as for :func:`estimate_in_words`; the random generators stay likewise.
+    """
+    before = random_states()
+    try:
+        teacher, seconds = _teacher(config, data, folder)
+        return seconds, _trial(spec, data, teacher if spec.config.distill.uses_teacher else None).planned
+    finally:
+        restore_random_states(before)
 
 
 def seconds_per_step(state: SearchState, num_steps: int = _STEPS) -> float:

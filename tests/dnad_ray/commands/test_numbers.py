@@ -11,6 +11,7 @@ from dnad_ray.errors import DataError
 _AS_TEXT = {"max_macs", "max_params", "time_budget"}  # 30M, 10m
 WRONG = ("0", "-1", "9" * 30, "9" * 400, "nan", "inf", "1e300", "many", "", "1.5")
 CALLS = {
+    "fit": ["digits", "--out", "OUT", "--no-ray"],
     "search": ["CONFIG", "--out", "OUT"],
     "sweep": ["CONFIG", "--out", "OUT"],
     "teacher": ["CONFIG", "--out", "OUT"],
@@ -43,7 +44,7 @@ def test_numbers_that_make_no_sense(name, command, config_file, run, monkeypatch
     def reached(*_, **__):
         raise DataError("images", "none", "images; the work would begin here")
 
-    for place in ("search.load_images", "teacher.load_images", "training.load_retrain_images"):
+    for place in ("search.load_images", "fit.load_images", "teacher.load_images", "training.load_retrain_images"):
         monkeypatch.setattr(f"dnad_ray.commands.{place}", reached)
     words = {"CONFIG": config_file, "OUT": tmp_path / "out", "RUN": run, "NAME": "darts_v2"}
     call = [name, *(words.get(word, word) for word in CALLS[name])]

@@ -1,0 +1,368 @@
+"""From images to trained and tested networks in one call: teacher, search, race, final training, an exported model."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dnad_ray.commands.deploy import Under, export
+from dnad_ray.commands.fit_planning import PROTOCOL, RECIPE, build_of, limits_of, plan_in_words, planned, protocol_of
+from dnad_ray.commands.folder import check_images, check_is_run, leave_results, made_for_writing
+from dnad_ray.commands.job_running import JobWork, job_runner, placed_as, trained
+from dnad_ray.commands.options import (
+    AnyPath,
+    Settings,
+    TimeBudget,
+    check_no_ray,
+    configured,
+    mode_of,
+    out_of,
+)
+from dnad_ray.commands.outcome import Outcome
+from dnad_ray.commands.search import shown
+from dnad_ray.commands.sweep import sweep
+from dnad_ray.config.retrain import RetrainConfig
+from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
+from dnad_ray.config.section import Words
+from dnad_ray.data.loading import ImageData
+from dnad_ray.deploy.formats import FORMATS
+from dnad_ray.distill.teacher import TeacherFile, load_teacher
+from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
+from dnad_ray.networks.search_space import space_of
+from dnad_ray.networks.spec import NetworkSpec
+from dnad_ray.retrain.data import RetrainImages, measured_on_test
+from dnad_ray.retrain.estimate import seconds_per_epoch
+from dnad_ray.retrain.fit_plan import FitPlan, epochs_within
+from dnad_ray.retrain.jobs import Job, job_of, unfinished_jobs
+from dnad_ray.retrain.race import Build, Found, entrants, plain_members, survivors
+from dnad_ray.run_folder.jobs import read_retrained
+from dnad_ray.run_folder.layout import config_file, fit_file, race_folder, retrained_folder
+from dnad_ray.run_folder.lock import writing_to
+from dnad_ray.run_folder.reading import read_genotype, read_run
+from dnad_ray.run_folder.writing import create_run, free_folder
+from dnad_ray.runtime.cpus import limit_threads
+from dnad_ray.runtime.devices import device_for
+from dnad_ray.runtime.stopping import Stopped, StopSignals
+from dnad_ray.search.prepare import load_images, prepare_teacher
+from dnad_ray.storage.files import read_file, write_json
+from dnad_ray.storage.places import Place, address
+from dnad_ray.text import parse_duration
+from dnad_ray.trials.spec import trials_of
+from dnad_ray.version import __version__
+from dnad_ray.watch.board import Board
+from search_spaces.json_reader import JsonError, parse_json
+
+__all__ = ["fit"]
+
+_LEAST_RAY_SECONDS = 300.0
+"""Time budget below which jobs run in this process: Ray needs 10 to 20 seconds to start."""
+_MOST_JSON = 2**20
+_AS_BEFORE = {
+    "under": "other budgets",
+    "seconds": "another time",
+    "config": "other images, or another size of them, seed or setting",
+}
+"""What must be as before when a run is continued, and what the error calls it."""
+
+
+def fit(
+    images: AnyPath,
+    *,
+    out: AnyPath | None = None,
+    under: Under = (),
+    time_budget: TimeBudget = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+    set: Settings = (),
+    resume: bool = False,
+    address: str | None = None,
+    no_ray: bool = False,
+    quiet: bool = False,
+) -> Outcome:
+    """Find, train and test networks for a folder of images, from large to small, and export one.
+
+    Stages: a teacher is trained. A search in the space ``device`` records networks of all sizes. These and plain
+    residual networks of several depths are scaled to budgets of multiply-adds, and race against those of the same
+    budget, on validation images. The winners are trained long, imitating the teacher if it is better than they are, and
+    tested once on the test images.
+
+    Args:
+        images: Folder with a folder of images per class, or with ``train/`` and ``test/``; or the name of a dataset.
+        out: Run folder; None is ``runs/fit``.
+        under: Most multiply-adds and parameters of the largest network, ``{"macs": "30M", "params": "1M"}``. Other
+            budgets are a half, a quarter and an eighth of it.
+        time_budget: Wall seconds for everything, or a text such as ``2h``. None for 60 epochs of each network.
+        image_size: Side of the images in pixels.
+        seed: Seed of everything.
+        set: Keys of the configuration of the search to replace, ``{"data.workers": 4}``.
+        resume: Whether to continue the run in ``out``, begun with the same arguments.
+        address: Ray cluster to join, for example ``auto`` or ``HOST:6379``; None starts one on this machine.
+        no_ray: Whether to run everything in this process.
+        quiet: Whether to show no progress.
+
+    Returns:
+        How it ended; ``front`` has a row per trained network, with its test error; ``paths["model"]`` is the exported
+        one.
+
+    Raises:
+        UserError: If an argument cannot be used, or the time is too short for the smallest network; no folder is left
+            behind then.
+    """
+    check_no_ray(no_ray, address)
+    seconds = None if time_budget is None else parse_duration(str(time_budget))
+    limits = limits_of(under)
+    asked = configured(RECIPE, data=images, image_size=image_size, seed=seed, settings=set)
+    place = out_of(out, "fit")
+    arguments = {"config": config_to_dict(asked), "under": limits, "seconds": seconds}
+    limit_threads()
+    with shown(mode_of(quiet)) as board, StopSignals() as signals:
+        how = _How(board, signals, address, no_ray or (seconds is not None and seconds < _LEAST_RAY_SECONDS))
+        state = _continued(place, arguments, how) if resume else _begun(place, arguments, asked, how)
+        signals.defer()
+        try:
+            with writing_to(state.folder):
+                teacher = _teacher(state, how)
+            if state.plan.search_epochs:
+                found = sweep(
+                    state.config, out=state.folder, resume=True, quiet=quiet, address=address, no_ray=how.no_ray
+                )
+                if found.state != "finished":
+                    return found
+            with writing_to(state.folder):
+                return _trainings(state, teacher, how)
+        except Stopped as stopped:
+            paths = {"run": state.folder}
+            return Outcome(state="interrupted", reason=str(stopped), paths=paths, signum=signals.signum)
+        finally:
+            state.note_time()
+
+
+@dataclass(frozen=True)
+class _How:
+    """How the stages run.
+
+    Attributes:
+        board: Where to show progress.
+        signals: Requests by Ctrl-C and SIGTERM.
+        address: Ray cluster to join, or None.
+        no_ray: Whether to run in this process.
+    """
+
+    board: Board
+    signals: StopSignals
+    address: str | None
+    no_ray: bool
+
+
+@dataclass
+class _State:
+    """The plan and what was decided later, in the run folder: a continued run decides nothing twice.
+
+    Attributes:
+        folder: The run folder.
+        arguments: What the caller asked for.
+        config: The configuration of the search, as planned.
+        plan: The plan.
+        images: The images, without test images.
+        spent: Seconds that earlier calls took.
+        decided: Epochs of the final training, and whether it imitates the teacher; empty until the race is over.
+        began: When this call began, in seconds since the epoch.
+    """
+
+    folder: Place
+    arguments: Mapping[str, Any]
+    config: RunConfig
+    plan: FitPlan
+    images: ImageData
+    spent: float = 0.0
+    decided: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
+
+    @property
+    def build(self) -> Build:
+        """What all networks of the race have in common."""
+        return build_of(self.config, self.images, self.arguments["under"])
+
+    def job(self, spec: NetworkSpec, protocol: RetrainConfig) -> Job:
+        """Return the training of a network."""
+        return job_of(spec, protocol, PROTOCOL, self.config.seed, self.config.data)
+
+    def time_used(self) -> float:
+        """Return the seconds that all calls took so far."""
+        return self.spent + time.time() - self.began
+
+    def write(self) -> None:
+        """Store everything but configuration and images, which the run folder holds anyway."""
+        facts = {"arguments": self.arguments, "plan": self.plan.to_dict(), "decided": self.decided}
+        write_json(fit_file(self.folder), {**facts, "spent": self.time_used()})
+
+    def note_time(self) -> None:
+        """Store the time that was used, as well as it can."""
+        with contextlib.suppress(OSError):
+            self.write()
+
+
+def _begun(out: Place, arguments: Mapping[str, Any], asked: RunConfig, how: _How) -> _State:
+    """Return the state of a new run, after all checks; makes its folder."""
+    began, folder = time.time(), free_folder(out)
+    images = load_images(asked, how.board)
+    config, plan = planned(asked, images, arguments, folder)
+    how.board.say(f"fit: {plan_in_words(plan, images)}")
+    state = _State(folder, arguments, config, plan, images, began=began)
+    with made_for_writing(folder):
+        create_run(folder, config_to_dict(config), __version__, images.record)
+        state.write()
+    return state
+
+
+def _continued(out: Place, arguments: Mapping[str, Any], how: _How) -> _State:
+    """Return the state of a run to continue.
+
+    Raises:
+        RunFolderError: If it is none that `fit` began.
+        ConfigError: If it was begun with other arguments.
+        DataError: If the images changed.
+    """
+    began = time.time()
+    check_is_run(out)
+    folder = out.resolve()
+    file = fit_file(folder)
+    try:
+        stored: Any = parse_json(read_file(file, _MOST_JSON), file.name, _MOST_JSON)
+        plan, before = FitPlan.from_dict(stored["plan"]), dict(stored["arguments"])
+        spent, decided = float(stored["spent"]), dict(stored["decided"])
+        if decided:
+            decided = {"epochs": int(decided["epochs"]), "imitates": bool(decided["imitates"])}
+    except (OSError, JsonError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError("--resume with --out", address(folder), "a run that `fit` began") from error
+    for name, words in _AS_BEFORE.items():
+        if before.get(name) != arguments[name]:
+            raise ConfigError("--resume", Words(words), f"what began {address(folder)}")
+    config = config_from_dict(read_run(folder).config, address(config_file(folder)))
+    images = load_images(config, how.board)
+    check_images(folder, images.record, "put them back, or start a new run with another --out")
+    return _State(folder, arguments, config, plan, images, spent, decided, began)
+
+
+def _teacher(state: _State, how: _How) -> TeacherFile | None:
+    """Return the teacher, trained if it is not there yet; None where the plan has none."""
+    if not state.plan.teacher_epochs:
+        return None
+    specs = trials_of(state.config)
+    return prepare_teacher(state.config, state.images, specs, state.folder, how.board, stop=how.signals).teacher_file
+
+
+def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome:
+    """Race, train the winners, test them, and leave front, report and model."""
+    final = measured_on_test(state.images, state.config.data, how.board.update)
+    placed = placed_as(state.config, protocol_of(state.plan.epochs))
+    with job_runner(placed, address=how.address, no_ray=how.no_ray) as run_all:
+        how.signals.defer()
+
+        def run(jobs: Sequence[Job], images: RetrainImages, imitated: TeacherFile | None, folder: Place) -> None:
+            todo = unfinished_jobs(jobs, folder)
+            if todo:
+                run_all(todo, JobWork(images, imitated, folder, how.board, how.signals))
+            request = how.signals()
+            if request is not None:
+                raise Stopped(request)
+
+        bins, least_error = _bins(state), 1.0
+        for number, rung in enumerate(state.plan.rungs, 1):
+            protocol, folder = protocol_of(rung.epochs), race_folder(state.folder)
+            specs = {state.job(spec, protocol).name: spec for members in bins for spec in members}
+            how.board.say(
+                f"fit: race, round {number} of {len(state.plan.rungs)}: {len(specs)} networks of {len(bins)} sizes, "
+                f"{rung.epochs} epochs each"
+            )
+            run(
+                [state.job(spec, protocol) for spec in specs.values()],
+                RetrainImages(state.images, "validation"),
+                None,
+                folder,
+            )
+            errors = {
+                record["job"]: 1 - record["accuracy"] for record in read_retrained(folder)[0] if record["job"] in specs
+            }
+            least_error = min(errors.values(), default=1.0)
+            named = [[state.job(spec, protocol).name for spec in members] for members in bins]
+            bins = [[specs[name] for name in names] for names in survivors(errors, named, rung.keep) if names]
+        if not bins:
+            raise NonFiniteLossError("the training of every network of the race diverged")
+        winners = [members[0] for members in bins]
+        if not state.decided:
+            state.decided = _decided(state, winners, final, _judged(state, teacher, least_error, how.board))
+            how.board.say(f"fit: {state.decided['epochs']} epochs for each winner")
+            state.write()
+        imitates = state.decided["imitates"]
+        jobs = [state.job(spec, protocol_of(state.decided["epochs"], imitates)) for spec in winners]
+        how.board.say(f"fit: {len(jobs)} networks, {state.decided['epochs']} epochs each, tested once at the end")
+        run(jobs, final, teacher if imitates else None, state.folder)
+    return _results(state, jobs, final, how.board)
+
+
+def _bins(state: _State) -> list[list[NetworkSpec]]:
+    """Return the networks of each bin of the race, largest budget first."""
+    found = []
+    if state.plan.search_epochs:
+        rows = {row["digest"]: row for row in read_run(state.folder).snapshots}
+        for digest, row in rows.items():
+            score = row["proxy_accuracy"] if row.get("score") is None else row["score"]
+            found.append(Found(genotype=read_genotype(state.folder, digest), macs=row["macs"], score=score))
+    plain = plain_members(space_of(state.config.space))
+    return list(entrants(plain, found, state.plan.budgets, state.build, places=state.plan.places).values())
+
+
+def _judged(state: _State, teacher: TeacherFile | None, least_error: float, board: Board) -> TeacherFile | None:
+    """Return the teacher if it is worth imitating: better than every network of the race, on the same images."""
+    if teacher is None or not state.plan.rungs:
+        return teacher
+    accuracy = load_teacher(teacher, device_for(state.config.train.device)).accuracy
+    if accuracy > 1 - least_error:
+        return teacher
+    board.say(
+        f"warning: the teacher ({accuracy:.2%} of the validation images right) is no better than the best network of "
+        f"the race ({1 - least_error:.2%} after {state.plan.rungs[-1].epochs} epochs); none imitates it"
+    )
+    return None
+
+
+def _decided(
+    state: _State, winners: Sequence[NetworkSpec], final: RetrainImages, imitated: TeacherFile | None
+) -> dict[str, Any]:
+    """Return the epochs of the final training, from the time that is left, and whether a teacher is imitated."""
+    imitates, epochs = imitated is not None, state.plan.epochs
+    if state.plan.seconds is not None:
+        jobs = [state.job(spec, protocol_of(10, imitates)) for spec in winners]
+        each = sum(seconds_per_epoch(job, final, imitated) for job in jobs)
+        epochs = epochs_within(state.plan.seconds - state.time_used(), each)
+    return {"epochs": epochs, "imitates": imitates}
+
+
+def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:
+    """Return how it ended, with front, report and model."""
+    folder = state.folder
+    front = trained(jobs, folder)
+    paths: dict[str, Place] = {"run": folder, "retrained": retrained_folder(folder)}
+    if final.split == "validation":
+        board.say("fit: there are no test images; errors are those of images that networks were chosen by")
+    left = tuple(job.name for job in unfinished_jobs(jobs, folder))
+    if left:
+        words = f"{len(left)} of {len(jobs)} networks did not finish"
+        return Outcome(state="incomplete", reason=words, front=front, paths=paths, left=left)
+    if front.empty:
+        return Outcome(state="failed", reason="the training of every network diverged", front=front, paths=paths)
+    contents = read_run(folder)
+    if contents.snapshots:
+        paths |= leave_results(contents)[1]
+    # The winner of the largest budget: chosen by its costs, not by test images.
+    chosen = max(front.to_dict("records"), key=lambda row: row["macs"])["job"]
+    if isinstance(folder, Path):
+        kind = "onnx" if find_spec("onnx") and find_spec("onnxscript") else "safetensors"
+        paths["model"] = export(folder, folder / f"model{FORMATS[kind].suffix}", format=kind, job=chosen).files[0]
+    return Outcome(state="finished", front=front, paths=paths)
