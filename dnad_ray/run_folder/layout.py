@@ -29,6 +29,8 @@ Layout of a run folder::
     retrained/<job>/checkpoints/<step>/  the newest two states, to continue from
     retrained/<job>/weights.safetensors, network.json   the trained network
     retrained/<job>/result.json          the record; it is there when the job is at its end
+    fit.json                             what `fit` planned and decided
+    race/retrained/<job>/                its short trainings, measured on validation images
     measured/<name>.json                 latency and memory of one network on one machine
     baselines/<name>.json                networks that were searched for a comparison
     baselines/<name>/checkpoints/<step>/ the newest two states of such a search, until its network is written
