@@ -223,11 +223,13 @@ def _retrained(found: ReportTables) -> Iterator[_Entry]:
     marked = " Stars are published figures: other training, mostly the best of many runs." if known else ""
     # Networks of the front and each kind of baseline in colours of their own; baselines are as wide as MACs allow.
     kinds = kept["origin"].where(kept["origin"] != "torchvision", kept["model"])
+    has_seeds = bool(kept["accuracy_std"].notna().any())
+    bars = "the standard deviation" if has_seeds else "the 95 % interval of counting on that many images"
     cost, other = ("macs", "params") if (kept["origin"] != "search").any() else ("params", "macs")
     against = "multiply-adds" if cost == "macs" else "parameters"
     yield (
         "retrained", "trained", "Error against cost",
-        f"Error on {split} against {against}, the mean over seeds, bars the standard deviation "
+        f"Error on {split} against {against}, the mean over seeds, bars {bars} "
         f"({words}). These numbers are never mixed with proxy errors.{marked}",
         lambda: plot_front(kept.assign(run=kinds), ("test_error", cost, other), colour="run", overlay=overlay),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from analysis.charts.template import DARK
 from analysis.charts.words import shown
 from analysis.comparison import compare_front, compare_network
 from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
+from analysis.intervals import with_intervals
 from analysis.measurements import retrained_frame, retrained_networks
 from analysis.pareto import front_of
 from analysis.quality import contributions
@@ -203,17 +204,19 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
     """Return the networks that were trained from scratch, the best first: heads and rows of words."""
-    networks = retrained_networks(retrained).sort_values(
+    networks = with_intervals(retrained_networks(retrained)).sort_values(
         ["protocol", "dataset", "images", "test_error", "macs"], kind="stable"
     )
     kinds = networks["origin"].where(networks["origin"] != "torchvision", networks["model"])
-    head = [metric("test_error").label, "Deviation over seeds", "Seeds", "Measured on", "MACs", "Parameters"]
+    head = [metric("test_error").label, "95 % interval", "Deviation over seeds", "Seeds"]
+    head += ["Measured on", "MACs", "Parameters"]
     rows = [
         {
             "name": row["digest"],
             "origin": "front" if kind == "search" else kind,
             "cells": [
                 shown("test_error", row["test_error"]),
+                f"{shown('test_error', row['error_low'])} to {shown('test_error', row['error_high'])}",
                 shown("test_error", row["accuracy_std"]),
                 str(row["num_seeds"]),
                 f"{row['num_images']:,} {row['split']} images",

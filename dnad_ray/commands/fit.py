@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +41,7 @@ from dnad_ray.retrain.fit_plan import FitPlan, epochs_within
 from dnad_ray.retrain.jobs import Job, job_of, unfinished_jobs
 from dnad_ray.retrain.race import Build, Found, entrants, plain_members, survivors
 from dnad_ray.run_folder.jobs import read_retrained
-from dnad_ray.run_folder.layout import config_file, fit_file, race_folder, retrained_folder
+from dnad_ray.run_folder.layout import config_file, fit_file, race_folder, report_file, retrained_folder
 from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import read_genotype, read_run
 from dnad_ray.run_folder.writing import create_run, free_folder
@@ -120,26 +120,32 @@ def fit(
     place = out_of(out, "fit")
     arguments = {"config": config_to_dict(asked), "under": limits, "seconds": seconds}
     limit_threads()
-    with shown(mode_of(quiet)) as board, StopSignals() as signals:
-        how = _How(board, signals, address, no_ray or (seconds is not None and seconds < _LEAST_RAY_SECONDS))
+    alone = no_ray or (seconds is not None and seconds < _LEAST_RAY_SECONDS)
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[_How]:
+        # Not around the search, which has a display and signals of its own.
+        with shown(mode_of(quiet)) as board, StopSignals() as signals:
+            yield _How(board, signals, address, alone)
+
+    with opened() as how:
         state = _continued(place, arguments, how) if resume else _begun(place, arguments, asked, how)
-        signals.defer()
-        try:
-            with writing_to(state.folder):
-                teacher = _teacher(state, how)
-            if state.plan.search_epochs:
-                found = sweep(
-                    state.config, out=state.folder, resume=True, quiet=quiet, address=address, no_ray=how.no_ray
-                )
-                if found.state != "finished":
-                    return found
-            with writing_to(state.folder):
-                return _trainings(state, teacher, how)
-        except Stopped as stopped:
-            paths = {"run": state.folder}
-            return Outcome(state="interrupted", reason=str(stopped), paths=paths, signum=signals.signum)
-        finally:
-            state.note_time()
+    try:
+        with opened() as how, writing_to(state.folder):
+            how.signals.defer()
+            teacher = _teacher(state, how)
+        if state.plan.search_epochs:
+            found = sweep(state.config, out=state.folder, resume=True, quiet=quiet, address=address, no_ray=alone)
+            if found.state != "finished":
+                return found
+        with opened() as how, writing_to(state.folder):
+            how.signals.defer()
+            return _trainings(state, teacher, how)
+    except Stopped as stopped:
+        paths = {"run": state.folder}
+        return Outcome(state="interrupted", reason=str(stopped), paths=paths, signum=how.signals.signum)
+    finally:
+        state.note_time()
 
 
 @dataclass(frozen=True)
@@ -346,6 +352,8 @@ def _decided(
 
 def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:
     """Return how it ended, with front, report and model."""
+    from analysis import write_report
+
     folder = state.folder
     front = trained(jobs, folder)
     paths: dict[str, Place] = {"run": folder, "retrained": retrained_folder(folder)}
@@ -358,8 +366,8 @@ def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Bo
     if front.empty:
         return Outcome(state="failed", reason="the training of every network diverged", front=front, paths=paths)
     contents = read_run(folder)
-    if contents.snapshots:
-        paths |= leave_results(contents)[1]
+    paths |= leave_results(contents)[1]
+    paths["report"] = write_report(contents, report_file(folder))  # also where there was no search
     # The winner of the largest budget: chosen by its costs, not by test images.
     chosen = max(front.to_dict("records"), key=lambda row: row["macs"])["job"]
     if isinstance(folder, Path):

@@ -32,7 +32,7 @@ _LEAST, _LEAST_OF_ALL = 10, 3
 """Epochs of the final training: with fewer than the first even the largest budget is left out, and so on; with fewer
 than the second nothing can be done."""
 
-_WITH_TEACHER = 2
+_WITH_TEACHER = 3
 """Good trainings that must fit into the final one before a teacher is worth its time. On 3,000 images of CIFAR-10,
 imitation for 20 epochs was as good as 40 epochs without, which took as long, and the teacher three times as much."""
 
@@ -152,7 +152,7 @@ def divided(seconds: float | None, budgets: Sequence[int], costs: EpochSeconds |
         teacher = _epochs_in(_SHARES["teacher"] * seconds, costs.teacher, _LEAST_TEACHER, _MOST_TEACHER)
     if teacher:
         imitating = [cost + _FORWARD * costs.teacher / parallel for cost in networks]
-        places, short, epochs = _trainings(left - teacher * costs.teacher, race, sum(imitating[chosen]))
+        places, short, epochs = _trainings(left - teacher * costs.teacher, race, sum(imitating[chosen]), good)
     if epochs < _LEAST_OF_ALL:
         least = duration_in_words(math.ceil(_LEAST_OF_ALL * networks[-1] + seconds - left))
         allowed = f"at least {least}: {_LEAST_OF_ALL} epochs of the smallest network"
@@ -183,23 +183,24 @@ def _epochs_in(seconds: float, epoch_seconds: float, least: int, most: int) -> i
 def _final(seconds: float, race: float, networks: Sequence[float], good: int) -> tuple[slice, tuple[int, int, int]]:
     """Return which budgets there are, and what :func:`_trainings` returns for them."""
     for count in range(len(networks), 0, -1):
-        found = _trainings(seconds, race, sum(networks[:count]))
+        found = _trainings(seconds, race, sum(networks[:count]), good)
         if found[2] >= good:
             return slice(0, count), found
     for index, cost in enumerate(networks):
-        found = _trainings(seconds, race, cost)
+        found = _trainings(seconds, race, cost, good)
         if found[2] >= _LEAST:
             return slice(index, index + 1), found
-    return slice(len(networks) - 1, None), _trainings(seconds, race, networks[-1])
+    return slice(len(networks) - 1, None), _trainings(seconds, race, networks[-1], good)
 
 
-def _trainings(seconds: float, race: float, each: float) -> tuple[int, int, int]:
+def _trainings(seconds: float, race: float, each: float, good: int) -> tuple[int, int, int]:
     """Return networks of a bin, epochs of their first rung, and epochs of the final training.
 
-    Both rungs of a race, the second twice as long for half of the networks, must fit into the time of the race.
+    Both rungs of a race, the second twice as long for half of the networks, must fit into the time of the race, and
+    leave a good final training.
     """
     short = max(_LEAST_RACE, round(_SHORT_SHARE * (seconds - race) / each))
-    places = _MOST_PLACES
+    places, race = _MOST_PLACES, min(race, seconds - good * each)
     while places > 1 and _race_epochs(places, short) * each > race:
         places -= 1
     race = _race_epochs(places, short) * each

@@ -39,9 +39,10 @@ def test_without_a_time_budget_nothing_depends_on_the_machine():
     ("seconds", "budgets", "teacher", "search", "is_race"),
     [
         (8.0, 1, 0, 0, False),  # 16 epochs of the smallest
-        (250.0, 1, 0, 0, True),  # 50 good epochs of the largest: the others are left out
-        (600.0, 4, 0, 0, True),  # 7.5 s an epoch for all four: too little for two good trainings
-        (1_100.0, 4, 27, 0, True),
+        (210.0, 1, 0, 0, False),  # 50 good epochs of the largest: the others are left out, and the race
+        (250.0, 1, 0, 0, True),
+        (600.0, 4, 0, 0, True),  # 7.5 s an epoch for all four: too little for three good trainings
+        (1_600.0, 4, 40, 0, True),
         (4_000.0, 4, 60, 60, True),
     ],
 )
