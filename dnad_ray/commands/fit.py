@@ -281,6 +281,7 @@ def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome
         bins, least_error = _bins(state), 1.0
         for number, rung in enumerate(state.plan.rungs, 1):
             protocol, folder = protocol_of(rung.epochs), race_folder(state.folder)
+            folder.mkdir(parents=True, exist_ok=True)  # every node of a cluster must see it
             specs = {state.job(spec, protocol).name: spec for members in bins for spec in members}
             how.board.say(
                 f"fit: race, round {number} of {len(state.plan.rungs)}: {len(specs)} networks of {len(bins)} sizes, "

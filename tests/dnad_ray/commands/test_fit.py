@@ -18,16 +18,18 @@ from dnad_ray.run_folder.jobs import read_retrained
 UNDER, SMALL = {"macs": 120_000}, {"space.num_cells": 3, "space.init_channels": 4}
 
 
-@pytest.fixture
-def short(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def _few_epochs():
     """Few epochs where no time budget is given."""
-    for name, value in (("_EPOCHS", 2), ("_TEACHER_EPOCHS", 2), ("_SEARCH_EPOCHS", 3), ("_PLACES", 2)):
-        monkeypatch.setattr(plans, name, value)
-    monkeypatch.setattr(plans, "_LEAST_RACE", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_EPOCHS", 2), ("_TEACHER_EPOCHS", 2), ("_SEARCH_EPOCHS", 3), ("_PLACES", 2)):
+            patch.setattr(plans, name, value)
+        patch.setattr(plans, "_LEAST_RACE", 1)
+        yield
 
 
-def _fitted(out, **options):
-    return dr.fit("digits", out=out, under=UNDER, set=SMALL, no_ray=True, quiet=True, **options)
+def _fitted(out, *, no_ray=True, **options):
+    return dr.fit("digits", out=out, under=UNDER, set=SMALL, no_ray=no_ray, quiet=True, **options)
 
 
 def _records(folder):
@@ -40,9 +42,9 @@ def _weights(folder):
     return {path.parent.name: path.read_bytes() for path in folder.glob("retrained/*/*.safetensors")}
 
 
-@pytest.fixture
-def unbroken(short, tmp_path):
-    return _fitted(tmp_path / "unbroken")
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return _fitted(tmp_path_factory.mktemp("fit") / "unbroken")
 
 
 def test_fit_ends_with_tested_networks_and_a_model_and_goes_on_where_it_was_killed(unbroken, tmp_path):
@@ -76,6 +78,13 @@ def test_fit_ends_with_tested_networks_and_a_model_and_goes_on_where_it_was_kill
         dr.fit("digits", out=killed, under={"macs": 99_000}, set=SMALL, no_ray=True, quiet=True, resume=True)
     with pytest.raises(ConfigError, match=r"^resume: got other images, or another size of them, seed"):
         _fitted(killed, resume=True, seed=4)
+
+
+def test_fit_on_ray_has_the_same_bits(unbroken, tmp_path):
+    on_ray = _fitted(tmp_path / "ray", no_ray=False)
+    assert on_ray.outcome.state == "finished"
+    assert _records(on_ray.path) == _records(unbroken.path)
+    assert _weights(on_ray.path) == _weights(unbroken.path)
 
 
 def _killed_when(folder, is_time, resume=True):
