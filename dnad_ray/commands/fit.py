@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from dnad_ray.commands.deploy import Under, export
-from dnad_ray.commands.fit_planning import PROTOCOL, RECIPE, build_of, limits_of, plan_in_words, planned, protocol_of
+from dnad_ray.commands.fit_planning import (
+    PROTOCOL,
+    RECIPE,
+    allotted,
+    build_of,
+    limits_of,
+    plan_in_words,
+    planned,
+    protocol_of,
+)
 from dnad_ray.commands.folder import check_images, check_is_run, leave_results, made_for_writing
 from dnad_ray.commands.job_running import JobWork, job_runner, placed_as, trained
 from dnad_ray.commands.options import (
@@ -37,7 +46,7 @@ from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import RetrainImages, measured_on_test
 from dnad_ray.retrain.estimate import seconds_per_epoch
-from dnad_ray.retrain.fit_plan import FitPlan, epochs_within
+from dnad_ray.retrain.fit_plan import FitPlan, epochs_within, together
 from dnad_ray.retrain.jobs import Job, job_of, unfinished_jobs
 from dnad_ray.retrain.race import Build, Found, entrants, plain_members, survivors
 from dnad_ray.run_folder.jobs import read_retrained
@@ -45,7 +54,7 @@ from dnad_ray.run_folder.layout import config_file, fit_file, race_folder, repor
 from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import read_genotype, read_run
 from dnad_ray.run_folder.writing import create_run, free_folder
-from dnad_ray.runtime.cpus import limit_threads
+from dnad_ray.runtime.cpus import computing_with, limit_threads
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import Stopped, StopSignals
 from dnad_ray.search.prepare import load_images, prepare_teacher
@@ -217,7 +226,7 @@ def _begun(out: Place, arguments: Mapping[str, Any], asked: RunConfig, how: _How
     """Return the state of a new run, after all checks; makes its folder."""
     began, folder = time.time(), free_folder(out)
     images = load_images(asked, how.board)
-    config, plan = planned(asked, images, arguments, folder)
+    config, plan = planned(asked, images, arguments, folder, is_alone=how.no_ray)
     how.board.say(f"fit: {plan_in_words(plan, images)}")
     state = _State(folder, arguments, config, plan, images, began=began)
     with made_for_writing(folder):
@@ -303,7 +312,8 @@ def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome
             raise NonFiniteLossError("the training of every network of the race diverged")
         winners = [members[0] for members in bins]
         if not state.decided:
-            state.decided = _decided(state, winners, final, _judged(state, teacher, least_error, how.board))
+            imitated = _judged(state, teacher, least_error, how.board)
+            state.decided = _decided(state, winners, final, imitated, how)
             how.board.say(f"fit: {state.decided['epochs']} epochs for each winner")
             state.write()
         imitates = state.decided["imitates"]
@@ -340,15 +350,29 @@ def _judged(state: _State, teacher: TeacherFile | None, least_error: float, boar
 
 
 def _decided(
-    state: _State, winners: Sequence[NetworkSpec], final: RetrainImages, imitated: TeacherFile | None
+    state: _State, winners: Sequence[NetworkSpec], final: RetrainImages, imitated: TeacherFile | None, how: _How
 ) -> dict[str, Any]:
     """Return the epochs of the final training, from the time that is left, and whether a teacher is imitated."""
     imitates, epochs = imitated is not None, state.plan.epochs
     if state.plan.seconds is not None:
+        parallel, threads = allotted(state.config, how.no_ray)
         jobs = [state.job(spec, protocol_of(10, imitates)) for spec in winners]
-        each = sum(seconds_per_epoch(job, final, imitated) for job in jobs)
-        epochs = epochs_within(state.plan.seconds - state.time_used(), each)
+        with computing_with(threads):
+            each = [seconds_per_epoch(job, final, imitated) for job in jobs]
+        # Whole trainings took longer than a few steps, with their checkpoints.
+        each = [max(pair) for pair in zip(each, _raced_seconds(state, winners, final), strict=True)]
+        epochs = epochs_within(state.plan.seconds - state.time_used(), together(each, parallel))
     return {"epochs": epochs, "imitates": imitates}
+
+
+def _raced_seconds(state: _State, winners: Sequence[NetworkSpec], final: RetrainImages) -> list[float]:
+    """Return the seconds that an epoch took in the race, for as many images as in the final training; 0 without one."""
+    if not state.plan.rungs:
+        return [0.0] * len(winners)
+    last = protocol_of(state.plan.rungs[-1].epochs)
+    took = {r["job"]: r["device_seconds"] / r["epochs"] for r in read_retrained(race_folder(state.folder))[0]}
+    share = len(final.data.train) / len(state.images.train)
+    return [share * took.get(state.job(spec, last).name, 0.0) for spec in winners]
 
 
 def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:

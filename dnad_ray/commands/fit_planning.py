@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from dnad_ray.commands.deploy import Under, budgets_of
+from dnad_ray.commands.job_running import placed_as
 from dnad_ray.config.retrain import RetrainConfig, retrain_recipe, with_settings
 from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.config.section import Words
@@ -14,17 +17,19 @@ from dnad_ray.data.loading import ImageData
 from dnad_ray.errors import ConfigError, UserError
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
+from dnad_ray.on_ray.resources import Node, allot
 from dnad_ray.retrain.data import RetrainImages
 from dnad_ray.retrain.estimate import seconds_per_epoch
 from dnad_ray.retrain.fit_plan import EpochSeconds, FitPlan, divided
 from dnad_ray.retrain.jobs import job_of
 from dnad_ray.retrain.race import Build, entrants, plain_members
+from dnad_ray.runtime.cpus import computing_with, usable_cpus
 from dnad_ray.search.estimate import seconds_of_run
 from dnad_ray.storage.places import Place
 from dnad_ray.text import duration_in_words
 from dnad_ray.trials.spec import trials_of
 
-__all__ = ["PROTOCOL", "RECIPE", "build_of", "limits_of", "plan_in_words", "planned", "protocol_of"]
+__all__ = ["PROTOCOL", "RECIPE", "allotted", "build_of", "limits_of", "plan_in_words", "planned", "protocol_of"]
 
 RECIPE = "device"
 """The recipe of the search."""
@@ -73,10 +78,31 @@ def limits_of(under: Under) -> dict[str, float]:
     return dict(limits)
 
 
+def allotted(config: RunConfig, is_alone: bool) -> tuple[int, int]:
+    """Return how many trainings run at the same time, and the threads of each.
+
+    Args:
+        config: The configuration of the search.
+        is_alone: Whether they run in this process. Otherwise it is what Ray would give on this machine.
+    """
+    if is_alone:
+        return 1, torch.get_num_threads()
+    nodes = [Node(cpus=usable_cpus(), gpus=torch.cuda.device_count())]
+    found = allot(placed_as(config, protocol_of(10)), nodes)
+    return max(1, found.num_parallel(nodes)), found.threads
+
+
 def planned(
-    asked: RunConfig, images: ImageData, arguments: Mapping[str, Any], folder: Place
+    asked: RunConfig, images: ImageData, arguments: Mapping[str, Any], folder: Place, *, is_alone: bool
 ) -> tuple[RunConfig, FitPlan]:
     """Return the configuration of teacher and search, and the plan.
+
+    Args:
+        asked: The configuration that the caller asked for.
+        images: The images.
+        arguments: What else was asked for: ``under`` and ``seconds``.
+        folder: The run folder, which need not be there.
+        is_alone: Whether everything runs in this process.
 
     Raises:
         ConfigError: If the smallest network is above the budgets, or the time is too short.
@@ -95,11 +121,12 @@ def planned(
         raise ConfigError("--under", Words(", ".join(f"{k}={v:g}" for k, v in limits.items())), allowed)
     wide = scaled_to(specs[0], images.shape, max_macs=_TEACHER_FACTOR * largest)
     config = with_overrides(config, {"distill.teacher.init_channels": wide.init_channels})
-    costs = None
+    costs, (parallel, threads) = None, allotted(config, is_alone)
     if seconds is not None:
-        costs = _measured(config, images, specs, folder, is_searched=seconds >= _LEAST_SEARCH_SECONDS)
+        with computing_with(threads):
+            costs = _measured(config, images, specs, folder, is_searched=seconds >= _LEAST_SEARCH_SECONDS)
         seconds *= 1 - _KEPT_BACK
-    plan = divided(seconds, budgets, costs)
+    plan = divided(seconds, budgets, costs, parallel)
     return _config_of(config, plan), plan
 
 
@@ -128,8 +155,10 @@ def _measured(
         trial = trials_of(config)[0]
         _, planned = seconds_of_run(config, trial, images, folder)
         search = planned / config.train.epochs
-    steps = len(images.train) // protocol_of(10).batch_size
-    return EpochSeconds(teacher=teacher, search=search, networks=networks, steps=max(1, steps))
+    # The final training has the validation images too.
+    share = (len(images.train) + len(images.validation)) / len(images.train)
+    steps = max(1, len(images.train) // protocol_of(10).batch_size)
+    return EpochSeconds(teacher=teacher, search=search, networks=[share * seconds for seconds in networks], steps=steps)
 
 
 def _config_of(config: RunConfig, plan: FitPlan) -> RunConfig:

@@ -10,7 +10,7 @@ from typing import Any
 from dnad_ray.errors import ConfigError
 from dnad_ray.text import duration_in_words
 
-__all__ = ["EpochSeconds", "FitPlan", "Rung", "divided", "epochs_within"]
+__all__ = ["EpochSeconds", "FitPlan", "Rung", "divided", "epochs_within", "together"]
 
 _EPOCHS = 60
 _TEACHER_EPOCHS = 40
@@ -144,15 +144,15 @@ def divided(seconds: float | None, budgets: Sequence[int], costs: EpochSeconds |
     if costs.search is not None:
         search = _epochs_in(_SHARES["search"] * seconds, costs.search, _LEAST_SEARCH, _MOST_SEARCH)
         left -= search * costs.search
-    networks = [cost / parallel for cost in costs.networks]
+    networks = list(costs.networks)
     race = _SHARES["race"] * seconds
     good = min(max(_GOOD_EPOCHS[0], math.ceil(_GOOD_STEPS / costs.steps)), _GOOD_EPOCHS[1])
-    chosen, (places, short, epochs) = _final(left, race, networks, good)
+    chosen, (places, short, epochs) = _final(left, race, networks, good, parallel)
     if epochs >= _WITH_TEACHER * good:
         teacher = _epochs_in(_SHARES["teacher"] * seconds, costs.teacher, _LEAST_TEACHER, _MOST_TEACHER)
     if teacher:
-        imitating = [cost + _FORWARD * costs.teacher / parallel for cost in networks]
-        places, short, epochs = _trainings(left - teacher * costs.teacher, race, sum(imitating[chosen]), good)
+        each = together([cost + _FORWARD * costs.teacher for cost in networks[chosen]], parallel)
+        places, short, epochs = _trainings(left - teacher * costs.teacher, race, each, good)
     if epochs < _LEAST_OF_ALL:
         least = duration_in_words(math.ceil(_LEAST_OF_ALL * networks[-1] + seconds - left))
         allowed = f"at least {least}: {_LEAST_OF_ALL} epochs of the smallest network"
@@ -169,6 +169,15 @@ def divided(seconds: float | None, budgets: Sequence[int], costs: EpochSeconds |
     )
 
 
+def together(seconds: Sequence[float], parallel: int) -> float:
+    """Return the seconds in which some trainings end that start together, as many at a time as fit.
+
+    >>> together([4.0, 2.0, 1.0], 1), together([4.0, 2.0, 1.0], 2)
+    (7.0, 4.0)
+    """
+    return max(sum(seconds) / parallel, *seconds)
+
+
 def epochs_within(seconds: float, epoch_seconds: float) -> int:
     """Return the epochs of the final training that fit into the time that is left, at least three."""
     return max(_LEAST_OF_ALL, min(_MOST_FINAL, int(seconds / max(epoch_seconds, 1e-9))))
@@ -180,10 +189,12 @@ def _epochs_in(seconds: float, epoch_seconds: float, least: int, most: int) -> i
     return epochs if epochs >= least else 0
 
 
-def _final(seconds: float, race: float, networks: Sequence[float], good: int) -> tuple[slice, tuple[int, int, int]]:
+def _final(
+    seconds: float, race: float, networks: Sequence[float], good: int, parallel: int
+) -> tuple[slice, tuple[int, int, int]]:
     """Return which budgets there are, and what :func:`_trainings` returns for them."""
     for count in range(len(networks), 0, -1):
-        found = _trainings(seconds, race, sum(networks[:count]), good)
+        found = _trainings(seconds, race, together(networks[:count], parallel), good)
         if found[2] >= good:
             return slice(0, count), found
     for index, cost in enumerate(networks):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dnad_ray.errors import ConfigError
-from dnad_ray.retrain.fit_plan import EpochSeconds, FitPlan, divided, epochs_within
+from dnad_ray.retrain.fit_plan import EpochSeconds, FitPlan, divided, epochs_within, together
 
 BUDGETS = (8_000, 4_000, 2_000, 1_000)
 
@@ -18,14 +18,17 @@ def _costs(search=None, steps=50, networks=(4.0, 2.0, 1.0, 0.5)):
 
 def _time(plan, costs, parallel=1):
     """The seconds that a plan takes."""
-    each = sum(costs.networks[: len(plan.budgets)]) / parallel
-    imitating = len(plan.budgets) * costs.teacher / 3 / parallel if plan.teacher_epochs else 0.0
+    each = together(costs.networks[: len(plan.budgets)], parallel)
+    if plan.teacher_epochs:
+        final = together([cost + costs.teacher / 3 for cost in costs.networks[: len(plan.budgets)]], parallel)
+    else:
+        final = each
     places, race = plan.places, 0.0
     for rung in plan.rungs:
         race += places * rung.epochs * each
         places = rung.keep
     spent = plan.teacher_epochs * costs.teacher + plan.search_epochs * (costs.search or 0.0)
-    return spent + race + plan.epochs * (each + imitating)
+    return spent + race + plan.epochs * final
 
 
 def test_without_a_time_budget_nothing_depends_on_the_machine():
