@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dnad_ray.commands.folder import check_images, made_for_writing
 from dnad_ray.commands.job_running import JobWork, job_runner, placed_as, trained
@@ -48,17 +47,7 @@ from dnad_ray.storage.places import Place, absolute, address, reached
 from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = [
-    "Plan",
-    "Training",
-    "holds_run",
-    "request_of",
-    "run_config_of",
-    "train_networks",
-]
+__all__ = ["Plan", "Training", "holds_run", "request_of", "run_config_of", "train_networks"]
 
 _OF_RUN = ("data.", "space.stem")
 """Beginnings of keys of the run's configuration; all other keys are settings of the protocol."""
