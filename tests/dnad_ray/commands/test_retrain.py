@@ -134,7 +134,7 @@ def test_retrain_killed_in_the_middle_ends_with_the_same_bits(command, run, tmp_
 
 
 def test_retrain_pauses_at_its_time_budget_and_goes_on(command, run, monkeypatch):
-    monkeypatch.setattr("dnad_ray.commands.training._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("dnad_ray.commands.job_running._LINE_SECONDS", 0.0)
     arguments = (*QUICK[:2], "--set", "device=cpu", "--no-ray", "--networks", 1)
     code, out, _ = command("retrain", run, *arguments, "--epochs", 100_000, "--time-budget", 6)
     assert code == 0

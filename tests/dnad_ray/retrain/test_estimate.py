@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dnad_ray.commands.training import _standing
+from dnad_ray.commands.job_running import _standing
 from dnad_ray.config.retrain import quick
 from dnad_ray.retrain import estimate
 from dnad_ray.run_folder.layout import job_folder
@@ -28,7 +28,7 @@ def measured(monkeypatch):
         return job.spec.macs / 1e5
 
     monkeypatch.setattr(estimate, "cost_of", lambda spec, _: spec)
-    monkeypatch.setattr(estimate, "_seconds_per_epoch", seconds)
+    monkeypatch.setattr(estimate, "seconds_per_epoch", seconds)
     return names
 
 
