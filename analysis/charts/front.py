@@ -46,8 +46,8 @@ class _Points(NamedTuple):
     symbols: tuple[str, ...]
     rows: tuple[int, ...]
     hovers: tuple[str, ...]
-    spreads: tuple[float, ...] = ()
-    """Standard deviation of ``y`` over seeds; empty where none is known."""
+    spreads: tuple[tuple[float, float], ...] = ()
+    """How far a bar reaches below and above each ``y``; empty where that is not known."""
 
 
 class _FrontInfo(NamedTuple):
@@ -196,20 +196,27 @@ def _on_top(places: npt.NDArray[np.float64], rows: npt.NDArray[np.bool_], most: 
     return kept
 
 
-def _spreads(frame: pd.DataFrame, y: str, rows: Sequence[int]) -> tuple[float, ...]:
-    """Return the deviations over seeds of retrained networks; an error has that of its accuracy.
+def _spreads(frame: pd.DataFrame, y: str, rows: Sequence[int]) -> tuple[tuple[float, float], ...]:
+    """Return how far bars reach below and above each retrained network; none for other metrics than its accuracy.
 
-    If each has one seed, half of the 95 % interval of counting on some images.
+    They are the deviations over seeds, or, if each has one seed, the 95 % intervals of counting on some images.
     """
     if y not in ("accuracy", "test_error") or "accuracy_std" not in frame:
         return ()
-    spreads = frame["accuracy_std"].iloc[list(rows)]
-    if not spreads.isna().all():
-        return tuple(spreads.fillna(0.0).tolist())
-    if not {"test_error", "num_images"} <= set(frame):
+    chosen = frame.iloc[list(rows)]
+    if not chosen["accuracy_std"].isna().all():
+        return tuple((spread, spread) for spread in chosen["accuracy_std"].fillna(0.0).tolist())
+    if not {"test_error", "num_images"} <= set(chosen):
         return ()
-    ends = with_intervals(frame.iloc[list(rows)])
-    return tuple(((ends["error_high"] - ends["error_low"]) / 2).tolist())
+    ends = with_intervals(chosen)
+    better, worse = ends["test_error"] - ends["error_low"], ends["error_high"] - ends["test_error"]
+    below, above = (better, worse) if y == "test_error" else (worse, better)
+    return tuple(zip(below.tolist(), above.tolist(), strict=True))
+
+
+def _bars(spreads: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    below, above = zip(*spreads, strict=True)
+    return {"array": above, "arrayminus": below, "symmetric": False, "thickness": 1}
 
 
 def _kinds(frame: pd.DataFrame) -> list[str]:
@@ -265,7 +272,7 @@ def _figure(info: _FrontInfo) -> go.Figure:
             customdata=part.rows,
             hovertext=part.hovers,
             hoverinfo="text",
-            error_y={"array": part.spreads, "thickness": 1} if part.spreads else None,
+            error_y=_bars(part.spreads) if part.spreads else None,
         )
     if info.line:
         figure.add_scatter(

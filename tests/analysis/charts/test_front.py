@@ -80,16 +80,20 @@ def test_front_info_of_retrained_networks_has_their_spread_over_seeds(frame):
     networks = frame.assign(test_error=frame["error"], accuracy_std=0.01, run="search")
     networks.loc[networks.index[0], "accuracy_std"] = float("nan")  # one seed
     info = _front_info(networks, ("test_error", "macs", "params"), "run")
-    assert sorted(spread for points in info.points for spread in points.spreads) == [0.0] + [0.01] * (len(frame) - 1)
+    pairs = sorted(spread for points in info.points for spread in points.spreads)
+    assert pairs == [(0.0, 0.0)] + [(0.01, 0.01)] * (len(frame) - 1)
     bars = [
         trace.error_y.array for trace in plot_front(networks, ("test_error", "macs"), "run").data if trace.customdata
     ]
     assert sum(len(bar) for bar in bars) == len(frame)
     assert all(points.spreads == () for points in _front_info(networks, ("error", "macs"), "run").points)
-    # One seed each: half of the interval of 13 errors in 100 images, 7.8 to 21.0 % (scipy says the same).
+    # One seed each: the interval of 13 errors in 100 images is 7.8 to 21.0 % (scipy says the same).
     single = networks.assign(accuracy_std=float("nan"), test_error=0.13, num_images=100)
     spreads = {s for points in _front_info(single, ("test_error", "macs"), "run").points for s in points.spreads}
-    assert [round(spread, 3) for spread in spreads] == [0.066]
+    assert [(round(below, 3), round(above, 3)) for below, above in spreads] == [(0.052, 0.08)]
+    better = single.assign(accuracy=0.87)
+    spreads = {s for points in _front_info(better, ("accuracy", "macs"), "run").points for s in points.spreads}
+    assert [(round(below, 3), round(above, 3)) for below, above in spreads] == [(0.08, 0.052)]
 
 
 def test_front_info_refuses_one_objective_and_unknown_colours(frame):
