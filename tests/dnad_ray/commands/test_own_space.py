@@ -59,7 +59,7 @@ def test_file_may_build_on_a_named_space(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.txt", "", "nas-bench-201, own, or a .yaml or .py file"),
+        ("a.txt", "", "nas-bench-201, device, own, or a .yaml or .py file"),
         ("a.yaml", "operation: [x]", "key: got 'operation'; allowed: name, operations"),
         ("a.yaml", "- 1", "a mapping"),
         ("a.yaml", "a: [", "YAML that parses"),

@@ -235,7 +235,7 @@ def test_cache_without_a_step_has_no_file(tiny, plain, small_teacher, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-OTHERS = {"pad": 2, "flip": True, "cutout": 3}
+OTHERS = {"is_black": True, "pad": 2, "flip": True, "cutout": 3}
 
 
 def test_every_way_to_vary_images_counts(tiny, digits, small_teacher, tmp_path):
