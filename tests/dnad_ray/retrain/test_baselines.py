@@ -47,6 +47,7 @@ SMALL = {
     name: {"name": name, "num_cells": 4, "num_nodes": 4 if name == "s1" else 2, "init_channels": 2}
     | ({"operations": ("sep_conv_3x3", "skip_connect", "none")} if name == "own" else {})
     | ({"num_cells": 3, "num_nodes": 3} if name == "nas-bench-201" else {})
+    | ({"num_cells": 3} if name == "device" else {})
     for name in SPACES
 } | {
     "two stages": {"name": "dnad", "num_cells": 4, "num_nodes": 2, "init_channels": 2, "num_stages": 2},
@@ -62,11 +63,12 @@ def in_space(tiny, name):
 
 
 def check_membership(genotype, space, name):
-    assert genotype.skeleton == ("nas_bench_201" if name == "nas-bench-201" else "darts")
+    is_residual = name in ("nas-bench-201", "device")
+    assert genotype.skeleton == ("nas_bench_201" if is_residual else "darts")
     # Stages begin at L // 3 and 2 L // 3, or at L // 2.
     halving = {"two stages": [2]}.get(name, [1, 2])
     assert [index for index, cell in enumerate(genotype.cells) if cell.reduction] == halving
-    assert {cell.concat for cell in genotype.cells} == {(2,) if name == "nas-bench-201" else None}
+    assert {cell.concat for cell in genotype.cells} == {(space.num_nodes - 1,) if is_residual else None}
     offered = space.dense().cells
     for cell, all_edges in zip(genotype.cells, offered, strict=True):
         for edges, allowed in zip(cell.nodes, all_edges.nodes, strict=True):
@@ -85,7 +87,8 @@ def check_membership(genotype, space, name):
 def test_random_network_is_a_member_of_its_space(tiny, name):
     config = in_space(tiny, name)
     space = space_of(config.space)
-    operation = {"nas-bench-201": "nor_conv_3x3", "s1": "skip_connect"}.get(name, "sep_conv_3x3")
+    plain = dict.fromkeys(("nas-bench-201", "device"), "nor_conv_3x3")
+    operation = {**plain, "s1": "skip_connect"}.get(name, "sep_conv_3x3")
     spec = NetworkSpec(origin="search", genotype=space.uniform((operation,), only_inputs=True), init_channels=2)
     drawn = [random_like(spec, space, IMAGES, seed).genotype for seed in (0, 1)]
     for genotype in drawn:

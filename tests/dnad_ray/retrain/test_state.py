@@ -13,7 +13,7 @@ from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import load_retrain_images
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.runtime.stopping import StopRequest
-from dnad_ray.training.learning_rate import learning_rate_at
+from dnad_ray.training.learning_rate import learning_rate_at, momentum_at
 from dnad_ray.training.loop import train
 from search_spaces.genotype import Genotype
 from search_spaces.space import space_named
@@ -40,12 +40,40 @@ def finish(state, stop=None):
 
 
 def test_learning_rate_cosine_falls_from_peak_to_zero():
-    config = settings(epochs=4, learning_rate=0.8)
+    config = settings(epochs=4, learning_rate=0.8, schedule="cosine")
     rates = [learning_rate_at(config, step, 10) for step in range(40)]
     assert rates[0] == 0.8
     assert rates[20] == pytest.approx(0.4)  # cosine of a quarter turn is 0
     assert rates[39] == pytest.approx(0.4 * (1 + math.cos(math.pi * 39 / 40)))
     assert rates == sorted(rates, reverse=True)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_zero_as_momentum_does_the_reverse():
+    config = settings(epochs=10, learning_rate=0.5)  # the recipe's own schedule
+    rates = [learning_rate_at(config, step, 10) for step in range(100)]
+    momenta = [momentum_at(config, step, 10) for step in range(100)]
+    assert rates[0] == pytest.approx(0.5 / 25)
+    assert (rates[30], momenta[30]) == pytest.approx((0.5, 0.85))
+    assert (rates[15], momenta[15]) == pytest.approx((0.26, 0.9))  # half of the way up
+    assert (rates[65], momenta[65]) == pytest.approx((0.25, 0.9))  # and down
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert (rates[99] < 1e-3, momenta[0]) == (True, 0.95)
+
+
+def test_every_step_has_the_momentum_of_the_schedule(spec, digits):
+    state = started(spec, digits, settings(epochs=2))
+    seen = []
+    while not state.is_finished:
+        state.train_step()
+        state.look()
+        seen.append((state.optimizer.param_groups[0]["lr"], state.optimizer.param_groups[0]["momentum"]))
+    expected = [(learning_rate_at(state.config, s, state.steps_per_epoch),) for s in range(state.num_steps)]
+    assert [pair[:1] for pair in seen] == expected
+    assert [pair[1] for pair in seen] == [
+        momentum_at(state.config, step, state.steps_per_epoch) for step in range(state.num_steps)
+    ]
+    assert state.optimizer.param_groups[0]["nesterov"]
 
 
 def test_learning_rate_linear_warms_up_and_ends_one_step_above_zero():
