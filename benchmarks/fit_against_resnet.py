@@ -39,6 +39,7 @@ from dnad_ray.costs.trace import count
 from dnad_ray.data.batches import evaluation_batches
 from dnad_ray.networks.network_file import read_network
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
+from dnad_ray.run_folder.jobs import read_retrained
 
 _BATCH = 64
 _EPOCHS, _TRIES, _SHORT = 20, 6, 6
@@ -196,8 +197,7 @@ def by_fit(folder: Path, side: int, macs: int, seconds: float, test: Part, seed:
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        results = [json.loads(file.read_text()) for file in out.glob("retrained/*/result.json")]
-        best = max(results, key=lambda result: result["macs"])
+        best = max(read_retrained(out)[0], key=lambda result: result["macs"])
         network = read_network(out / "retrained" / best["job"]).network
 
         class Logits(nn.Module):
