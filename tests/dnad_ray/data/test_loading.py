@@ -331,3 +331,10 @@ def test_real_photographs(repository, tmp_path):
     assert data.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.05)
     assert data.std == pytest.approx((0.247, 0.243, 0.262), abs=0.03)
     assert not {row.tobytes() for row in test.images} & {row.tobytes() for row in data.train.images}
+
+
+def test_padding_of_crops_is_black_only_where_it_is_asked_for():
+    assert load_data(DataConfig()).augmentation.is_black is False
+    assert load_data(DataConfig(padding="black")).augmentation.is_black is True
+    # Without crops there is nothing to pad.
+    assert load_data(DataConfig(padding="black", augment="none")).augmentation == Augmentation()
