@@ -129,7 +129,7 @@ def fit(
     place = out_of(out, "fit")
     arguments = {"config": config_to_dict(asked), "under": limits, "seconds": seconds}
     limit_threads()
-    alone = no_ray or (seconds is not None and seconds < _LEAST_RAY_SECONDS)
+    alone = _is_alone(no_ray, address, seconds)
 
     @contextlib.contextmanager
     def opened() -> Iterator[_How]:
@@ -155,6 +155,15 @@ def fit(
         return Outcome(state="interrupted", reason=str(stopped), paths=paths, signum=how.signals.signum)
     finally:
         state.note_time()
+
+
+def _is_alone(no_ray: bool, address: str | None, seconds: float | None) -> bool:
+    """Whether everything runs in this process.
+
+    >>> _is_alone(False, None, 60.0), _is_alone(False, "auto", 60.0), _is_alone(False, None, None)
+    (True, False, False)
+    """
+    return no_ray or (address is None and seconds is not None and seconds < _LEAST_RAY_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -392,7 +401,8 @@ def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Bo
         return Outcome(state="failed", reason="the training of every network diverged", front=front, paths=paths)
     contents = read_run(folder)
     paths |= leave_results(contents)[1]
-    paths["report"] = write_report(contents, report_file(folder))  # also where there was no search
+    if "report" not in paths:  # there was no search
+        paths["report"] = write_report(contents, report_file(folder))
     # The winner of the largest budget: chosen by its costs, not by test images.
     chosen = max(front.to_dict("records"), key=lambda row: row["macs"])["job"]
     if isinstance(folder, Path):

@@ -78,6 +78,10 @@ def test_budgets_without_a_network_are_left_out_and_parameters_are_limited():
     few = Build(images=BUILD.images, stem="half", max_params=30_000)
     for spec in entrants(plain_members(SPACE), (), [12_000_000], few, places=3)[12_000_000]:
         assert cost_of(spec, BUILD.images).params <= 30_000
+    # Both budgets are above what so few parameters cost: their networks differ all the same.
+    race = entrants(plain_members(SPACE), (), [12_000_000, 11_000_000], few, places=3)
+    specs = [spec for members in race.values() for spec in members]
+    assert len(set(specs)) == len(specs) > 3
 
 
 @pytest.mark.parametrize(
