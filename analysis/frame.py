@@ -18,10 +18,11 @@ from upath import UPath
 
 from analysis.trials import run_and_trial
 from dnad_ray.errors import DamagedRunError, RunFolderError, one_line
+from dnad_ray.run_folder.fields import FieldKind, checked, kinds_of
 from dnad_ray.run_folder.images import changes
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents, in_few, read_run
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, FieldKind, Snapshot, checked, kinds_of
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Snapshot
 from dnad_ray.storage.places import absolute, address, place
 from dnad_ray.text import dotted
 
@@ -176,12 +177,12 @@ def unlike_images(runs: Sequence[RunContents]) -> list[str]:
             the name and folder of their data.
     """
     first, *others = runs
-    cautions = []
+    ours, cautions = _images_of(first), []
     for run in others:
         if first.images is not None and run.images is not None:
             words = changes(first.images, run.images)
         else:
-            ours, theirs = _images_of(first), _images_of(run)
+            theirs = _images_of(run)
             words = f"{theirs}, not {ours}" if ours != theirs else ""
         if words:
             cautions.append(f"run {run.name} has other images than {first.name} ({words}): errors cannot be compared")
@@ -190,8 +191,8 @@ def unlike_images(runs: Sequence[RunContents]) -> list[str]:
 
 def _images_of(run: RunContents) -> str:
     """Return where the images of a run are, as its configuration says; folders matter for images of the user's own."""
-    data = dotted(run.config)
-    name, root = (data.get(f"data.{key}") for key in ("name", "root"))
+    data = run.config.get("data")
+    name, root = (data.get(key) if isinstance(data, dict) else None for key in ("name", "root"))
     return f"{name} {root}" if name == "imagefolder" else str(name)
 
 
@@ -260,19 +261,19 @@ def setting_of(frame: pd.DataFrame) -> pd.Series[Any]:
         str(name) for name in config if not str(name).startswith("config.sweep.")
     ]
     # A controller may change its rate; the setting is the value at the start.
-    first = frame.drop_duplicates(["run", "trial"])
+    trials = frame.groupby(["run", "trial"], sort=False).ngroup().to_numpy()
+    first = frame.iloc[np.unique(trials, return_index=True)[1]].reset_index(drop=True)
     # Most columns hold one value, which is found out ten times as fast without groups.
     several = [name for name in names if first[name].nunique(dropna=False) > 1]
     varied = [name for name in several if first.groupby("run")[name].nunique(dropna=False).gt(1).any()]
     several_runs = first["run"].nunique() > 1
     first = first.sort_values([*(["run"] if several_runs else []), *varied], kind="stable", key=_comparable)
-    labels = {}
-    for row in first[["run", "trial", *varied]].to_dict("records"):
+    labels = []
+    for row in first[["run", *varied]].to_dict("records"):
         parts = [str(row["run"])] * several_runs + [_setting_part(name, row[name]) for name in varied]
-        labels[(row["run"], row["trial"])] = ", ".join(part for part in parts if part) or "all trials"
-    values = [labels[trial] for trial in zip(frame["run"], frame["trial"], strict=True)]
-    categories = list(dict.fromkeys(labels.values()))
-    named = pd.Categorical(values, categories, ordered=True)
+        labels.append(", ".join(part for part in parts if part) or "all trials")
+    by_trial = pd.Series(labels, index=first.index, dtype=object).sort_index().to_numpy()
+    named = pd.Categorical(by_trial[trials], list(dict.fromkeys(labels)), ordered=True)
     settings: pd.Series[Any] = pd.Series(named, index=frame.index, name="setting")
     return settings
 

@@ -10,9 +10,10 @@ import pandas as pd
 
 from analysis.frame import Paths, RunWarning, read_runs, series_of, snapshot_frame
 from dnad_ray.errors import UserError
+from dnad_ray.run_folder.fields import kinds_of
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.reading import RunContents
-from dnad_ray.run_folder.records import RETRAINED_COLUMNS, Measurement, Retrained, kinds_of
+from dnad_ray.run_folder.records import RETRAINED_COLUMNS, Measurement, Retrained
 from dnad_ray.storage.places import Place, address
 
 __all__ = [

@@ -19,6 +19,9 @@ from dnad_ray.run_folder.metrics import METRICS, Metric
 
 __all__ = ["plot_compute"]
 
+_MOST_STEPS = 60
+"""Of a line; more cannot be told apart, and a hypervolume each takes seconds for ten thousand snapshots."""
+
 
 class _Rise(NamedTuple):
     """One trial: seconds, and the hypervolume share of its front at that time."""
@@ -46,7 +49,7 @@ def plot_compute(frame: pd.DataFrame, objectives: Sequence[Objective] = OBJECTIV
 
     Args:
         frame: Snapshots as :func:`analysis.frame.load_runs` returns them; points without ``device_seconds`` count for
-            the reference point only.
+            the reference point only. Of a long trial some 60 snapshots are drawn, evenly spaced, and the last one.
         objectives: Columns that are minimised.
 
     Raises:
@@ -66,8 +69,10 @@ def _compute_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _Comp
     rises = []
     for (run, trial), places in trials_of(frame):
         setting = str(settings.iloc[places[0]])
-        volumes = _volumes(points[places], corner)
-        rises.append(_Rise(setting, colours[setting], f"{run} / {trial}", tuple(seconds[places].tolist()), volumes))
+        steps = np.unique(np.linspace(0, len(places) - 1, _MOST_STEPS).round().astype(int))
+        volumes = _volumes(points[places], steps, corner)
+        taken = tuple(seconds[places[steps]].tolist())
+        rises.append(_Rise(setting, colours[setting], f"{run} / {trial}", taken, volumes))
     return _ComputeInfo(
         height=height_for(420, colours),
         x=METRICS["device_seconds"],
@@ -78,15 +83,9 @@ def _compute_info(frame: pd.DataFrame, objectives: Sequence[Objective]) -> _Comp
     )
 
 
-def _volumes(points: np.ndarray, corner: Sequence[float]) -> tuple[float, ...]:
-    front, volumes = np.empty((0, points.shape[1])), []
-    for point in points:
-        if np.isfinite(point).all() and not (front <= point).all(axis=1).any():
-            front = np.vstack([front[~(point <= front).all(axis=1)], point])
-            volumes.append(hypervolume_share(front, corner))
-        else:  # nothing new: the volume stays
-            volumes.append(volumes[-1] if volumes else 0.0)
-    return tuple(volumes)
+def _volumes(points: np.ndarray, steps: np.ndarray, corner: Sequence[float]) -> tuple[float, ...]:
+    """Return the hypervolume of all points up to and with each step."""
+    return tuple(hypervolume_share(points[: step + 1], corner) for step in steps)
 
 
 def _figure(info: _ComputeInfo) -> go.Figure:

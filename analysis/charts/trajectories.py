@@ -77,15 +77,18 @@ def plot_paths(frame: pd.DataFrame) -> go.Figure:
 def _shrinking_info(history: pd.DataFrame, frame: pd.DataFrame) -> _TrajectoriesInfo:
     settings, colours = _settings(frame)
     trials: list[_Trial] = []
-    records = history[["run", "trial", "epoch", "num_operations", "train_loss"]].to_dict("records")
+    has_markers = len(history) <= MOST_MARKERS
+    records = history[["epoch", "num_operations", "train_loss"]].to_dict("records") if has_markers else None
     for key, part, rows in _trials(history, records):
         setting = settings.get(key, _UNKNOWN)
-        hovers = (
-            f"{text_of(row['run'])} / {text_of(row['trial'])}<br>Epoch {row['epoch']}: "
-            f"{shown('num_operations', row['num_operations'])} operations, "
+        name = text_of(" / ".join(key))
+        words = (
+            f"{name}<br>Epoch {row['epoch']}: {shown('num_operations', row['num_operations'])} operations, "
             f"training loss {shown('train_loss', row['train_loss'])}"
             for row in rows
         )
+        # Lines without markers have no point to speak of.
+        hovers = words if has_markers else [name] * len(part)
         trials.append(
             _Trial(
                 setting=setting,

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.charts.words import KINDS, kd_in_words, shown
@@ -51,20 +52,17 @@ def words_of(row: Mapping[Any, Any], name: str) -> str:
     return shown(name, row[name])
 
 
-def column_of(rows: Sequence[Mapping[Any, Any]], name: str) -> dict[str, Any]:
+def column_of(frame: pd.DataFrame, name: str) -> dict[str, Any]:
     """Return a column of words: each one once with a number per row, or all of them where most differ."""
-    needed = _NEEDED.get(name, (name,))
-    known: dict[tuple[Any, ...], str] = {}  # most values recur, and words take longer than a look
-    words = []
-    for row in rows:
-        key = tuple([row[column] for column in needed])
-        if key not in known:
-            known[key] = words_of(row, name)
-        words.append(known[key])
+    part = frame[[*_NEEDED.get(name, (name,))]]
+    # Most values recur, and words take longer than a look.
+    values = part.groupby([*part], sort=False, dropna=False).ngroup().to_numpy()
+    words = [words_of(row, name) for row in part.drop_duplicates().to_dict("records")]
     distinct = {word: index for index, word in enumerate(dict.fromkeys(words))}
-    if len(distinct) <= _FEW * len(words):
-        return {"words": list(distinct), "codes": [distinct[word] for word in words]}
-    return {"words": words}
+    if len(distinct) <= _FEW * len(frame):
+        codes = np.array([distinct[word] for word in words], dtype=int)
+        return {"words": [*distinct], "codes": codes[values].tolist()}
+    return {"words": [words[value] for value in values]}
 
 
 def numbers_of(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float | None]]:

@@ -101,7 +101,7 @@ def _page(runs: Sequence[RunContents]) -> str:
     networks, num_undrawn = _networks(genotypes | others, picks["digest"])
     seconds = training_seconds(frame, history)
     rows = frame.assign(setting=setting_of(frame).astype(str), retrain=seconds)
-    rows = rows[[name for name in rows if not str(name).startswith("config.")]].to_dict("records")
+    rows = rows[[name for name in rows if not str(name).startswith("config.")]]
     details = [name for name in _DETAILS if name != "score" or frame["score"].notna().any()]
     environment = Environment(loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html").render(

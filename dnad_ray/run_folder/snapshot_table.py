@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dnad_ray.errors import RunFolderError, one_line
+from dnad_ray.run_folder.fields import checked, kinds_of, limits_of
 from dnad_ray.run_folder.layout import SAFE_NAME, checked_name
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot, checked, kinds_of, limits_of
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, Snapshot
 from dnad_ray.storage.parquet_reader import parse_parquet_table
 
 __all__ = ["ARROW_SCHEMA", "checked_record", "merge", "parse_snapshots", "table_of"]

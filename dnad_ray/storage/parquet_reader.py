@@ -7,6 +7,7 @@ of a few kilobytes and a terabyte in memory. Text therefore stays a dictionary u
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,7 +76,8 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
         if columns is None:
             wanted = [field.name for field in schema if _is_plain(field.type)]
         else:
-            wanted = [name for name in columns if name in schema.names]
+            names = {*schema.names}
+            wanted = [name for name in columns if name in names]
         for name in wanted:
             if not _is_plain(schema.field(name).type):
                 raise ParquetError(f"{origin} column {name}", str(schema.field(name).type), "numbers, booleans or text")
@@ -91,7 +93,8 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
             for name in texts:
                 column = batch.column(name)
                 values = column.dictionary if pa.types.is_dictionary(column.type) else column
-                longest = pc.max(pc.binary_length(values)).as_py() or 0
+                # Of texts that are short together, none is long.
+                longest = pc.max(pc.binary_length(values)).as_py() or 0 if values.nbytes > MAX_TEXT else 0
                 if longest > MAX_TEXT:
                     raise ParquetError(f"{origin} column {name}", f"a text of {longest:,} bytes", f"at most {MAX_TEXT}")
             batches.append(batch)
@@ -105,10 +108,10 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
 def _compact(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return text as one dictionary where it repeats, and plain where many rows have their own; numbers as numbers."""
     kind = _value_type(column.type)
+    if kind == column.type and not pa.types.is_decimal(kind):
+        return column
     if pa.types.is_decimal(kind):
         return column.cast(kind).cast(pa.float64())
-    if not pa.types.is_dictionary(column.type):
-        return column
     if not _is_text(kind):
         return column.cast(kind)
     if 4 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column):
@@ -116,14 +119,18 @@ def _compact(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.unify_dictionaries()
 
 
+# A thousand small tables have forty thousand columns, of five types.
+@lru_cache(maxsize=256)
 def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
+@lru_cache(maxsize=256)
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(_value_type(kind)) or pa.types.is_large_string(_value_type(kind)))
 
 
+@lru_cache(maxsize=256)
 def _is_plain(kind: pa.DataType) -> bool:
     tests = ("is_boolean", "is_integer", "is_floating", "is_null", "is_decimal")
     return _is_text(kind) or any(getattr(pa.types, test)(_value_type(kind)) for test in tests)

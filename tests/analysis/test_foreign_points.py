@@ -97,7 +97,7 @@ def test_importance_of_a_setting_with_many_ties():
 def test_compute_and_paths_leave_out_points_that_no_search_recorded(ours, theirs):
     both = pd.concat([ours, theirs])
     for chart in (plot_compute, plot_paths):
-        lines = [[trace.x for trace in chart(frame).data if trace.x != (None,)] for frame in (ours, both)]
+        lines = [[[*trace.x] for trace in chart(frame).data if [*trace.x] != [None]] for frame in (ours, both)]
         assert lines[0] == lines[1]
     with pytest.raises(UserError, match="no column device_seconds"):
         plot_compute(theirs)

@@ -4,7 +4,7 @@ import pytest
 
 from analysis.charts.compute import _compute_info, plot_compute
 from analysis.frame import load_runs
-from analysis.pareto import trial_hypervolumes
+from analysis.pareto import hypervolume_share, reference_point, trial_hypervolumes
 
 
 def test_compute_info_ends_at_the_hypervolume_of_the_trial_and_never_falls(make_run):
@@ -24,3 +24,16 @@ def test_compute_info_passes_over_what_is_not_finite(make_run):
     volumes = _compute_info(frame, ("error", "macs")).rises[0].volumes
     assert volumes[1] == volumes[0]
     assert not plot_compute(frame.iloc[:0]).data
+
+
+def test_compute_info_draws_sixty_steps_of_a_long_trial_each_with_all_before_it(make_run):
+    numbers = range(200)
+    frame = load_runs(make_run(epochs=3)).iloc[[0] * 200]
+    frame = frame.assign(step=numbers, device_seconds=numbers, macs=[400 - n for n in numbers], error=0.5)
+    frame["error"] += [(n % 7) / 100 for n in numbers]
+    (rise,) = _compute_info(frame, ("error", "macs")).rises
+    assert (len(rise.seconds), rise.seconds[0], rise.seconds[-1]) == (60, 0, 199)
+    corner = reference_point(frame, ("error", "macs"))
+    points = frame[["error", "macs"]].to_numpy(dtype=float)
+    expected = [hypervolume_share(points[: int(seconds) + 1], corner) for seconds in rise.seconds]
+    assert list(rise.volumes) == pytest.approx(expected)

@@ -28,6 +28,12 @@ def test_shrinking_info_is_a_line_per_trial(folder):
     assert info.trials[0].hovers[0] == "demo / t0<br>Epoch 1: 81 operations, training loss 2.3000"
 
 
+def test_shrinking_info_of_many_epochs_says_the_trial_alone(folder, monkeypatch):
+    monkeypatch.setattr("analysis.charts.trajectories.MOST_MARKERS", 8)  # of nine epochs
+    info = _shrinking_info(load_history(folder), load_runs(folder))
+    assert [trial.hovers for trial in info.trials] == [(f"demo / t{number}",) * 3 for number in range(3)]
+
+
 def test_shrinking_info_trial_without_snapshot_is_drawn_faintly(folder):
     shutil.rmtree(folder / "trials" / "t1" / "snapshots")
     info = _shrinking_info(load_history(folder), load_runs(folder))
@@ -49,7 +55,7 @@ def test_figures_have_a_legend_entry_per_setting(folder):
     for figure in (plot_paths(frame), plot_shrinking(load_history(folder), frame)):
         legend = [trace.name for trace in figure.data if trace.showlegend is not False]
         assert legend == ["Shrink rate 0.05", "Shrink rate 0.1"]
-        lines = [trace for trace in figure.data if trace.x != (None,)]
+        lines = [trace for trace in figure.data if [*trace.x] != [None]]
         assert [sum(x is None for x in trace.x) for trace in lines] == [0, 1]  # one trial, and two with a gap between
 
 

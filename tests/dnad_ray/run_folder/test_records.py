@@ -12,8 +12,9 @@ import pytest
 from dnad_ray.errors import RunFolderError
 from dnad_ray.networks.scores import SCORES
 from dnad_ray.run_folder import snapshot_table
+from dnad_ray.run_folder.fields import kinds_of
 from dnad_ray.run_folder.metrics import METRICS, Metric, metric
-from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Measurement, Retrained, Snapshot, kinds_of
+from dnad_ray.run_folder.records import SNAPSHOT_COLUMNS, EpochReport, Measurement, Retrained, Snapshot
 from dnad_ray.run_folder.snapshot_table import ARROW_SCHEMA, parse_snapshots, table_of
 
 CONTRACT = {
