@@ -40,6 +40,8 @@ OBJECTIVES = ("error", "macs", "params")
 # Proxy accuracy and accuracy after training from scratch are different quantities.
 _PROXY, _RETRAINED = frozenset({"error", "proxy_accuracy"}), frozenset({"test_error", "accuracy"})
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "%": 1e-2}
+_TIMES = {"ms": 1.0, "s": 1e3}
+"""Units of times -> milliseconds."""
 # report.js has the same form. A comma stands between thousands only: in "1,5M" it would be read as 15M by one, 1.5M by
 # another.
 _AMOUNT = re.compile(r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([kmg%]?)", re.I)
@@ -196,10 +198,13 @@ def parse_budget(text: str) -> tuple[str, float]:
     Examples:
         >>> parse_budget("macs <= 1.5M"), parse_budget("error=5%"), parse_budget("params=700k")
         (('macs', 1500000.0), ('error', 0.05), ('params', 700000.0))
+        >>> parse_budget("latency=20ms"), parse_budget("latency_p90 < 0.5s")  # in milliseconds
+        (('latency_p50', 20.0), ('latency_p90', 500.0))
     """
-    allowed = "NAME=NUMBER with k, M, G or % behind it, commas between thousands only, for example macs=30M"
+    allowed = "NAME=NUMBER with k, M, G, % or ms behind it, commas between thousands only, for example macs=30M"
     sign = next((sign for sign in ("<=", ">=", "<", ">", "=") if sign in text), None)
     name, _, number = (part.strip() for part in text.partition(sign or "="))
+    name = "latency_p50" if name == "latency" else name
     entry = METRICS.get(name)
     if sign is None or "=" in name:  # "macs=<few>"
         raise UserError("budget", text, allowed)
@@ -208,8 +213,10 @@ def parse_budget(text: str) -> tuple[str, float]:
         raise UserError("metric of a budget", name, known)
     if sign in ("<=", "<", ">=", ">") and (sign[0] == "<") != entry.minimise:
         raise UserError("budget", text, f"{name}{'<=' if entry.minimise else '>='}NUMBER, its better side")
+    unit = next((unit for unit in _TIMES if number.endswith(unit)), "") if entry.unit.startswith("milli") else ""
+    number = number.removesuffix(unit).rstrip()
     try:
-        limit = parse_amount(number)
+        limit = parse_amount(number) * _TIMES.get(unit, 1.0)
     except ValueError:
         raise UserError("budget", text, allowed) from None
     if not math.isfinite(limit) or limit < 0:

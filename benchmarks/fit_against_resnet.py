@@ -6,10 +6,11 @@ Arms, each with several seeds, on the same images:
   with Nesterov momentum in one cycle, shifts by up to 4 pixels and mirroring.
 - ``random``: six such networks of random widths and depths, 6 epochs each; the best on a fifth of the training images
   is trained again on all of them, for the CPU seconds that `fit` had.
-- ``fit``: ``dnad-ray fit`` below the multiply-adds of ``resnet``, with a time budget of three times its seconds.
+- ``fit``: ``dnad-ray fit`` with a time budget of three times the seconds of ``resnet``, below its latency in ONNX Runtime or, with
+  ``--equal macs``, below its multiply-adds.
 
 All are tested once. Printed are means and standard deviations of test accuracies, CPU seconds of everything (`fit`
-with the start of Python), and milliseconds of an image in torch.
+with the start of Python), and milliseconds of an image in torch and in ONNX Runtime.
 
     python -m benchmarks.fit_against_resnet IMAGES [--seeds 5] [--json FILE]
 """
@@ -37,10 +38,12 @@ from torch import Tensor, nn
 from dnad_ray.config.run import DataConfig
 from dnad_ray.costs.trace import count
 from dnad_ray.data.batches import evaluation_batches
+from dnad_ray.networks.latency import milliseconds_in
 from dnad_ray.networks.network_file import read_network
 from dnad_ray.retrain.data import RetrainImages, load_retrain_images
 from dnad_ray.run_folder.jobs import read_retrained
 
+TIMED_IN = "onnxruntime"
 _BATCH = 64
 _EPOCHS, _TRIES, _SHORT = 20, 6, 6
 
@@ -123,16 +126,13 @@ def accuracy(network: nn.Module, images: Part) -> float:
     return right / len(images[0])
 
 
-@torch.no_grad()
-def milliseconds(network: nn.Module, images: Tensor) -> float:
-    """Return the median time of one image."""
-    network.eval()
-    times = []
-    for index in range(60):
-        began = time.perf_counter()
-        network(images[index : index + 1])
-        times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times[10:])
+def milliseconds(network: nn.Module, images: Tensor) -> dict[str, float]:
+    """Return the median time of one image, in torch and in ONNX Runtime."""
+    one = images[:1].contiguous()
+    return {
+        runtime: statistics.median(milliseconds_in(runtime, network, one, repeats=200))
+        for runtime in ("torch", TIMED_IN)
+    }
 
 
 def resnet(width: int, depths: tuple[int, ...], images: RetrainImages, seed: int) -> ResNet:
@@ -149,7 +149,7 @@ def by_hand(train_part: Part, test: Part, images: RetrainImages, seed: int) -> d
     network = resnet(16, (1, 1, 1), images, seed)
     train(network, train_part, _EPOCHS, seed)
     seconds = time.process_time() - began
-    return {"accuracy": accuracy(network, test), "seconds": seconds, "ms": milliseconds(network, test[0])}
+    return {"accuracy": accuracy(network, test), "seconds": seconds, **milliseconds(network, test[0])}
 
 
 def by_chance(train_part: Part, test: Part, images: RetrainImages, seed: int, seconds: float) -> dict[str, float]:
@@ -172,7 +172,7 @@ def by_chance(train_part: Part, test: Part, images: RetrainImages, seed: int, se
     network = resnet(width, depths, images, seed)
     train(network, train_part, max(1, int((seconds - time.process_time() + began) / each)), seed)
     taken = time.process_time() - began
-    return {"accuracy": accuracy(network, test), "seconds": taken, "ms": milliseconds(network, test[0])}
+    return {"accuracy": accuracy(network, test), "seconds": taken, **milliseconds(network, test[0])}
 
 
 def macs_of(network: nn.Module, images: RetrainImages) -> int:
@@ -181,7 +181,7 @@ def macs_of(network: nn.Module, images: RetrainImages) -> int:
     return count(lambda: network, (shape.in_channels, shape.image_size, shape.image_size)).cost.macs
 
 
-def by_fit(folder: Path, side: int, macs: int, seconds: float, test: Part, seed: int) -> dict[str, float]:
+def by_fit(folder: Path, side: int, under: str, seconds: float, test: Part, seed: int) -> dict[str, float]:
     """Return the results of arm ``fit``."""
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "run"
@@ -189,7 +189,7 @@ def by_fit(folder: Path, side: int, macs: int, seconds: float, test: Part, seed:
         subprocess.run(
             [
                 *(sys.executable, "-m", "dnad_ray", "fit", str(folder), "--out", str(out), "--image-size", str(side)),
-                *("--under", f"macs={macs}", "--time-budget", f"{seconds:.0f}s", "--seed", str(seed)),
+                *("--under", under, "--runtime", TIMED_IN, "--time-budget", f"{seconds:.0f}s", "--seed", str(seed)),
                 *("--no-ray", "--quiet"),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -207,7 +207,7 @@ def by_fit(folder: Path, side: int, macs: int, seconds: float, test: Part, seed:
         return {
             "accuracy": best["accuracy"],
             "seconds": taken,
-            "ms": milliseconds(Logits(), test[0]),
+            **milliseconds(Logits(), test[0]),
             "epochs": best["epochs"],
             "macs": best["macs"],
         }
@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--equal", choices=("latency", "macs"), default="latency")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -231,22 +232,26 @@ def main() -> None:
         return torch.cat(pixels), torch.cat(labels)
 
     train_part, test = part(images.data.train), part(images.data.validation)
-    macs = macs_of(resnet(16, (1, 1, 1), images, 0), images)
+    plain = resnet(16, (1, 1, 1), images, 0)
+    equal = f"macs={macs_of(plain, images)}"
+    if options.equal == "latency":
+        equal = f"latency={milliseconds(plain, test[0])[TIMED_IN]:.4f}ms"
+    print(f"fit --under {equal}")
     rows: dict[str, list[dict[str, float]]] = {"resnet": [], "random": [], "fit": []}
     for seed in range(options.seeds):
         rows["resnet"].append(by_hand(train_part, test, images, seed))
         budget = 3 * rows["resnet"][-1]["seconds"]
-        rows["fit"].append(by_fit(options.images, options.image_size, macs, budget, test, seed))
+        rows["fit"].append(by_fit(options.images, options.image_size, equal, budget, test, seed))
         rows["random"].append(by_chance(train_part, test, images, seed, rows["fit"][-1]["seconds"]))
         print({name: results[-1] for name, results in rows.items()}, flush=True)
         if options.json is not None:
             options.json.write_text(json.dumps(rows, indent=1))
-    table = Table("arm", "test accuracy", "CPU s", "ms per image", box=None)
+    table = Table("arm", "test accuracy", "CPU s", "ms, torch", f"ms, {TIMED_IN}", box=None)
     for name, results in rows.items():
         values = [100 * result["accuracy"] for result in results]
         spread = f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        others = (statistics.mean(result[key] for result in results) for key in ("seconds", "ms"))
-        table.add_row(name, f"{statistics.mean(values):.1f} %{spread}", *(f"{value:.2f}" for value in others))
+        others = (statistics.mean(result[key] for result in results) for key in ("seconds", "torch", TIMED_IN))
+        table.add_row(name, f"{statistics.mean(values):.1f} %{spread}", *(f"{value:.3g}" for value in others))
     Console().print(table)
 
 

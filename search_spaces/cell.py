@@ -88,8 +88,9 @@ class Cell(nn.Module):
             nodes.append(node(states, None if weights is None else weights[index]))
             states.append(nodes[-1])
         filled = next(node for node in nodes if node is not None)
-        outputs = (nodes[index] for index in self.genotype.outputs)
-        return torch.cat([torch.zeros_like(filled) if node is None else node for node in outputs], 1)
+        found = [nodes[index] for index in self.genotype.outputs]
+        outputs = [torch.zeros_like(filled) if node is None else node for node in found]
+        return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]  # of one, it would be a copy
 
     def keep(self, genotype: CellGenotype) -> list[Sliced]:
         """Shrink to ``genotype``, a subset of the present edges; returns the parameters that lost rows.

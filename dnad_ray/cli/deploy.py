@@ -93,6 +93,7 @@ def _print(predictions: Sequence[Prediction], as_json: bool) -> None:
 @click.option("--repeats", type=int, default=50, show_default=True, metavar="N", help="Number of timed batches.")
 @click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Number of CPU threads.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--runtime", default="torch", show_default=True, metavar="NAME", help="torch, or onnxruntime on a CPU.")
 def measure(**options: Any) -> None:
     """Measure latency and peak memory of a run's front and of its retrained networks on this machine."""
     from dnad_ray.commands.deploy import measure as run

@@ -17,7 +17,17 @@ __all__ = ["fit"]
 @click.command()
 @click.argument("images")
 @click.option("--out", metavar="DIR|URL", help="Run folder.  [default: runs/fit]")
-@click.option("--under", multiple=True, metavar="METRIC=N", help="Budget of the largest network, for example macs=30M.")
+@click.option(
+    "--under",
+    multiple=True,
+    metavar="METRIC=N",
+    help="Budget of the largest network: macs=30M, params=1M or latency=20ms (of an image, on one thread).",
+)
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    help="What latency is measured in, onnxruntime or torch.  [default: the first that is installed]",
+)
 @click.option("--time-budget", metavar="TIME", help="Time for everything (90s, 10m, 2h).  [default: 60 epochs each]")
 @click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels (data.image_size).")
 @click.option("--seed", type=int, metavar="N", help="Seed of everything.")
@@ -51,7 +61,8 @@ def _print(front: Any) -> None:
     from analysis.intervals import with_intervals
 
     table = Table(box=None)
-    columns = ("network", "MACs", "parameters", "test error", "95 % interval", "epochs")
+    has_latency = "latency_p50" in front
+    columns = ["network", "MACs", "parameters", "test error", "95 % interval", "epochs"] + ["ms"] * has_latency
     for name in columns:
         table.add_column(name, justify="left" if name == "network" else "right")
     for row in with_intervals(front).sort_values("macs", ascending=False).to_dict("records"):
@@ -62,5 +73,6 @@ def _print(front: Any) -> None:
             f"{row['test_error']:.2%}",
             f"{row['error_low']:.2%} to {row['error_high']:.2%}",
             str(row["epochs"]),
+            *([f"{row['latency_p50']:.3f}"] if has_latency else []),
         )
     Console().print(table)

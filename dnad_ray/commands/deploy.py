@@ -106,6 +106,7 @@ def measure(
     repeats: int = 50,
     threads: int = 1,
     device: str = "auto",
+    runtime: str = "torch",
 ) -> Outcome:
     """Measure latency and peak memory of a run's front and of its retrained networks, on this machine.
 
@@ -116,6 +117,7 @@ def measure(
         repeats: Number of timed batches.
         threads: Number of CPU threads.
         device: ``auto``, ``cpu`` or ``cuda``.
+        runtime: ``torch``, or ``onnxruntime`` on a CPU.
 
     Returns:
         How it ended; ``front`` has a row per measured network.
@@ -148,6 +150,7 @@ def measure(
                 batch_size=batch,
                 repeats=repeats,
                 threads=threads,
+                runtime=runtime,
             )
             write_measurement(folder, result)
             rows.append(result.to_dict())

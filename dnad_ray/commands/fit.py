@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from dnad_ray.commands.deploy import Under, export
 from dnad_ray.commands.fit_planning import (
@@ -40,8 +42,10 @@ from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
 from dnad_ray.config.section import Words
 from dnad_ray.data.loading import ImageData
 from dnad_ray.deploy.formats import FORMATS
+from dnad_ray.deploy.measure import measure
 from dnad_ray.distill.teacher import TeacherFile, load_teacher
 from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
+from dnad_ray.networks.latency import check_runtime, default_runtime
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import RetrainImages, measured_on_test
@@ -53,7 +57,7 @@ from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.layout import config_file, fit_file, race_folder, report_file, retrained_folder
 from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import read_genotype, read_run
-from dnad_ray.run_folder.writing import create_run, free_folder
+from dnad_ray.run_folder.writing import create_run, free_folder, write_measurement
 from dnad_ray.runtime.cpus import computing_with, limit_threads
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import Stopped, StopSignals
@@ -66,6 +70,9 @@ from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
 from search_spaces.json_reader import JsonError, parse_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["fit"]
 
 _LEAST_RAY_SECONDS = 300.0
@@ -74,6 +81,7 @@ _MOST_JSON = 2**20
 _AS_BEFORE = {
     "under": "other budgets",
     "seconds": "another time",
+    "runtime": "another runtime",
     "config": "other images, or another size of them, seed or setting",
 }
 """What must be as before when a run is continued, and what the error calls it."""
@@ -84,6 +92,7 @@ def fit(
     *,
     out: AnyPath | None = None,
     under: Under = (),
+    runtime: str | None = None,
     time_budget: TimeBudget = None,
     image_size: int | None = None,
     seed: int | None = None,
@@ -103,8 +112,10 @@ def fit(
     Args:
         images: Folder with a folder of images per class, or with ``train/`` and ``test/``; or the name of a dataset.
         out: Run folder; None is ``runs/fit``.
-        under: Most multiply-adds and parameters of the largest network, ``{"macs": "30M", "params": "1M"}``. Other
-            budgets are a half, a quarter and an eighth of it.
+        under: Most multiply-adds, parameters and latency of the largest network, ``{"macs": "30M", "params": "1M",
+            "latency": "20ms"}``. Other budgets are a half, a quarter and an eighth of its multiply-adds.
+        runtime: What the latency is measured in, ``onnxruntime`` or ``torch``, on one thread of this machine; None is
+            the first one that is installed.
         time_budget: Wall seconds for everything, or a text such as ``2h``. None for 60 epochs of each network.
         image_size: Side of the images in pixels.
         seed: Seed of everything.
@@ -127,7 +138,10 @@ def fit(
     limits = limits_of(under)
     asked = configured(RECIPE, data=images, image_size=image_size, seed=seed, settings=set)
     place = out_of(out, "fit")
-    arguments = {"config": config_to_dict(asked), "under": limits, "seconds": seconds}
+    if runtime is not None:
+        check_runtime(runtime)
+    timed_in = (runtime or default_runtime()) if "latency_p50" in limits else None
+    arguments = {"config": config_to_dict(asked), "under": limits, "runtime": timed_in, "seconds": seconds}
     limit_threads()
     alone = _is_alone(no_ray, address, seconds)
 
@@ -194,6 +208,7 @@ class _State:
         plan: The plan.
         images: The images, without test images.
         spent: Seconds that earlier calls took.
+        race: The networks of each bin when the race begins; None until then.
         decided: Epochs of the final training, and whether it imitates the teacher; empty until the race is over.
         began: When this call began, in seconds since the epoch.
     """
@@ -204,13 +219,14 @@ class _State:
     plan: FitPlan
     images: ImageData
     spent: float = 0.0
+    race: list[list[NetworkSpec]] | None = None
     decided: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.time)
 
     @property
     def build(self) -> Build:
         """What all networks of the race have in common."""
-        return build_of(self.config, self.images, self.arguments["under"])
+        return build_of(self.config, self.images, self.arguments)
 
     def job(self, spec: NetworkSpec, protocol: RetrainConfig) -> Job:
         """Return the training of a network."""
@@ -222,7 +238,8 @@ class _State:
 
     def write(self) -> None:
         """Store everything but configuration and images, which the run folder holds anyway."""
-        facts = {"arguments": self.arguments, "plan": self.plan.to_dict(), "decided": self.decided}
+        race = None if self.race is None else [[spec.to_dict() for spec in members] for members in self.race]
+        facts = {"arguments": self.arguments, "plan": self.plan.to_dict(), "race": race, "decided": self.decided}
         write_json(fit_file(self.folder), {**facts, "spent": self.time_used()})
 
     def note_time(self) -> None:
@@ -260,6 +277,9 @@ def _continued(out: Place, arguments: Mapping[str, Any], how: _How) -> _State:
         stored: Any = parse_json(read_file(file, _MOST_JSON), file.name, _MOST_JSON)
         plan, before = FitPlan.from_dict(stored["plan"]), dict(stored["arguments"])
         spent, decided = float(stored["spent"]), dict(stored["decided"])
+        race = stored.get("race")  # a run of an earlier version decides it again, by the same rule
+        if race is not None:
+            race = [[NetworkSpec.from_dict(spec) for spec in members] for members in race]
         if decided:
             decided = {"epochs": int(decided["epochs"]), "imitates": bool(decided["imitates"])}
     except (OSError, JsonError, KeyError, TypeError, ValueError) as error:
@@ -270,7 +290,7 @@ def _continued(out: Place, arguments: Mapping[str, Any], how: _How) -> _State:
     config = config_from_dict(read_run(folder).config, address(config_file(folder)))
     images = load_images(config, how.board)
     check_images(folder, images.record, "put them back, or start a new run with another --out")
-    return _State(folder, arguments, config, plan, images, spent, decided, began)
+    return _State(folder, arguments, config, plan, images, spent, race, decided, began)
 
 
 def _teacher(state: _State, how: _How) -> TeacherFile | None:
@@ -333,7 +353,9 @@ def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome
 
 
 def _bins(state: _State) -> list[list[NetworkSpec]]:
-    """Return the networks of each bin of the race, largest budget first."""
+    """Return the networks of each bin of the race, largest budget first; decided once, for latencies vary."""
+    if state.race is not None:
+        return state.race
     found = []
     if state.plan.search_epochs:
         rows = {row["digest"]: row for row in read_run(state.folder).snapshots}
@@ -341,7 +363,9 @@ def _bins(state: _State) -> list[list[NetworkSpec]]:
             score = row["proxy_accuracy"] if row.get("score") is None else row["score"]
             found.append(Found(genotype=read_genotype(state.folder, digest), macs=row["macs"], score=score))
     plain = plain_members(space_of(state.config.space))
-    return list(entrants(plain, found, state.plan.budgets, state.build, places=state.plan.places).values())
+    state.race = list(entrants(plain, found, state.plan.budgets, state.build, places=state.plan.places).values())
+    state.write()
+    return state.race
 
 
 def _judged(state: _State, teacher: TeacherFile | None, least_error: float, board: Board) -> TeacherFile | None:
@@ -384,12 +408,26 @@ def _raced_seconds(state: _State, winners: Sequence[NetworkSpec], final: Retrain
     return [share * took.get(state.job(spec, last).name, 0.0) for spec in winners]
 
 
+def _with_latencies(front: pd.DataFrame, jobs: Sequence[Job], state: _State) -> pd.DataFrame:
+    """Return the trained networks with their latencies, which are kept, if there is a limit on these."""
+    limit = state.build.latency
+    if limit is None or front.empty:
+        return front
+    measured = {}
+    for job in jobs:
+        found = measure(job.spec, state.images.shape, torch.device("cpu"), run=state.folder.name, runtime=limit.runtime)
+        write_measurement(state.folder, found)
+        measured[job.name] = found.latency_p50
+    timed: pd.DataFrame = front.assign(latency_p50=front["job"].map(measured))
+    return timed
+
+
 def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:
     """Return how it ended, with front, report and model."""
     from analysis import write_report
 
     folder = state.folder
-    front = trained(jobs, folder)
+    front = _with_latencies(trained(jobs, folder), jobs, state)
     paths: dict[str, Place] = {"run": folder, "retrained": retrained_folder(folder)}
     if final.split == "validation":
         board.say("fit: there are no test images; errors are those of images that networks were chosen by")

@@ -15,6 +15,7 @@ from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.config.section import Words
 from dnad_ray.data.loading import ImageData
 from dnad_ray.errors import ConfigError, UserError
+from dnad_ray.networks.latency_limit import LatencyLimit, measured_milliseconds
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
 from dnad_ray.on_ray.resources import Node, allot
@@ -37,7 +38,8 @@ PROTOCOL = "quick"
 """The recipe of all trainings; with the number of epochs that the time allows."""
 _KD_WEIGHT, _KD_TEMPERATURE = 1.0, 2.0
 """Imitation in the final training."""
-_LIMITS = ("macs", "params")
+_LIMITS = {"macs": "macs", "params": "params", "latency_p50": "latency"}
+"""Metric of a limit -> what people call it."""
 _MOST_MACS = 12_000
 """Multiply-adds per pixel of the largest network where no budget is given: 12 M at 32 x 32 pixels."""
 _BINS = 4
@@ -65,7 +67,8 @@ def limits_of(under: Under) -> dict[str, float]:
     Raises:
         ConfigError: If a metric is not one that networks are made for, or a budget is no number.
     """
-    allowed = f"{' and '.join(_LIMITS)}, which networks are made for"
+    *first, last = _LIMITS.values()
+    allowed = f"{', '.join(first)} and {last}, which networks are made for"
     try:
         limits = budgets_of(under)
     except UserError as error:
@@ -110,15 +113,23 @@ def planned(
     config = with_overrides(asked, {"space.stem": _stem_of(images.image_size)})
     limits, seconds = arguments["under"], arguments["seconds"]
     largest = int(limits.get("macs", _MOST_MACS * images.image_size**2))
-    plain, build = plain_members(space_of(config.space)), build_of(config, images, limits)
+    plain, build = plain_members(space_of(config.space)), build_of(config, images, arguments)
+    if build.latency is not None and "macs" not in limits:
+        fastest = entrants(plain, (), [largest], build, places=len(plain)).get(largest, [])
+        largest = max((cost_of(spec, images.shape).macs for spec in fastest), default=largest)
     budgets = [largest // 2**number for number in range(_BINS)]
     race = entrants(plain, (), budgets, build, places=1)
     budgets, specs = list(race), [members[0] for members in race.values()]
     if not specs:
         least = NetworkSpec(origin="plain", genotype=plain[-1], init_channels=4, stem=build.stem)
         cost = cost_of(least, images.shape)
-        allowed = f"at least macs={cost.macs} and params={cost.params}, those of the smallest network"
-        raise ConfigError("--under", Words(", ".join(f"{k}={v:g}" for k, v in limits.items())), allowed)
+        least_values = [f"macs={cost.macs}", f"params={cost.params}"]
+        if build.latency is not None:
+            taken = measured_milliseconds(least, images.shape, build.latency.runtime)
+            least_values.append(f"latency={taken:.2g}ms on this machine")
+        units = {"latency_p50": "ms"}
+        given = ", ".join(f"{_LIMITS[name]}={limit:g}{units.get(name, '')}" for name, limit in limits.items())
+        raise ConfigError("--under", Words(given), f"at least {', '.join(least_values)}, those of the smallest network")
     wide = scaled_to(specs[0], images.shape, max_macs=_TEACHER_FACTOR * largest)
     config = with_overrides(config, {"distill.teacher.init_channels": wide.init_channels})
     costs, (parallel, threads) = None, allotted(config, is_alone)
@@ -130,10 +141,21 @@ def planned(
     return _config_of(config, plan), plan
 
 
-def build_of(config: RunConfig, images: ImageData, limits: Mapping[str, float]) -> Build:
-    """Return what all networks of a race have in common, from the budgets that :func:`limits_of` returned."""
-    params = limits.get("params")
-    return Build(images=images.shape, stem=config.space.stem, max_params=None if params is None else int(params))
+def build_of(config: RunConfig, images: ImageData, arguments: Mapping[str, Any]) -> Build:
+    """Return what all networks of a race have in common.
+
+    Args:
+        config: The configuration of the search.
+        images: The images.
+        arguments: What was asked for: ``under`` as :func:`limits_of` returned it, and ``runtime``.
+    """
+    params, latency = (arguments["under"].get(name) for name in ("params", "latency_p50"))
+    limit = None
+    if latency is not None:
+        whole = space_of(config.space).usual_teacher()
+        limit = LatencyLimit(milliseconds=latency, runtime=arguments["runtime"], whole=whole)
+    max_params = None if params is None else int(params)
+    return Build(images=images.shape, stem=config.space.stem, max_params=max_params, latency=limit)
 
 
 def _stem_of(image_size: int) -> str:

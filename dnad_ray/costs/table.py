@@ -10,10 +10,11 @@ entry is a formula: each is the module that the network would contain, built and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,19 @@ from torch import Tensor, nn
 from dnad_ray.costs.trace import Complexity, complexity_of, count, image_of
 from search_spaces.errors import SpaceError
 from search_spaces.genotype import NONE, NUM_INPUTS, CellGenotype, Edge, Genotype
+from search_spaces.network import network_from
 from search_spaces.ops import OPERATIONS, FactorizedReduce, Operation, PointwiseNorm, check_operations
 from search_spaces.residual import STEMS_OF_RESIDUAL, ResidualBlock, ResidualHead, ResidualStem
 from search_spaces.shape import NetworkShape
 from search_spaces.stem_head import HALVINGS, STEMS, Classifier
 
-__all__ = ["CostTable", "cost_table_for", "costs_of"]
+__all__ = ["CostTable", "PartTable", "cost_table_for", "costs_of"]
+
+Build = Callable[[], nn.Module]
+_Cost = TypeVar("_Cost")
 
 
-class CostTable:
+class PartTable(ABC, Generic[_Cost]):
     """Costs of the parts of all networks of one shape. Entries are added when a network first needs them.
 
     Args:
@@ -39,11 +44,26 @@ class CostTable:
     def __init__(self, shape: NetworkShape) -> None:
         self.shape = shape
         self._image = _State(shape.images.in_channels, shape.images.image_size)
-        self._operations: dict[tuple[int, int, int], _Operations] = {}
-        self._others: dict[tuple[Any, ...], Complexity] = {}
+        self._operations: dict[tuple[int, int, int], _Operations[_Cost]] = {}
+        self._others: dict[tuple[Any, ...], _Cost] = {}
 
-    def complexity_of(self, genotype: Genotype) -> Complexity:
-        """Return the cost of the derived network of a genotype, canonical or not, without auxiliary head.
+    @abstractmethod
+    def _priced(self, build: Build, size: tuple[int, int, int]) -> tuple[_Cost, nn.Module]:
+        """Build a part and return its cost with it; ``size`` is (C, H, W) of its one input."""
+
+    def _between(self, num_sums: int, num_read: int, size: tuple[int, int, int]) -> list[_Cost]:
+        """Return what a cell costs between its operations; nothing, unless a table says otherwise.
+
+        Args:
+            num_sums: Sums of two states.
+            num_read: States that operations read.
+            size: (C, H, W) of a state.
+        """
+        del num_sums, num_read, size
+        return []
+
+    def _parts_of(self, genotype: Genotype) -> list[_Cost]:
+        """Return the costs of all parts of the derived network of a genotype.
 
         Raises:
             GenotypeError: If no operation connects the image with the classifier.
@@ -53,28 +73,10 @@ class CostTable:
         is_residual = canonical.skeleton == "nas_bench_201"
         stems = STEMS_OF_RESIDUAL if is_residual else STEMS
         if not canonical.num_operations or self.shape.stem not in stems:
-            return complexity_of(genotype, self.shape)  # which raises the error
-        costs = self._residual(canonical) if is_residual else self._of_cells(canonical)
-        return Complexity(*map(sum, zip(*costs, strict=True)))
+            network_from(genotype, self.shape)  # which raises the error
+        return self._residual(canonical) if is_residual else self._of_cells(canonical)
 
-    def as_written(self, genotype: Genotype) -> Complexity:
-        """Return the cost of a network that builds and runs everything its genotype names, dead or alive.
-
-        The code of papers does so: it preprocesses inputs that no operation reads, and NAS-Bench-201's tables count
-        dead operations.
-
-        Raises:
-            SpaceError: If an operation is unknown, or the stem does not fit the skeleton.
-        """
-        if genotype.skeleton != "nas_bench_201":
-            costs = self._of_cells(genotype, as_written=True)
-        elif self.shape.stem not in STEMS_OF_RESIDUAL:
-            raise SpaceError("stem", self.shape.stem, ", ".join(STEMS_OF_RESIDUAL))
-        else:
-            costs = self._residual(genotype)
-        return Complexity(*map(sum, zip(*costs, strict=True)))
-
-    def _of_cells(self, canonical: Genotype, as_written: bool = False) -> list[Complexity]:
+    def _of_cells(self, canonical: Genotype, as_written: bool = False) -> list[_Cost]:
         """Return the costs of the parts of a :class:`search_spaces.network.CellNetwork`."""
         older, newer, older_is_larger, adaptive_pool = self._stem
         first, second = canonical.cells[0], canonical.cells[1:2]
@@ -103,14 +105,14 @@ class CostTable:
     @cached_property
     def _stem(self) -> tuple[_State, _State, bool, bool]:
         """The states behind a stem of two outputs, whether the older is larger, and the classifier's kind of pool."""
-        counted = count(partial(_Stem, self.shape, (True, True)), image_of(self.shape))
-        stem = cast(_Stem, counted.module).stem
+        cost, module = self._priced(partial(_Stem, self.shape, (True, True)), image_of(self.shape))
+        stem = cast(_Stem, module).stem
         with torch.no_grad():
             older, newer = map(_state_like, stem(torch.zeros(1, *image_of(self.shape))))
-        self._others[_Stem, (self.shape, (True, True)), self._image] = counted.cost
+        self._others[_Stem, (self.shape, (True, True)), self._image] = cost
         return older, newer, stem.older_is_larger, stem.adaptive_pool
 
-    def _residual(self, canonical: Genotype) -> list[Complexity]:
+    def _residual(self, canonical: Genotype) -> list[_Cost]:
         """Return the costs of the parts of a :class:`search_spaces.residual.ResidualNetwork`."""
         halvings = HALVINGS[self.shape.stem]
         state = _State(self.shape.init_channels, -(-self.shape.images.image_size // 2**halvings))
@@ -124,9 +126,13 @@ class CostTable:
         costs.append(self._other(ResidualHead, (state.channels, self.shape.images.num_classes), state))
         return costs
 
-    @staticmethod
     def _add_edges(
-        costs: list[Complexity], cell: CellGenotype, of_inputs: _Operations, of_nodes: _Operations, num_inputs: int
+        self,
+        costs: list[_Cost],
+        cell: CellGenotype,
+        of_inputs: _Operations[_Cost],
+        of_nodes: _Operations[_Cost],
+        num_inputs: int,
     ) -> set[int]:
         """Add the costs of the edges of a cell; returns the states that they read."""
         seen: set[Edge] = set()
@@ -137,19 +143,56 @@ class CostTable:
             if not (is_shared and edge in seen):
                 costs.append(cost)
             seen.add(edge)
-        return {edge.source for edge in seen}
+        num_sums = sum(max(0, sum(edge.operation != NONE for edge in node) - 1) for node in cell.nodes)
+        read = {edge.source for edge in seen}
+        costs += self._between(num_sums, len(read), (of_nodes.channels, of_nodes.side, of_nodes.side))
+        return read
 
-    def _operations_at(self, channels: int, stride: int, side: int) -> _Operations:
+    def _operations_at(self, channels: int, stride: int, side: int) -> _Operations[_Cost]:
         key = channels, stride, side
         if key not in self._operations:
-            self._operations[key] = _Operations(*key)
+            self._operations[key] = _Operations(self._priced, *key)
         return self._operations[key]
 
-    def _other(self, kind: Callable[..., nn.Module], arguments: tuple[Any, ...], state: _State) -> Complexity:
+    def _other(self, kind: Callable[..., nn.Module], arguments: tuple[Any, ...], state: _State) -> _Cost:
         key = kind, arguments, state
         if key not in self._others:
-            self._others[key] = count(partial(kind, *arguments), (state.channels, state.side, state.side)).cost
+            self._others[key], _ = self._priced(partial(kind, *arguments), (state.channels, state.side, state.side))
         return self._others[key]
+
+
+class CostTable(PartTable[Complexity]):
+    """Multiply-adds and parameters, as fvcore counts them."""
+
+    def complexity_of(self, genotype: Genotype) -> Complexity:
+        """Return the cost of the derived network of a genotype, canonical or not, without auxiliary head.
+
+        Raises:
+            GenotypeError: If no operation connects the image with the classifier.
+            SpaceError: If an operation that counts is unknown.
+        """
+        return Complexity(*map(sum, zip(*self._parts_of(genotype), strict=True)))
+
+    def as_written(self, genotype: Genotype) -> Complexity:
+        """Return the cost of a network that builds and runs everything its genotype names, dead or alive.
+
+        The code of papers does so: it preprocesses inputs that no operation reads, and NAS-Bench-201's tables count
+        dead operations.
+
+        Raises:
+            SpaceError: If an operation is unknown, or the stem does not fit the skeleton.
+        """
+        if genotype.skeleton != "nas_bench_201":
+            costs = self._of_cells(genotype, as_written=True)
+        elif self.shape.stem not in STEMS_OF_RESIDUAL:
+            raise SpaceError("stem", self.shape.stem, ", ".join(STEMS_OF_RESIDUAL))
+        else:
+            costs = self._residual(genotype)
+        return Complexity(*map(sum, zip(*costs, strict=True)))
+
+    def _priced(self, build: Build, size: tuple[int, int, int]) -> tuple[Complexity, nn.Module]:
+        counted = count(build, size)
+        return counted.cost, counted.module
 
 
 class _State(NamedTuple):
@@ -175,19 +218,26 @@ class _Stem(nn.Module):
         return tuple(state for state, is_read in zip(self.stem(images), self.read, strict=True) if is_read)
 
 
-class _Operations(dict[str, tuple[Complexity, bool]]):
+class _Operations(dict[str, tuple[_Cost, bool]], Generic[_Cost]):
     """Name of an operation -> its cost, and whether a cell shares it, at one width, stride and input side."""
 
-    def __init__(self, channels: int, stride: int, side: int) -> None:
+    def __init__(
+        self,
+        priced: Callable[[Build, tuple[int, int, int]], tuple[_Cost, nn.Module]],
+        channels: int,
+        stride: int,
+        side: int,
+    ) -> None:
         super().__init__()
-        self.channels, self.stride, self.side = channels, stride, side
+        self.priced, self.channels, self.stride, self.side = priced, channels, stride, side
 
-    def __missing__(self, name: str) -> tuple[Complexity, bool]:
+    def __missing__(self, name: str) -> tuple[_Cost, bool]:
         check_operations([name], "genotype operation")
         factory = OPERATIONS[name]
         assert factory is not None, f"a canonical genotype holds {name}"
-        counted = count(partial(factory, self.channels, self.stride, False), (self.channels, self.side, self.side))
-        self[name] = counted.cost, cast(Operation, counted.module).is_shared
+        build = partial(factory, self.channels, self.stride, False)
+        cost, module = self.priced(build, (self.channels, self.side, self.side))
+        self[name] = cost, cast(Operation, module).is_shared
         return self[name]
 
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dnad_ray.errors import ConfigError
+from dnad_ray.networks.latency import WARM_UP, check_runtime, milliseconds_in
 from dnad_ray.networks.spec import NetworkSpec, build
 from dnad_ray.run_folder.records import Measurement
 from dnad_ray.runtime.devices import MEMORY_FORMAT, to_device
@@ -23,7 +24,6 @@ from search_spaces.shape import ImageShape
 
 __all__ = ["measure", "peak_bytes"]
 
-_WARM_UP = 5
 _MOST_BATCH, _MOST_REPEATS, _MOST_THREADS = 4096, 100_000, 1024
 
 
@@ -36,6 +36,7 @@ def measure(
     batch_size: int = 1,
     repeats: int = 50,
     threads: int = 1,
+    runtime: str = "torch",
 ) -> Measurement:
     """Time a network in evaluation mode and find its peak memory; weights do not matter, so they are random.
 
@@ -47,14 +48,19 @@ def measure(
         batch_size: Images per batch.
         repeats: Batches that are timed, after five that are not.
         threads: Threads on a CPU.
+        runtime: One of :data:`dnad_ray.networks.latency.RUNTIMES`; on a GPU ``torch`` only. Peak memory is that in
+            torch.
 
     Raises:
-        ConfigError: If a number is impossible.
+        ConfigError: If a number is impossible, or the runtime is.
     """
     batch_limit, repeat_limit = ("--batch", batch_size, _MOST_BATCH), ("--repeats", repeats, _MOST_REPEATS)
     for name, value, most in (batch_limit, repeat_limit, ("--threads", threads, _MOST_THREADS)):
         if not 1 <= value <= most:
             raise ConfigError(name, value, f"1 to {most:,}")
+    check_runtime(runtime)
+    if runtime != "torch" and device.type != "cpu":
+        raise ConfigError("--runtime", runtime, f"torch on {device.type}")
     with torch.random.fork_rng(devices=[]):
         network = to_device(build(spec, images), device).eval()
     size = (batch_size, images.in_channels, images.image_size, images.image_size)
@@ -62,11 +68,15 @@ def measure(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        seconds = _seconds(network, batch, repeats)
+        if device.type == "cpu":
+            times = milliseconds_in(runtime, network, batch, threads=threads, repeats=repeats)
+        else:
+            times = _milliseconds_on_gpu(network, batch, repeats)
         peak = peak_bytes(network, batch)
     finally:
         torch.set_num_threads(before)
-    p50, p90, p99 = (float(value) * 1000 for value in np.percentile(seconds, (50, 90, 99)))
+    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
+    device_name = _name_of(device) + (f", {runtime}" if runtime != "torch" else "")
     return Measurement(
         run=run,
         digest=spec.digest,
@@ -76,7 +86,7 @@ def measure(
         image_size=images.image_size,
         batch_size=batch_size,
         device=device.type,
-        device_name=_name_of(device),
+        device_name=device_name,
         threads=threads,
         repeats=repeats,
         latency_p50=p50,
@@ -147,20 +157,16 @@ class _LiveBytes(TorchDispatchMode):
         return result
 
 
-def _seconds(network: nn.Module, batch: Tensor, repeats: int) -> list[float]:
-    on_gpu = batch.device.type == "cuda"
+def _milliseconds_on_gpu(network: nn.Module, batch: Tensor, repeats: int) -> list[float]:
     found = []
     with torch.inference_mode():
-        for index in range(_WARM_UP + repeats):
-            if on_gpu:
-                torch.cuda.synchronize(batch.device)
+        for _ in range(WARM_UP + repeats):
+            torch.cuda.synchronize(batch.device)
             began = time.perf_counter()
             network(batch)
-            if on_gpu:
-                torch.cuda.synchronize(batch.device)
-            if index >= _WARM_UP:
-                found.append(time.perf_counter() - began)
-    return found
+            torch.cuda.synchronize(batch.device)
+            found.append(1000 * (time.perf_counter() - began))
+    return found[WARM_UP:]
 
 
 def _name_of(device: torch.device) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dnad_ray.errors import ConfigError
+from dnad_ray.networks.latency_limit import LatencyLimit
 from dnad_ray.networks.spec import NetworkSpec, check_image_size, cost_of, scaled_to
 from search_spaces.genotype import Genotype
 from search_spaces.ops import PARAMETER_FREE
@@ -42,11 +43,18 @@ class Build:
         images: Shape of the images.
         stem: Stem.
         max_params: Most parameters, None for no limit.
+        latency: Most latency, None for no limit.
     """
 
     images: ImageShape
     stem: str
     max_params: int | None = None
+    latency: LatencyLimit | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether something besides a budget of multiply-adds limits the networks."""
+        return self.max_params is not None or self.latency is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +128,8 @@ def entrants(
         near = _best_near(found, budget, _NEAREST * places)
         searched = _distinct(taken, (_scaled("search", genotype, budget, build) for genotype in near))
         known = _distinct(taken, (_scaled("plain", genotype, budget, build) for genotype in plain))
-        known.sort(key=lambda spec: _LAYER * _num_convolutions(spec) - cost_of(spec, build.images).macs / budget)
+        layer = _LAYER if build.latency is None else 0.0  # where the time of layers is measured, it is no guess
+        known.sort(key=lambda spec: layer * _num_convolutions(spec) - cost_of(spec, build.images).macs / budget)
         known = [spec for spec in known if spec.digest not in {other.digest for other in searched}]
         wanted = max(math.ceil(places / 2), places - len(known)) if searched else 0
         chosen = [*searched[:wanted], *known[: places - min(wanted, len(searched))]]
@@ -169,7 +178,10 @@ def _best_near(found: Sequence[Found], budget: int, number: int) -> list[Genotyp
 
 
 def _scaled(origin: str, genotype: Genotype, budget: int, build: Build) -> NetworkSpec | None:
-    """Return a network as wide as a budget allows, in steps of 8 channels; None if it leaves too much of it unused."""
+    """Return a network as wide as budget and limits allow, in steps of 8 channels; None if that is too narrow.
+
+    Too narrow is one that leaves much of the budget unused for which nothing else is a reason.
+    """
     spec = NetworkSpec(origin=origin, genotype=genotype.pruned(), init_channels=_LEAST_CHANNELS, stem=build.stem)
     check_image_size(spec, build.images)
     try:
@@ -180,7 +192,13 @@ def _scaled(origin: str, genotype: Genotype, budget: int, build: Build) -> Netwo
         return None
     wide = replace(spec, init_channels=max(_LEAST_CHANNELS, widest // _WIDTH_STEP * _WIDTH_STEP))
     is_full = cost_of(wide, build.images).macs >= _LEAST_USE * budget
-    return wide if is_full or build.max_params is not None else None
+    if not is_full and not build.is_limited:
+        return None
+    while build.latency is not None and not build.latency.allows(wide, build.images):
+        if wide.init_channels == _LEAST_CHANNELS:
+            return None
+        wide = replace(wide, init_channels=max(_LEAST_CHANNELS, wide.init_channels - _WIDTH_STEP))
+    return wide
 
 
 def _distinct(taken: Collection[NetworkSpec], specs: Iterable[NetworkSpec | None]) -> list[NetworkSpec]:

@@ -283,7 +283,7 @@ class Measurement:
         image_size: Side of the images in pixels.
         batch_size: Images per batch.
         device: Kind of device.
-        device_name: The processor or GPU by name.
+        device_name: The processor or GPU by name, with the runtime behind it where that is not torch.
         threads: Threads on a CPU.
         repeats: Batches that were timed, after a warm-up.
         latency_p50: Median of their times in milliseconds.

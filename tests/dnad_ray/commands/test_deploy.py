@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
+
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.storage.files import write_json
 
@@ -20,6 +22,19 @@ def test_measure_of_a_run_keeps_latency_and_memory_of_its_front(command, run):
     assert {record["digest"] for record in records} == {
         row["digest"] for row in json.loads((run / "front.json").read_text())
     }
+
+
+def test_measure_in_onnxruntime_is_beside_that_in_torch(command, run, refused):
+    pytest.importorskip("onnxruntime")
+    for runtime in ("torch", "onnxruntime"):
+        result = command("measure", run, "--repeats", 3, "--device", "cpu", "--runtime", runtime)
+        assert result[0] == 0, result
+    records, _ = read_measurements(run)
+    names = {record["device_name"] for record in records}
+    (torch_name,) = (name for name in names if not name.endswith(", onnxruntime"))
+    assert names == {torch_name, f"{torch_name}, onnxruntime"}
+    assert len(records) == 2 * len({record["digest"] for record in records})
+    refused(command("measure", run, "--runtime", "tvm"), "--runtime: got 'tvm'; allowed: onnxruntime, torch")
 
 
 def test_measure_of_a_run_believes_the_channels_that_its_records_say(command, run):

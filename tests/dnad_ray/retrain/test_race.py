@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,34 @@ def test_budgets_without_a_network_are_left_out_and_parameters_are_limited():
     race = entrants(plain_members(SPACE), (), [12_000_000, 11_000_000], few, places=3)
     specs = [spec for members in race.values() for spec in members]
     assert len(set(specs)) == len(specs) > 3
+
+
+class _Limit:
+    """Allows a latency of so many channels; the limit of real clocks is in networks/test_latency."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def allows(self, spec, images):
+        return spec.init_channels * spec.genotype.num_operations <= self.most
+
+
+def test_a_limit_of_latency_makes_networks_narrower_in_steps_and_leaves_out_those_that_are_too_slow():
+    free = entrants(plain_members(SPACE), (), [12_000_000], BUILD, places=4)[12_000_000]
+    limited = Build(images=BUILD.images, stem="half", latency=_Limit(200))
+    specs = entrants(plain_members(SPACE), (), [12_000_000], limited, places=20)[12_000_000]
+    assert {spec.init_channels for spec in specs} <= {4, *range(8, 100, 8)}
+    for spec in specs:
+        assert limited.latency.allows(spec, BUILD.images)
+        wider = spec.init_channels + (4 if spec.init_channels == 4 else 8)
+        budget = cost_of(replace(spec, init_channels=wider), BUILD.images).macs > 12_000_000
+        assert budget or not limited.latency.allows(replace(spec, init_channels=wider), BUILD.images)
+    # Most multiply-adds first; a layer costs what the limit says, and nothing on top.
+    used = [cost_of(spec, BUILD.images).macs for spec in specs]
+    assert used == sorted(used, reverse=True)
+    assert not all(limited.latency.allows(spec, BUILD.images) for spec in free)
+    none = Build(images=BUILD.images, stem="half", latency=_Limit(10))
+    assert entrants(plain_members(SPACE), (), [12_000_000], none, places=4) == {}
 
 
 @pytest.mark.parametrize(
