@@ -6,8 +6,8 @@ Arms, each with several seeds, on the same images:
   with Nesterov momentum in one cycle, shifts by up to 4 pixels and mirroring.
 - ``random``: six such networks of random widths and depths, 6 epochs each; the best on a fifth of the training images
   is trained again on all of them, for the CPU seconds that `fit` had.
-- ``fit``: ``dnad-ray fit`` with a time budget of three times the seconds of ``resnet``, below its latency in ONNX Runtime or, with
-  ``--equal macs``, below its multiply-adds.
+- ``fit``: ``dnad-ray fit`` with a time budget of three times the seconds of ``resnet``, below its latency in ONNX
+  Runtime or, with ``--equal macs``, below its multiply-adds.
 
 All are tested once. Printed are means and standard deviations of test accuracies, CPU seconds of everything (`fit`
 with the start of Python), and milliseconds of an image in torch and in ONNX Runtime.
