@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from search_spaces.genotype import NUM_INPUTS, CellGenotype
+from search_spaces.genotype import NUM_INPUTS, CellGenotype, Edge
 from search_spaces.kernels.bank import Sliced
 from search_spaces.kernels.small_images import Parts, compute_small, has_small_inputs, parts_of
 from search_spaces.kernels.states import States, edge_key, present_name
@@ -45,6 +45,10 @@ class Cell(nn.Module):
         self.genotype = genotype
         self.reads_raw = in_channels is None
         self.has_strides = genotype.reduction and not self.reads_raw
+        edges = [edge for node in genotype.nodes for edge in node]
+        is_identity = len(edges) == len(genotype.outputs) == 1 and edges[0] == Edge("skip_connect", 0)
+        # Such cells are most of a shallow residual network, and would be most of its time between the convolutions.
+        self._passes_on = is_identity and self.reads_raw and not searching
         # An input that no candidate reads has no preprocessing, so it costs nothing.
         self.preprocess = nn.ModuleDict()
         for source, width in enumerate(in_channels or ()):
@@ -71,6 +75,9 @@ class Cell(nn.Module):
         Returns:
             (N, num_outputs * C, H', W') with H' = ceil(H / 2) in a reduction cell of two inputs and H otherwise.
         """
+        if self._passes_on:
+            assert newer is not None
+            return newer
         if self.training and weights is not None:
             parts = self._listed()
             if parts is not None and has_small_inputs(parts, (older, newer)):

@@ -362,7 +362,7 @@ def _bins(state: _State) -> list[list[NetworkSpec]]:
         for digest, row in rows.items():
             score = row["proxy_accuracy"] if row.get("score") is None else row["score"]
             found.append(Found(genotype=read_genotype(state.folder, digest), macs=row["macs"], score=score))
-    plain = plain_members(space_of(state.config.space))
+    plain = plain_members(space_of(state.config.space), with_lean=state.build.latency is not None)
     state.race = list(entrants(plain, found, state.plan.budgets, state.build, places=state.plan.places).values())
     state.write()
     return state.race

@@ -113,7 +113,8 @@ def planned(
     config = with_overrides(asked, {"space.stem": _stem_of(images.image_size)})
     limits, seconds = arguments["under"], arguments["seconds"]
     largest = int(limits.get("macs", _MOST_MACS * images.image_size**2))
-    plain, build = plain_members(space_of(config.space)), build_of(config, images, arguments)
+    build = build_of(config, images, arguments)
+    plain = plain_members(space_of(config.space), with_lean=build.latency is not None)
     if build.latency is not None and "macs" not in limits:
         fastest = entrants(plain, (), [largest], build, places=len(plain)).get(largest, [])
         largest = max((cost_of(spec, images.shape).macs for spec in fastest), default=largest)

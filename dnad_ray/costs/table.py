@@ -51,15 +51,15 @@ class PartTable(ABC, Generic[_Cost]):
     def _priced(self, build: Build, size: tuple[int, int, int]) -> tuple[_Cost, nn.Module]:
         """Build a part and return its cost with it; ``size`` is (C, H, W) of its one input."""
 
-    def _between(self, num_sums: int, num_read: int, size: tuple[int, int, int]) -> list[_Cost]:
+    def _between(self, num_sums: int, num_rectified: int, size: tuple[int, int, int]) -> list[_Cost]:
         """Return what a cell costs between its operations; nothing, unless a table says otherwise.
 
         Args:
             num_sums: Sums of two states.
-            num_read: States that operations read.
+            num_rectified: States of which operations read the ReLU.
             size: (C, H, W) of a state.
         """
-        del num_sums, num_read, size
+        del num_sums, num_rectified, size
         return []
 
     def _parts_of(self, genotype: Genotype) -> list[_Cost]:
@@ -136,17 +136,19 @@ class PartTable(ABC, Generic[_Cost]):
     ) -> set[int]:
         """Add the costs of the edges of a cell; returns the states that they read."""
         seen: set[Edge] = set()
+        rectified: set[int] = set()
         for edge in chain.from_iterable(cell.nodes):
             if edge.operation == NONE:
                 continue
-            cost, is_shared = (of_inputs if edge.source < num_inputs else of_nodes)[edge.operation]
-            if not (is_shared and edge in seen):
-                costs.append(cost)
+            part = (of_inputs if edge.source < num_inputs else of_nodes)[edge.operation]
+            if not (part.is_shared and edge in seen):
+                costs.append(part.cost)
             seen.add(edge)
+            if part.reads_relu:
+                rectified.add(edge.source)
         num_sums = sum(max(0, sum(edge.operation != NONE for edge in node) - 1) for node in cell.nodes)
-        read = {edge.source for edge in seen}
-        costs += self._between(num_sums, len(read), (of_nodes.channels, of_nodes.side, of_nodes.side))
-        return read
+        costs += self._between(num_sums, len(rectified), (of_nodes.channels, of_nodes.side, of_nodes.side))
+        return {edge.source for edge in seen}
 
     def _operations_at(self, channels: int, stride: int, side: int) -> _Operations[_Cost]:
         key = channels, stride, side
@@ -218,8 +220,16 @@ class _Stem(nn.Module):
         return tuple(state for state, is_read in zip(self.stem(images), self.read, strict=True) if is_read)
 
 
-class _Operations(dict[str, tuple[_Cost, bool]], Generic[_Cost]):
-    """Name of an operation -> its cost, and whether a cell shares it, at one width, stride and input side."""
+class _Part(NamedTuple, Generic[_Cost]):
+    """An operation: its cost, and what :class:`search_spaces.ops.Operation` says of it."""
+
+    cost: _Cost
+    is_shared: bool
+    reads_relu: bool
+
+
+class _Operations(dict[str, _Part[_Cost]], Generic[_Cost]):
+    """The operations by name, at one width, stride and input side."""
 
     def __init__(
         self,
@@ -231,13 +241,14 @@ class _Operations(dict[str, tuple[_Cost, bool]], Generic[_Cost]):
         super().__init__()
         self.priced, self.channels, self.stride, self.side = priced, channels, stride, side
 
-    def __missing__(self, name: str) -> tuple[_Cost, bool]:
+    def __missing__(self, name: str) -> _Part[_Cost]:
         check_operations([name], "genotype operation")
         factory = OPERATIONS[name]
         assert factory is not None, f"a canonical genotype holds {name}"
         build = partial(factory, self.channels, self.stride, False)
         cost, module = self.priced(build, (self.channels, self.side, self.side))
-        self[name] = cost, cast(Operation, module).is_shared
+        operation = cast(Operation, module)
+        self[name] = _Part(cost, operation.is_shared, operation.reads_relu)
         return self[name]
 
 

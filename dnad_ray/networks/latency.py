@@ -1,7 +1,8 @@
 """Latency of derived networks as sums over a table: each part of a network is timed once, on this machine.
 
-The sum leaves out what parts do to each other and what calls cost, which hardly depends on the network: one whole
-network is timed too, and what its sum lacks is added to all. docs/fit.md says how good these estimates were.
+The sum leaves out what parts do to each other (caches, operators that a runtime merges): one whole network is timed
+too, and what its sum lacks is spread over its parts and added for each part of others. docs/fit.md says how good these
+estimates were.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dnad_ray.costs.trace import image_of
 from dnad_ray.errors import ConfigError
 from dnad_ray.runtime.cpus import computing_with
 from dnad_ray.text import install_command
-from search_spaces.genotype import Genotype
+from search_spaces.cell import Cell
+from search_spaces.genotype import CellGenotype, Edge, Genotype
 from search_spaces.network import network_from
 from search_spaces.shape import NetworkShape
 from search_spaces.skeleton import NetworkOutput
@@ -104,7 +106,7 @@ class LatencyTable(PartTable[float]):
     def __init__(self, shape: NetworkShape, whole: Genotype, runtime: str, threads: int = 1) -> None:
         super().__init__(shape)
         self.whole, self.runtime, self.threads = whole, runtime, threads
-        self._pairs: dict[tuple[int, int, int], tuple[float, float]] = {}
+        self._glue: dict[tuple[int, int, int], list[float]] = {}
 
     def milliseconds_of(self, genotype: Genotype) -> float:
         """Return the estimated latency of the derived network of a genotype, for one image.
@@ -113,18 +115,21 @@ class LatencyTable(PartTable[float]):
             GenotypeError: If no operation connects the image with the classifier.
             SpaceError: If an operation that counts is unknown.
         """
-        return max(0.0, sum(self._parts_of(genotype)) + self._lacking)
+        parts = self._parts_of(genotype)
+        return max(0.0, self._empty + sum(parts) + len(parts) * self._lacking)
 
     def _priced(self, build: Build, size: tuple[int, int, int]) -> tuple[float, nn.Module]:
         with torch.random.fork_rng(devices=[]):
             module = build().eval()
         return self._added(module, size), module
 
-    def _between(self, num_sums: int, num_read: int, size: tuple[int, int, int]) -> list[float]:
-        if size not in self._pairs:
-            self._pairs[size] = self._added(_Twice(), size), self._added(nn.ReLU(), size)
-        of_sum, of_relu = self._pairs[size]
-        return [num_sums * of_sum + num_read * of_relu]
+    def _between(self, num_sums: int, num_rectified: int, size: tuple[int, int, int]) -> list[float]:
+        if not num_sums and not num_rectified:  # it passes its input on
+            return []
+        if size not in self._glue:
+            self._glue[size] = [self._added(module, size) for module in (_Twice(), nn.ReLU(), _IdleCell(size[0]))]
+        of_sum, of_relu, of_cell = self._glue[size]
+        return [num_sums * of_sum + num_rectified * of_relu + of_cell]
 
     def _added(self, module: nn.Module, size: tuple[int, int, int]) -> float:
         """Return what a module adds to the time of a network."""
@@ -137,15 +142,16 @@ class LatencyTable(PartTable[float]):
 
     @cached_property
     def _lacking(self) -> float:
-        """What the sum of the parts of the whole network lacks; below zero where the runtime merges parts."""
+        """What the sum of the parts of the whole network lacks, for each part; below zero where parts are merged."""
         with torch.random.fork_rng(devices=[]):
             network = network_from(self.whole, self.shape)
-        return self._median(network, image_of(self.shape)) - sum(self._parts_of(self.whole))
+        parts = self._parts_of(self.whole)
+        return (self._median(network, image_of(self.shape)) - self._empty - sum(parts)) / len(parts)
 
     @cached_property
     def _empty(self) -> float:
         """What a call costs before anything is computed."""
-        return self._median(nn.ReLU(), (1, 1, 1))
+        return self._median(nn.Identity(), (1, 1, 1))
 
     def _median(self, module: nn.Module, size: tuple[int, int, int]) -> float:
         return statistics.median(milliseconds_in(self.runtime, module, torch.zeros(1, *size), threads=self.threads))
@@ -167,6 +173,18 @@ class _TensorOnly(nn.Module):
     def forward(self, x: Tensor) -> Any:
         output = self.module(x)
         return output.logits if isinstance(output, NetworkOutput) else output
+
+
+class _IdleCell(nn.Module):
+    """A cell that computes nothing, which takes time in torch."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        nodes = ((Edge("skip_connect", 0),), (Edge("skip_connect", 1),))
+        self.cell = Cell(CellGenotype(False, nodes, concat=(1,)), None, channels, False, searching=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.cell(None, x))
 
 
 class _Twice(nn.Module):

@@ -172,3 +172,19 @@ def test_keep_returns_what_lost_rows():
         assert rows.tolist() == kept
         assert len(parameter) == len(kept)
     assert len({id(parameter) for parameter, _ in sliced}) == 8
+
+
+def test_cell_of_one_skip_passes_its_one_input_on_and_one_output_is_no_copy():
+    newer = _inputs()[1]
+    for nodes in ([[], [(SKIP, 0)]], [[(SKIP, 0)], [(SKIP, 1)]]):
+        genotype = CellGenotype(False, tuple(tuple(Edge(*edge) for edge in node) for node in nodes), concat=(1,))
+        cell = Cell(genotype, None, 2, False, searching=False).eval()
+        assert cell(None, newer) is newer
+    twice = CellGenotype(False, ((Edge(SKIP, 0),), (Edge(SKIP, 0), Edge(SKIP, 1))), concat=(1,))
+    assert torch.equal(Cell(twice, None, 2, False, searching=False)(None, newer), 2 * newer)
+    weighted = Cell(_one_skip(), None, 2, False, searching=True)
+    assert torch.equal(weighted(None, newer, _weights([], [0.5])), 0.5 * newer)
+
+
+def _one_skip():
+    return CellGenotype(False, ((), (Edge(SKIP, 0),)), concat=(1,))
