@@ -19,7 +19,7 @@ from analysis.charts.template import DARK
 from analysis.charts.words import shown
 from analysis.comparison import compare_front, compare_network
 from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
-from analysis.intervals import with_intervals
+from analysis.intervals import against_smaller, with_intervals
 from analysis.measurements import retrained_frame, retrained_networks
 from analysis.pareto import front_of
 from analysis.quality import contributions
@@ -207,8 +207,11 @@ def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
     networks = with_intervals(retrained_networks(retrained)).sort_values(
         ["protocol", "dataset", "images", "test_error", "macs"], kind="stable"
     )
+    alike = networks.groupby(["protocol", "dataset", "images"], sort=False)
+    against = pd.concat([against_smaller(part) for _, part in alike]) if len(networks) else pd.Series(dtype="str")
+    networks = networks.assign(against=against)
     kinds = networks["origin"].where(networks["origin"] != "torchvision", networks["model"])
-    head = [metric("test_error").label, "95 % interval", "Deviation over seeds", "Seeds"]
+    head = [metric("test_error").label, "95 % interval", "Than the next smaller", "Deviation over seeds", "Seeds"]
     head += ["Measured on", "MACs", "Parameters"]
     rows = [
         {
@@ -217,6 +220,7 @@ def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
             "cells": [
                 shown("test_error", row["test_error"]),
                 f"{shown('test_error', row['error_low'])} to {shown('test_error', row['error_high'])}",
+                row["against"],
                 shown("test_error", row["accuracy_std"]),
                 str(row["num_seeds"]),
                 f"{row['num_images']:,} {row['split']} images",

@@ -58,13 +58,15 @@ def fit(**options: Any) -> None:
 
 
 def _print(front: Any) -> None:
-    from analysis.intervals import with_intervals
+    from analysis.intervals import against_smaller, with_intervals
 
     table = Table(box=None)
     has_latency = "latency_p50" in front
-    columns = ["network", "MACs", "parameters", "test error", "95 % interval", "epochs"] + ["ms"] * has_latency
+    columns = ["network", "MACs", "parameters", "test error", "95 % interval", "than the next smaller"]
+    columns += ["epochs"] + ["ms"] * has_latency
     for name in columns:
         table.add_column(name, justify="left" if name == "network" else "right")
+    front = front.assign(against=against_smaller(front))
     for row in with_intervals(front).sort_values("macs", ascending=False).to_dict("records"):
         table.add_row(
             f"{row['origin']} {row['digest']}",
@@ -72,6 +74,7 @@ def _print(front: Any) -> None:
             f"{row['params']:,}",
             f"{row['test_error']:.2%}",
             f"{row['error_low']:.2%} to {row['error_high']:.2%}",
+            row["against"],
             str(row["epochs"]),
             *([f"{row['latency_p50']:.3f}"] if has_latency else []),
         )

@@ -156,7 +156,8 @@ def _standing(jobs: Sequence[Job], folder: Place, steps: Steps) -> list[str]:
 
 
 def _name_of(job: Job) -> str:
-    return f"{job.spec.model} {job.spec.digest} seed {job.seed}"
+    width = f"C {job.spec.init_channels}" if job.spec.genotype is not None else f"width {job.spec.width:g}"
+    return f"{job.spec.model} {job.spec.digest} {width} seed {job.seed}"
 
 
 def trained(jobs: Sequence[Job], folder: Place) -> pd.DataFrame:

@@ -200,6 +200,9 @@ def test_write_report_compares_no_networks_of_two_sets_of_images(make_run, tmp_p
     # The random network is compared with the one network of its own images.
     assert text.count(" against random ") == 1
     assert "20 epochs on imagefolder bbbbbb (protocol " in text
+    # Each is compared with the smaller one of its own images: 8 with 10 %, and 1 with 90 %.
+    cells = [value for value in map(str.strip, page.text) if value in ("better", "worse", "within noise")]
+    assert sorted(cells) == ["better", "within noise"]
 
 
 def test_write_report_explains_its_words(make_run, tmp_path):

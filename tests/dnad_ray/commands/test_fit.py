@@ -118,6 +118,7 @@ def test_fit_within_a_time_says_what_it_does_and_what_it_leaves_out(command, tmp
     assert "no search (too little time), plain residual networks instead" in out
     assert " epochs for each winner on 1,151 images" in out
     assert "test error" in out
+    assert "than the next smaller" in out
     assert out.splitlines()[-1].startswith("model: ")
 
 
