@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -49,14 +49,19 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
     "protocol=...; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
-def front(
-    folders: tuple[Place, ...], objectives: str | None, under: tuple[str, ...], where: tuple[str, ...], as_json: bool
-) -> None:
+@click.option("--new", "is_new", is_flag=True, help="Compose a network for the budget of --under from those around it.")
+def front(folders: tuple[Place, ...], as_json: bool, is_new: bool, **options: Any) -> None:
     """Print the common front of one or more run folders.
 
     Latency and memory (latency_p50, peak_memory) are objectives after `dnad-ray measure`, the accuracy after training
     from scratch (test_error) after `dnad-ray retrain`. Networks that were not measured or trained are then left out.
     """
+    objectives, under, where = (options[name] for name in ("objectives", "under", "where"))
+    if is_new:
+        if objectives is not None or where:
+            raise RunFolderError("--new", "--objectives or --where", "--under alone")
+        _compose(folders, under, as_json)
+        return
     from analysis import OBJECTIVES, front_of, parse_budget, to_records, within
     from analysis.measurements import MEASURED, TRAINED, load_results
     from analysis.objectives import best_values
@@ -80,6 +85,25 @@ def front(
         click.echo(json.dumps(to_records(chosen), indent=1, allow_nan=False))
     else:
         print_front(chosen, (*names, *budgets))
+
+
+def _compose(folders: tuple[Place, ...], under: tuple[str, ...], as_json: bool) -> None:
+    from dnad_ray.commands.composing import compose
+
+    if len(folders) > 1:
+        raise RunFolderError("--new", ", ".join(map(address, folders)), "one run folder")
+    found = compose(folders[0], under)
+    file = address(found.file)
+    if as_json:
+        facts = {"digest": found.digest, "macs": found.macs, "params": found.params, "file": file}
+        click.echo(json.dumps(facts | {"smaller": found.smaller["digest"], "larger": found.larger["digest"]}, indent=1))
+        return
+    click.echo(f"network {found.digest}: {found.macs:,} MACs, {found.params:,} parameters, not trained yet")
+    for words, row in (("made of", found.smaller), ("and edges of", found.larger)):
+        macs, error = f"{row['macs']:,} MACs", f"proxy error {1 - row['proxy_accuracy']:.2%}"
+        click.echo(printable(f"{words} {row['digest']}: {macs}, {error}, trial {row['trial']}, step {row['step']}"))
+    again = f"dnad-ray retrain {shlex.quote(file)} --data {shlex.quote(found.data)} --out runs/{found.digest}"
+    click.echo(printable(f"genotype: {file}; to train it: {again}"))
 
 
 def _choice(text: str) -> tuple[str, str]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from dnad_ray.commands.baselines import baselines as _baselines
+from dnad_ray.commands.composing import Composed
+from dnad_ray.commands.composing import compose as _compose
 from dnad_ray.commands.deploy import Exported, Under, budgets_of
 from dnad_ray.commands.deploy import export as _export
 from dnad_ray.commands.deploy import load_model as _load_model
@@ -144,6 +146,21 @@ class Run:
         frame = load_results(self.path, [objective, *limits])
         label = best_under(frame, limits, objective)
         return None if label is None else frame.loc[label]
+
+    @in_keywords
+    def compose(self, **budgets: str | float) -> Composed:
+        """Compose a network for a budget between recorded ones, without searching again.
+
+        Args:
+            **budgets: Most multiply-adds and parameters: ``macs="12.3M"``.
+
+        Returns:
+            The file of its genotype, for ``run_retrain``, its digest, costs and neighbours.
+
+        Raises:
+            UserError: If the budget is not between two recorded networks of a trial.
+        """
+        return _compose(self.path, budgets)
 
     def retrained(self) -> pd.DataFrame:
         """Return the networks that were trained from scratch, as :func:`analysis.load_retrained` does."""

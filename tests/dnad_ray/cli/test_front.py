@@ -28,7 +28,7 @@ def test_front_command_keeps_budgets(make_run):
 
 
 def test_front_command_refuses_a_budget_in_words(make_run):
-    with pytest.raises(UserError, match="NAME=NUMBER with k, M, G or %"):
+    with pytest.raises(UserError, match="NAME=NUMBER with k, M, G, % or ms"):
         CliRunner().invoke(front, [str(make_run()), "--under", "macs=many"], catch_exceptions=False)
 
 
