@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -78,4 +79,5 @@ def _print(front: Any) -> None:
             str(row["epochs"]),
             *([f"{row['latency_p50']:.3f}"] if has_latency else []),
         )
-    Console().print(table)
+    # A pipe has no real width, and rows must not be cut.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

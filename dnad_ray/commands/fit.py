@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +12,13 @@ import torch
 
 from dnad_ray.commands.deploy import Under, export
 from dnad_ray.commands.fit_planning import (
-    PROTOCOL,
     RECIPE,
     allotted,
-    build_of,
     limits_of,
-    plan_in_words,
-    planned,
     protocol_of,
 )
-from dnad_ray.commands.folder import check_images, check_is_run, leave_results, made_for_writing
+from dnad_ray.commands.fit_state import FitState, How, begun, continued
+from dnad_ray.commands.folder import leave_results
 from dnad_ray.commands.job_running import JobWork, job_runner, placed_as, trained
 from dnad_ray.commands.options import (
     AnyPath,
@@ -37,38 +32,32 @@ from dnad_ray.commands.options import (
 from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import shown
 from dnad_ray.commands.sweep import sweep
-from dnad_ray.config.retrain import RetrainConfig
-from dnad_ray.config.run import RunConfig, config_from_dict, config_to_dict
-from dnad_ray.config.section import Words
-from dnad_ray.data.loading import ImageData
+from dnad_ray.config.run import config_to_dict
 from dnad_ray.deploy.formats import FORMATS
 from dnad_ray.deploy.measure import measure
 from dnad_ray.distill.teacher import TeacherFile, load_teacher
-from dnad_ray.errors import ConfigError, NonFiniteLossError, RunFolderError
+from dnad_ray.errors import NonFiniteLossError
 from dnad_ray.networks.latency import check_runtime, default_runtime
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec
 from dnad_ray.retrain.data import RetrainImages, measured_on_test
 from dnad_ray.retrain.estimate import seconds_per_epoch
-from dnad_ray.retrain.fit_plan import FitPlan, epochs_within, together
-from dnad_ray.retrain.jobs import Job, job_of, unfinished_jobs
-from dnad_ray.retrain.race import Build, Found, entrants, plain_members, survivors
+from dnad_ray.retrain.fit_plan import epochs_within, together
+from dnad_ray.retrain.jobs import Job, unfinished_jobs
+from dnad_ray.retrain.race import Found, entrants, plain_members, survivors
 from dnad_ray.run_folder.jobs import read_retrained
-from dnad_ray.run_folder.layout import config_file, fit_file, race_folder, report_file, retrained_folder
+from dnad_ray.run_folder.layout import race_folder, report_file, retrained_folder
 from dnad_ray.run_folder.lock import writing_to
 from dnad_ray.run_folder.reading import read_genotype, read_run
-from dnad_ray.run_folder.writing import create_run, free_folder, write_measurement
+from dnad_ray.run_folder.writing import write_measurement
 from dnad_ray.runtime.cpus import computing_with, limit_threads
 from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import Stopped, StopSignals
-from dnad_ray.search.prepare import load_images, prepare_teacher
-from dnad_ray.storage.files import read_file, write_json
-from dnad_ray.storage.places import Place, address
+from dnad_ray.search.prepare import prepare_teacher
+from dnad_ray.storage.places import Place
 from dnad_ray.text import parse_duration
 from dnad_ray.trials.spec import trials_of
-from dnad_ray.version import __version__
 from dnad_ray.watch.board import Board
-from search_spaces.json_reader import JsonError, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,14 +66,6 @@ __all__ = ["fit"]
 
 _LEAST_RAY_SECONDS = 300.0
 """Time budget below which jobs run in this process: Ray needs 10 to 20 seconds to start."""
-_MOST_JSON = 2**20
-_AS_BEFORE = {
-    "under": "other budgets",
-    "seconds": "another time",
-    "runtime": "another runtime",
-    "config": "other images, or another size of them, seed or setting",
-}
-"""What must be as before when a run is continued, and what the error calls it."""
 
 
 def fit(
@@ -146,13 +127,13 @@ def fit(
     alone = _is_alone(no_ray, address, seconds)
 
     @contextlib.contextmanager
-    def opened() -> Iterator[_How]:
+    def opened() -> Iterator[How]:
         # Not around the search, which has a display and signals of its own.
         with shown(mode_of(quiet)) as board, StopSignals() as signals:
-            yield _How(board, signals, address, alone)
+            yield How(board, signals, address, alone)
 
     with opened() as how:
-        state = _continued(place, arguments, how) if resume else _begun(place, arguments, asked, how)
+        state = continued(place, arguments, how) if resume else begun(place, arguments, asked, how)
     try:
         with opened() as how, writing_to(state.folder):
             how.signals.defer()
@@ -180,120 +161,7 @@ def _is_alone(no_ray: bool, address: str | None, seconds: float | None) -> bool:
     return no_ray or (address is None and seconds is not None and seconds < _LEAST_RAY_SECONDS)
 
 
-@dataclass(frozen=True)
-class _How:
-    """How the stages run.
-
-    Attributes:
-        board: Where to show progress.
-        signals: Requests by Ctrl-C and SIGTERM.
-        address: Ray cluster to join, or None.
-        no_ray: Whether to run in this process.
-    """
-
-    board: Board
-    signals: StopSignals
-    address: str | None
-    no_ray: bool
-
-
-@dataclass
-class _State:
-    """The plan and what was decided later, in the run folder: a continued run decides nothing twice.
-
-    Attributes:
-        folder: The run folder.
-        arguments: What the caller asked for.
-        config: The configuration of the search, as planned.
-        plan: The plan.
-        images: The images, without test images.
-        spent: Seconds that earlier calls took.
-        race: The networks of each bin when the race begins; None until then.
-        decided: Epochs of the final training, and whether it imitates the teacher; empty until the race is over.
-        began: When this call began, in seconds since the epoch.
-    """
-
-    folder: Place
-    arguments: Mapping[str, Any]
-    config: RunConfig
-    plan: FitPlan
-    images: ImageData
-    spent: float = 0.0
-    race: list[list[NetworkSpec]] | None = None
-    decided: dict[str, Any] = field(default_factory=dict)
-    began: float = field(default_factory=time.time)
-
-    @property
-    def build(self) -> Build:
-        """What all networks of the race have in common."""
-        return build_of(self.config, self.images, self.arguments)
-
-    def job(self, spec: NetworkSpec, protocol: RetrainConfig) -> Job:
-        """Return the training of a network."""
-        return job_of(spec, protocol, PROTOCOL, self.config.seed, self.config.data)
-
-    def time_used(self) -> float:
-        """Return the seconds that all calls took so far."""
-        return self.spent + time.time() - self.began
-
-    def write(self) -> None:
-        """Store everything but configuration and images, which the run folder holds anyway."""
-        race = None if self.race is None else [[spec.to_dict() for spec in members] for members in self.race]
-        facts = {"arguments": self.arguments, "plan": self.plan.to_dict(), "race": race, "decided": self.decided}
-        write_json(fit_file(self.folder), {**facts, "spent": self.time_used()})
-
-    def note_time(self) -> None:
-        """Store the time that was used, as well as it can."""
-        with contextlib.suppress(OSError):
-            self.write()
-
-
-def _begun(out: Place, arguments: Mapping[str, Any], asked: RunConfig, how: _How) -> _State:
-    """Return the state of a new run, after all checks; makes its folder."""
-    began, folder = time.time(), free_folder(out)
-    images = load_images(asked, how.board)
-    config, plan = planned(asked, images, arguments, folder, is_alone=how.no_ray)
-    how.board.say(f"fit: {plan_in_words(plan, images)}")
-    state = _State(folder, arguments, config, plan, images, began=began)
-    with made_for_writing(folder):
-        create_run(folder, config_to_dict(config), __version__, images.record)
-        state.write()
-    return state
-
-
-def _continued(out: Place, arguments: Mapping[str, Any], how: _How) -> _State:
-    """Return the state of a run to continue.
-
-    Raises:
-        RunFolderError: If it is none that `fit` began.
-        ConfigError: If it was begun with other arguments.
-        DataError: If the images changed.
-    """
-    began = time.time()
-    check_is_run(out)
-    folder = out.resolve()
-    file = fit_file(folder)
-    try:
-        stored: Any = parse_json(read_file(file, _MOST_JSON), file.name, _MOST_JSON)
-        plan, before = FitPlan.from_dict(stored["plan"]), dict(stored["arguments"])
-        spent, decided = float(stored["spent"]), dict(stored["decided"])
-        race = stored.get("race")  # a run of an earlier version decides it again, by the same rule
-        if race is not None:
-            race = [[NetworkSpec.from_dict(spec) for spec in members] for members in race]
-        if decided:
-            decided = {"epochs": int(decided["epochs"]), "imitates": bool(decided["imitates"])}
-    except (OSError, JsonError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError("--resume with --out", address(folder), "a run that `fit` began") from error
-    for name, words in _AS_BEFORE.items():
-        if before.get(name) != arguments[name]:
-            raise ConfigError("--resume", Words(words), f"what began {address(folder)}")
-    config = config_from_dict(read_run(folder).config, address(config_file(folder)))
-    images = load_images(config, how.board)
-    check_images(folder, images.record, "put them back, or start a new run with another --out")
-    return _State(folder, arguments, config, plan, images, spent, race, decided, began)
-
-
-def _teacher(state: _State, how: _How) -> TeacherFile | None:
+def _teacher(state: FitState, how: How) -> TeacherFile | None:
     """Return the teacher, trained if it is not there yet; None where the plan has none."""
     if not state.plan.teacher_epochs:
         return None
@@ -301,7 +169,7 @@ def _teacher(state: _State, how: _How) -> TeacherFile | None:
     return prepare_teacher(state.config, state.images, specs, state.folder, how.board, stop=how.signals).teacher_file
 
 
-def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome:
+def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcome:
     """Race, train the winners, test them, and leave front, report and model."""
     final = measured_on_test(state.images, state.config.data, how.board.update)
     placed = placed_as(state.config, protocol_of(state.plan.epochs))
@@ -323,7 +191,7 @@ def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome
             specs = {state.job(spec, protocol).name: spec for members in bins for spec in members}
             how.board.say(
                 f"fit: race, round {number} of {len(state.plan.rungs)}: {len(specs)} networks of {len(bins)} sizes, "
-                f"{rung.epochs} epochs each"
+                f"{rung.epochs} epochs each{state.time_left()}"
             )
             run(
                 [state.job(spec, protocol) for spec in specs.values()],
@@ -343,16 +211,16 @@ def _trainings(state: _State, teacher: TeacherFile | None, how: _How) -> Outcome
         if not state.decided:
             imitated = _judged(state, teacher, least_error, how.board)
             state.decided = _decided(state, winners, final, imitated, how)
-            how.board.say(f"fit: {state.decided['epochs']} epochs for each winner")
             state.write()
         imitates = state.decided["imitates"]
         jobs = [state.job(spec, protocol_of(state.decided["epochs"], imitates)) for spec in winners]
-        how.board.say(f"fit: {len(jobs)} networks, {state.decided['epochs']} epochs each, tested once at the end")
+        epochs = state.decided["epochs"]
+        how.board.say(f"fit: {len(jobs)} networks, {epochs} epochs each, tested once at the end{state.time_left()}")
         run(jobs, final, teacher if imitates else None, state.folder)
     return _results(state, jobs, final, how.board)
 
 
-def _bins(state: _State) -> list[list[NetworkSpec]]:
+def _bins(state: FitState) -> list[list[NetworkSpec]]:
     """Return the networks of each bin of the race, largest budget first; decided once, for latencies vary."""
     if state.race is not None:
         return state.race
@@ -368,7 +236,7 @@ def _bins(state: _State) -> list[list[NetworkSpec]]:
     return state.race
 
 
-def _judged(state: _State, teacher: TeacherFile | None, least_error: float, board: Board) -> TeacherFile | None:
+def _judged(state: FitState, teacher: TeacherFile | None, least_error: float, board: Board) -> TeacherFile | None:
     """Return the teacher if it is worth imitating: better than every network of the race, on the same images."""
     if teacher is None or not state.plan.rungs:
         return teacher
@@ -383,7 +251,7 @@ def _judged(state: _State, teacher: TeacherFile | None, least_error: float, boar
 
 
 def _decided(
-    state: _State, winners: Sequence[NetworkSpec], final: RetrainImages, imitated: TeacherFile | None, how: _How
+    state: FitState, winners: Sequence[NetworkSpec], final: RetrainImages, imitated: TeacherFile | None, how: How
 ) -> dict[str, Any]:
     """Return the epochs of the final training, from the time that is left, and whether a teacher is imitated."""
     imitates, epochs = imitated is not None, state.plan.epochs
@@ -398,7 +266,7 @@ def _decided(
     return {"epochs": epochs, "imitates": imitates}
 
 
-def _raced_seconds(state: _State, winners: Sequence[NetworkSpec], final: RetrainImages) -> list[float]:
+def _raced_seconds(state: FitState, winners: Sequence[NetworkSpec], final: RetrainImages) -> list[float]:
     """Return the seconds that an epoch took in the race, for as many images as in the final training; 0 without one."""
     if not state.plan.rungs:
         return [0.0] * len(winners)
@@ -408,7 +276,7 @@ def _raced_seconds(state: _State, winners: Sequence[NetworkSpec], final: Retrain
     return [share * took.get(state.job(spec, last).name, 0.0) for spec in winners]
 
 
-def _with_latencies(front: pd.DataFrame, jobs: Sequence[Job], state: _State) -> pd.DataFrame:
+def _with_latencies(front: pd.DataFrame, jobs: Sequence[Job], state: FitState) -> pd.DataFrame:
     """Return the trained networks with their latencies, which are kept, if there is a limit on these."""
     limit = state.build.latency
     if limit is None or front.empty:
@@ -422,7 +290,7 @@ def _with_latencies(front: pd.DataFrame, jobs: Sequence[Job], state: _State) -> 
     return timed
 
 
-def _results(state: _State, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:
+def _results(state: FitState, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:
     """Return how it ended, with front, report and model."""
     from analysis import write_report
 

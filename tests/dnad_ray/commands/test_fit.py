@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 
@@ -119,6 +120,7 @@ def test_fit_within_a_time_says_what_it_does_and_what_it_leaves_out(command, tmp
     assert " epochs for each winner on 1,151 images" in out
     assert "test error" in out
     assert "than the next smaller" in out
+    assert re.search(r"^fit: 1 networks, \d+ epochs each, tested once at the end; (\d+ s|no time is) left$", out, re.M)
     assert out.splitlines()[-1].startswith("model: ")
 
 

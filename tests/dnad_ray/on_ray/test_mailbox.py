@@ -31,7 +31,7 @@ def test_sweep_killed_failing_hanging_and_interrupted_ends_with_the_same_result(
     """
     out = tmp_path / "demo"
     # The second trial shrinks slowly and has many snapshots: each command but the failing one gets some steps further.
-    many = {"train.epochs": 120, "sweep.grid": {"shrink.rate": [0.1, 0.01]}, "sweep.num_trials": 3}
+    many = {"train.epochs": 70, "sweep.grid": {"shrink.rate": [0.3, 0.02]}, "sweep.num_trials": 3}
     many["sweep.max_concurrent"] = 1
     config = sweep_file(many, is_longer=True)
 
@@ -88,7 +88,7 @@ def fail(sweep, config, out, home):
     assert str(obstacle) in err
     assert err.endswith(f"; to continue: dnad-ray sweep {config} --out {out} --resume\n")
     assert (said.count("Ray tries again"), said.count("failed too often")) == (2, 1)
-    assert "2 trials of up to 120 epochs" in said  # the first one is not run again
+    assert "2 trials of up to 70 epochs" in said  # the first one is not run again
     obstacle.unlink()
     if kept.exists():
         kept.rename(obstacle)
@@ -126,7 +126,7 @@ def stop(sweep, config, out):
     os.killpg(running.driver.pid, signal.SIGINT)
     code, said, err, _ = running.wait()
     assert code == 130, (said, err)
-    assert "1 trial of up to 120 epochs" in said  # what is finished is not run again
+    assert "1 trial of up to 70 epochs" in said  # what is finished is not run again
     notice, *_, last = err.splitlines()  # Ray's own processes were asked too, and may say so in between
     assert notice.startswith("dnad-ray: stopping at the end of the step")
     assert last == f"dnad-ray: error: interrupted; to continue: dnad-ray sweep {config} --out {out} --resume"
