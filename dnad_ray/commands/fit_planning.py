@@ -116,8 +116,8 @@ def planned(
     build = build_of(config, images, arguments)
     plain = plain_members(space_of(config.space), with_lean=build.latency is not None)
     if build.latency is not None and "macs" not in limits:
-        fastest = entrants(plain, (), [largest], build, places=len(plain)).get(largest, [])
-        largest = max((cost_of(spec, images.shape).macs for spec in fastest), default=largest)
+        for spec in entrants(plain, (), [largest], build, places=1).get(largest, []):
+            largest = cost_of(spec, images.shape).macs
     budgets = [largest // 2**number for number in range(_BINS)]
     race = entrants(plain, (), budgets, build, places=1)
     budgets, specs = list(race), [members[0] for members in race.values()]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -220,7 +221,8 @@ class _Stem(nn.Module):
         return tuple(state for state, is_read in zip(self.stem(images), self.read, strict=True) if is_read)
 
 
-class _Part(NamedTuple, Generic[_Cost]):
+@dataclass(frozen=True)
+class _Part(Generic[_Cost]):
     """An operation: its cost, and what :class:`search_spaces.ops.Operation` says of it."""
 
     cost: _Cost
