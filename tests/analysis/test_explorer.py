@@ -69,8 +69,8 @@ def test_explorer_budget_chooses_the_best_that_keeps_it(frame):
     assert explorer.chosen["left"] == best_under(frame, {"error": 0.99})
     explorer._budgets["macs"].value = "<few>"
     assert explorer._answer.value == escape(
-        "budget: got 'macs=<few>'; allowed: NAME=NUMBER with k, M, G or % behind it, commas between thousands only, "
-        "for example macs=30M"
+        "budget: got 'macs=<few>'; allowed: NAME=NUMBER with k, M, G, % or ms behind it, commas between thousands "
+        "only, for example macs=30M"
     )
     assert explorer.limit({"macs": 1.0}) is None
     assert explorer._answer.value.startswith("0 of")

@@ -44,7 +44,7 @@ def test_numbers_that_make_no_sense(name, command, config_file, run, monkeypatch
     def reached(*_, **__):
         raise DataError("images", "none", "images; the work would begin here")
 
-    for place in ("search.load_images", "fit.load_images", "teacher.load_images", "training.load_retrain_images"):
+    for place in ("search.load_images", "fit_state.load_images", "teacher.load_images", "training.load_retrain_images"):
         monkeypatch.setattr(f"dnad_ray.commands.{place}", reached)
     words = {"CONFIG": config_file, "OUT": tmp_path / "out", "RUN": run, "NAME": "darts_v2"}
     call = [name, *(words.get(word, word) for word in CALLS[name])]

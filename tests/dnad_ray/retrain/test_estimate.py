@@ -14,7 +14,7 @@ from dnad_ray.storage.files import write_json
 
 
 def job(name, macs, epochs=30):
-    spec = SimpleNamespace(model="genotype", digest=f"digest of {name}", macs=macs)
+    spec = SimpleNamespace(model="genotype", digest=f"digest of {name}", macs=macs, genotype=(), init_channels=8)
     return SimpleNamespace(name=name, spec=spec, config=quick().model_copy(update={"epochs": epochs}), seed=0)
 
 
@@ -66,5 +66,5 @@ def test_progress_calls_training_accuracy_by_its_name(tmp_path):
     history = [{"epoch": 3, "train_loss": 0.5, "train_accuracy": 0.75}]
     write_json(job_folder(tmp_path, "one") / "history.json", history)
     assert _standing([job("one", 1)], tmp_path, {"one": (1, 4)}) == [
-        "genotype digest of one seed 0: 25%, epoch 3 of 30, training loss 0.5000, training accuracy 75.00%"
+        "genotype digest of one C 8 seed 0: 25%, epoch 3 of 30, training loss 0.5000, training accuracy 75.00%"
     ]
