@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,7 @@ from analysis.charts.words import shown
 from analysis.comparison import compare_front, compare_network
 from analysis.frame import Paths, RunWarning, history_frame, read_runs, setting_of, snapshot_frame, weight_frame
 from analysis.intervals import against_smaller, with_intervals
-from analysis.measurements import retrained_frame, retrained_networks
+from analysis.measurements import measurement_frame, retrained_frame, retrained_networks
 from analysis.pareto import front_of
 from analysis.quality import contributions
 from analysis.report.affordable import EPOCHS, RECIPE, training_seconds
@@ -115,7 +115,7 @@ def _page(runs: Sequence[RunContents]) -> str:
         num_undrawn=num_undrawn,
         budgets=[(metric(name), "5%" if _is_share(name) else "30M") for name in _BUDGETS],
         owners=_owners(frame),
-        trained=_trained_table(retrained),
+        trained=_trained_table(retrained, measurement_frame(runs)),
         verdicts=_verdicts(retrained),
         groups=grouped([chart for chart in charts if chart.name != "front"]),
         words=glossary_of(frame),
@@ -202,7 +202,7 @@ def _owners(frame: pd.DataFrame) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
+def _trained_table(retrained: pd.DataFrame, measured: pd.DataFrame) -> dict[str, Any]:
     """Return the networks that were trained from scratch, the best first: heads and rows of words."""
     networks = with_intervals(retrained_networks(retrained)).sort_values(
         ["protocol", "dataset", "images", "test_error", "macs"], kind="stable"
@@ -213,6 +213,7 @@ def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
     kinds = networks["origin"].where(networks["origin"] != "torchvision", networks["model"])
     head = [metric("test_error").label, "95 % interval", "Than the next smaller", "Deviation over seeds", "Seeds"]
     head += ["Measured on", "MACs", "Parameters"]
+    timed = _latencies(networks, measured)
     rows = [
         {
             "name": row["digest"],
@@ -226,12 +227,29 @@ def _trained_table(retrained: pd.DataFrame) -> dict[str, Any]:
                 f"{row['num_images']:,} {row['split']} images",
                 shown("macs", row["macs"]),
                 shown("params", row["params"]),
+                *(shown("latency_p50", times.get(_size_of(row))) for times in timed.values()),
             ],
             "protocol": f"{row['recipe']}, {row['epochs']} epochs on {row['dataset']} {row['images'][:6]}".rstrip(),
         }
         for kind, row in zip(kinds, networks.to_dict("records"), strict=True)
     ]
-    return {"head": head, "rows": rows[:_MOST_ROWS], "num_rows": len(rows)}
+    return {"head": [*head, *timed], "rows": rows[:_MOST_ROWS], "num_rows": len(rows)}
+
+
+def _latencies(networks: pd.DataFrame, measured: pd.DataFrame) -> dict[str, dict[tuple[Any, ...], float]]:
+    """Return the median latencies of networks: machine in words -> network and size -> milliseconds."""
+    known = {_size_of(row) for row in networks.to_dict("records")}
+    found: dict[str, dict[tuple[Any, ...], float]] = {}
+    for row in measured.to_dict("records"):
+        if _size_of(row) in known:
+            threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+            machine = f"Latency, ms (batch {row['batch_size']}, {row['device_name']}, {threads})"
+            found.setdefault(machine, {})[_size_of(row)] = row["latency_p50"]
+    return found
+
+
+def _size_of(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("digest", "init_channels", "width", "image_size"))
 
 
 def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:

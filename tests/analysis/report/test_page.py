@@ -21,7 +21,15 @@ from analysis.report.page import write_report
 from dnad_ray.config.retrain import RETRAIN_RECIPES
 from dnad_ray.config.run import RunConfig, config_to_dict
 from dnad_ray.errors import ResourceError, RunFolderError, UserError
-from dnad_ray.run_folder.writing import create_run, write_config, write_result, write_snapshot, write_status
+from dnad_ray.run_folder.records import Measurement
+from dnad_ray.run_folder.writing import (
+    create_run,
+    write_config,
+    write_measurement,
+    write_result,
+    write_snapshot,
+    write_status,
+)
 from dnad_ray.storage.files import write_json
 from search_spaces.genotype import Genotype
 
@@ -178,6 +186,26 @@ def test_write_report_puts_what_was_trained_from_scratch_first(make_run, tmp_pat
     assert "(standard deviation 1.41 points)" in text
     assert "6.46% to 12.41%" in text  # what counting on 359 images leaves open
     assert "359 test images" in text
+
+
+def test_write_report_has_a_column_of_latency_for_each_machine(make_run, tmp_path, retrained):
+    folder = make_run(epochs=3)
+    frame = load_runs(folder).drop_duplicates("digest")
+    first, second = (retrained(frame.iloc[row]) for row in (0, 1))
+    for result in (first, second):
+        write_result(folder, result)
+    for name, times in (("a", 1.25), ("b, onnxruntime", 0.5)):
+        about = {key: getattr(first, key) for key in ("run", "digest", "model", "init_channels", "width", "image_size")}
+        numbers = dict.fromkeys(("latency_p50", "latency_p90", "latency_p99"), times) | {"peak_memory": 1}
+        shape = {"batch_size": 1, "device": "cpu", "device_name": name, "threads": 2, "repeats": 3}
+        write_measurement(folder, Measurement(**about, **shape, **numbers))
+    page = read(write_report(folder, tmp_path / "report.html"))
+    cells = [text.strip() for text in page.text]
+    for name in ("a", "b, onnxruntime"):
+        assert f"Latency, ms (batch 1, {name}, 2 threads)" in cells
+    at = cells.index(first.digest)
+    assert [cell for cell in cells[at : at + 40] if cell in ("1.250", "0.500")] == ["1.250", "0.500"]
+    assert cells.count("1.250") == 1  # the other network was not timed
 
 
 def test_write_report_compares_no_networks_of_two_sets_of_images(make_run, tmp_path, retrained):
