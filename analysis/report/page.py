@@ -91,6 +91,7 @@ def write_report(paths: Paths, out: str | Place) -> Place:
 
 def _page(runs: Sequence[RunContents]) -> str:
     frame, history, retrained = snapshot_frame(runs), history_frame(runs), retrained_frame(runs)
+    with_trained = {*retrained["run"]}
     front = front_of(frame)
     genotypes, missing = _genotypes(front)
     summary = summarise(runs, frame, history, retrained)
@@ -115,7 +116,8 @@ def _page(runs: Sequence[RunContents]) -> str:
         num_undrawn=num_undrawn,
         budgets=[(metric(name), "5%" if _is_share(name) else "30M") for name in _BUDGETS],
         owners=_owners(frame),
-        trained=_trained_table(retrained, measurement_frame(runs)),
+        # Only of these runs: to look for measurements in a thousand others takes a second.
+        trained=_trained_table(retrained, measurement_frame([run for run in runs if run.name in with_trained])),
         verdicts=_verdicts(retrained),
         groups=grouped([chart for chart in charts if chart.name != "front"]),
         words=glossary_of(frame),
