@@ -47,7 +47,7 @@ class Cell(nn.Module):
         self.has_strides = genotype.reduction and not self.reads_raw
         edges = [edge for node in genotype.nodes for edge in node]
         is_identity = len(edges) == len(genotype.outputs) == 1 and edges[0] == Edge("skip_connect", 0)
-        # Such cells are most of a shallow residual network, and would be most of its time between the convolutions.
+        # Most cells of a shallow residual network are such.
         self._passes_on = is_identity and self.reads_raw and not searching
         # An input that no candidate reads has no preprocessing, so it costs nothing.
         self.preprocess = nn.ModuleDict()

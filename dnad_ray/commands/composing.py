@@ -75,8 +75,11 @@ def compose(run: AnyPath, under: Under) -> Composed:
         allowed = "a run in a space whose cells have topologies of their own and keep all alive operations"
         raise RunFolderError("RUN", address(folder), allowed)
     smaller, larger = _neighbours(contents, limits)
-    images = ImageShape.from_dict(smaller | {"in_channels": smaller["in_channels"] or 3})
-    shape = NetworkShape(images=images, init_channels=smaller["init_channels"], stem=config.space.stem)
+    if not smaller["in_channels"]:
+        raise RunFolderError("RUN", address(folder), "a run whose records say the channels of its images")
+    shape = NetworkShape(
+        images=ImageShape.from_dict(smaller), init_channels=smaller["init_channels"], stem=config.space.stem
+    )
     recorded = [read_genotype(folder, digest) for digest in sorted({row["digest"] for row in contents.snapshots})]
     genotype = composed(
         read_genotype(folder, smaller["digest"]).pruned(),
@@ -95,13 +98,15 @@ def compose(run: AnyPath, under: Under) -> Composed:
 
 def _neighbours(contents: RunContents, limits: dict[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the records of the best trial that are nearest to the budget, below and above it."""
-    pairs = []
-    for trial in sorted({row["trial"] for row in contents.snapshots}):
-        rows = [row for row in contents.snapshots if row["trial"] == trial]
-        fitting = [row for row in rows if all(row[name] <= limit for name, limit in limits.items())]
-        others = [row for row in rows if row not in fitting]
-        if fitting and others:
-            pairs.append((max(fitting, key=lambda row: row["macs"]), min(others, key=lambda row: row["macs"])))
+    trials: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+    for row in contents.snapshots:
+        is_within = all(row[name] <= limit for name, limit in limits.items())
+        trials.setdefault(row["trial"], ([], []))[not is_within].append(row)
+    pairs = [
+        (max(fitting, key=lambda row: row["macs"]), min(others, key=lambda row: row["macs"]))
+        for _, (fitting, others) in sorted(trials.items())
+        if fitting and others
+    ]
     if not pairs:
         name = next(iter(limits))
         ends = sorted(row[name] for row in contents.snapshots)

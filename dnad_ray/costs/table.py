@@ -52,15 +52,15 @@ class PartTable(ABC, Generic[_Cost]):
     def _priced(self, build: Build, size: tuple[int, int, int]) -> tuple[_Cost, nn.Module]:
         """Build a part and return its cost with it; ``size`` is (C, H, W) of its one input."""
 
-    def _between(self, num_sums: int, num_rectified: int, size: tuple[int, int, int]) -> list[_Cost]:
+    def _between(self, cell: CellGenotype, num_rectified: int, size: tuple[int, int, int]) -> list[_Cost]:
         """Return what a cell costs between its operations; nothing, unless a table says otherwise.
 
         Args:
-            num_sums: Sums of two states.
+            cell: The cell.
             num_rectified: States of which operations read the ReLU.
             size: (C, H, W) of a state.
         """
-        del num_sums, num_rectified, size
+        del cell, num_rectified, size
         return []
 
     def _parts_of(self, genotype: Genotype) -> list[_Cost]:
@@ -147,8 +147,7 @@ class PartTable(ABC, Generic[_Cost]):
             seen.add(edge)
             if part.reads_relu:
                 rectified.add(edge.source)
-        num_sums = sum(max(0, sum(edge.operation != NONE for edge in node) - 1) for node in cell.nodes)
-        costs += self._between(num_sums, len(rectified), (of_nodes.channels, of_nodes.side, of_nodes.side))
+        costs += self._between(cell, len(rectified), (of_nodes.channels, of_nodes.side, of_nodes.side))
         return {edge.source for edge in seen}
 
     def _operations_at(self, channels: int, stride: int, side: int) -> _Operations[_Cost]:

@@ -123,7 +123,8 @@ class LatencyTable(PartTable[float]):
             module = build().eval()
         return self._added(module, size), module
 
-    def _between(self, num_sums: int, num_rectified: int, size: tuple[int, int, int]) -> list[float]:
+    def _between(self, cell: CellGenotype, num_rectified: int, size: tuple[int, int, int]) -> list[float]:
+        num_sums = sum(max(0, len(node) - 1) for node in cell.nodes)  # of a canonical genotype, without `none`
         if not num_sums and not num_rectified:  # it passes its input on
             return []
         if size not in self._glue:

@@ -124,7 +124,7 @@ def _rules_of(record: type) -> tuple[tuple[str, FieldKind, float, float, float, 
         low, high = limits_of(name)
         floats = (low, high) if float in kind.python else (math.inf, -math.inf)
         # An integer in a column of floats becomes one.
-        integers = (max(low, -(2**63)), min(high, 2**63 - 1)) if kind.python == (int,) else (math.inf, -math.inf)
+        integers = (max(low, 1 - 2**63), min(high, 2**63 - 1)) if kind.python == (int,) else (math.inf, -math.inf)
         rules.append((name, kind, *floats, *integers))
     return tuple(rules)
 

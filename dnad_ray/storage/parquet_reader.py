@@ -108,10 +108,10 @@ def _table(content: bytes, origin: str, columns: Sequence[str] | None) -> pa.Tab
 def _compact(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return text as one dictionary where it repeats, and plain where many rows have their own; numbers as numbers."""
     kind = _value_type(column.type)
-    if kind == column.type and not pa.types.is_decimal(kind):
-        return column
     if pa.types.is_decimal(kind):
         return column.cast(kind).cast(pa.float64())
+    if not pa.types.is_dictionary(column.type):
+        return column
     if not _is_text(kind):
         return column.cast(kind)
     if 4 * sum(len(chunk.dictionary) for chunk in column.chunks) > len(column):

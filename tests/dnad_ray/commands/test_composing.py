@@ -11,6 +11,7 @@ import pytest
 import dnad_ray as dr
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.reading import read_genotype, read_run
+from dnad_ray.storage.files import write_json
 
 
 @pytest.fixture
@@ -51,5 +52,9 @@ def test_front_new_refuses_what_it_cannot_compose(command, run, refused):
     refused(command("front", run, "--new", "--under", f"macs={most}"), f"{most:,} macs, what trials recorded")
     refused(command("front", run, "--new", "--under", "error=5%"), "--under: got 'error'; allowed: macs and params")
     refused(command("front", run, "--new"), "--under: got 'nothing'")
+    for file in run.glob("trials/*/snapshots/*.json"):  # a version that did not say the channels
+        write_json(file, json.loads(file.read_text()) | {"in_channels": 0})
+    (run / "snapshots.parquet").unlink()
+    refused(command("front", run, "--new", "--under", f"macs={most - 1}"), "records say the channels of its images")
     refused(command("front", run, run, "--new", "--under", "macs=1k"), "one run folder")
     refused(command("front", run, "--new", "--under", "macs=1k", "--objectives", "error,macs"), "--under alone")

@@ -111,7 +111,7 @@ def test_metric_of_an_unknown_column_is_plain():
     assert metric("params").axis == "Parameters"
 
 
-@pytest.mark.parametrize("value", [True, 2**63, 1.5, None, "7"])
+@pytest.mark.parametrize("value", [True, 2**63, -(2**63), 1.5, None, "7"])
 def test_epoch_report_of_another_type_is_refused(value):
     good = EpochReport(
         step=3, epoch=1, num_operations=9, train_loss=1.0, train_accuracy=0.5, kd_loss=None, gamma=0.1, mu=1.0,
