@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import Paths, RunWarning, read_runs, series_of, snapshot_frame
+from analysis.objectives import OBJECTIVES
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.fields import kinds_of
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
@@ -21,6 +22,7 @@ __all__ = [
     "NETWORK",
     "TRAINED",
     "architectures",
+    "load_for_front",
     "load_measurements",
     "load_results",
     "load_retrained",
@@ -39,6 +41,9 @@ MEASURED = ("latency_p50", "latency_p90", "latency_p99", "peak_memory")
 
 TRAINED = ("accuracy", "test_error")
 """Metrics that `dnad-ray retrain` records."""
+
+BASELINES = ("random", "darts", "torchvision")
+"""Origins of trained networks that stand beside a front, and are not part of it."""
 
 _PROTOCOL = ("digest", "protocol", "dataset", "images", "image_size", "num_classes", "init_channels", "width", "split")
 _COMPARABLE = ["protocol", "dataset", "images", "split"]
@@ -115,6 +120,32 @@ def measurement_frame(runs: Sequence[RunContents]) -> pd.DataFrame:
     return _frame(runs, read_measurements, Measurement)
 
 
+def load_for_front(
+    paths: Paths,
+    objectives: Sequence[str] | None,
+    budgets: Collection[str] = (),
+    where: Mapping[str, str | float] | None = None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Read the networks that a front is made of, and the objectives of it.
+
+    Args:
+        paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
+        objectives: Names of metrics; None for :data:`analysis.OBJECTIVES`, with ``test_error`` instead of ``error``
+            where no search recorded a network.
+        budgets: Further metrics.
+        where: As for :func:`load_results`.
+
+    Raises:
+        UserError: As :func:`load_results`.
+    """
+    names = tuple(OBJECTIVES if objectives is None else objectives)
+    found = load_results(paths, [*names, *budgets], where)
+    if objectives is None and found.empty:
+        names = tuple("test_error" if name == "error" else name for name in names)
+        found = load_results(paths, [*names, *budgets], where)
+    return found, names
+
+
 def load_results(
     paths: Paths, metrics: Collection[str], where: Mapping[str, str | float] | None = None
 ) -> pd.DataFrame:
@@ -123,7 +154,8 @@ def load_results(
     Args:
         paths: A run folder or several, as for :func:`analysis.frame.load_runs`.
         metrics: Those of :data:`MEASURED` add latency and memory, see :func:`with_measurements`; those of
-            :data:`TRAINED` add the accuracy after training from scratch, see :func:`with_retrained`.
+            :data:`TRAINED` add the accuracy after training from scratch, see :func:`with_retrained`, and rows of
+            kind ``retrained`` for trained networks that no search recorded, except baselines.
         where: Values of columns that tell one measurement or training of a network from others, for example
             ``{"threads": 1, "device_name": "..."}``; text is compared with the text of a value.
 
@@ -147,9 +179,23 @@ def load_results(
                 known = ", ".join(sorted(set(texts))) or "none: nothing was recorded"
                 raise UserError(f"--where {column}", value, known)
             tables[name] = tables[name][texts == value]
-    if "measured" in tables:
-        frame = with_measurements(frame, tables["measured"])
-    return with_retrained(frame, tables["trained"]) if "trained" in tables else frame
+    if "trained" in tables:
+        frame = _with_trained(frame, tables["trained"])
+    return with_measurements(frame, tables["measured"]) if "measured" in tables else frame
+
+
+def _with_trained(frame: pd.DataFrame, retrained: pd.DataFrame) -> pd.DataFrame:
+    """Return snapshots with the results of training, and the trained networks of no snapshot as rows of their own."""
+    found = with_retrained(frame, retrained)
+    networks = retrained_networks(retrained)
+    others = networks[~networks["digest"].isin(frame["digest"]) & ~networks["origin"].isin(BASELINES)]
+    if others.empty:
+        return found
+    protocols = sorted({*others["protocol"], *networks[networks["digest"].isin(frame["digest"])]["protocol"]})
+    if len(protocols) > 1:
+        raise UserError("protocol", None, f"one of {', '.join(protocols)}: networks that were trained alike")
+    rows: pd.DataFrame = pd.concat([found, others.reindex(columns=found.columns)], ignore_index=True)
+    return rows if len(found) else others.reset_index(drop=True)
 
 
 def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:

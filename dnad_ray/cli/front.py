@@ -51,7 +51,7 @@ _TABLE_COLUMNS = ("error", "macs", "params", "num_operations", "run", "trial", "
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 @click.option("--new", "is_new", is_flag=True, help="Compose a network for the budget of --under from those around it.")
 def front(folders: tuple[Place, ...], as_json: bool, is_new: bool, **options: Any) -> None:
-    """Print the common front of one or more run folders.
+    """Print the common front of one or more run folders: of trained networks where no search recorded any.
 
     Latency and memory (latency_p50, peak_memory) are objectives after `dnad-ray measure`, the accuracy after training
     from scratch (test_error) after `dnad-ray retrain`. Networks that were not measured or trained are then left out.
@@ -62,14 +62,14 @@ def front(folders: tuple[Place, ...], as_json: bool, is_new: bool, **options: An
             raise RunFolderError("--new", "--objectives or --where", "--under alone")
         _compose(folders, under, as_json)
         return
-    from analysis import OBJECTIVES, front_of, parse_budget, to_records, within
-    from analysis.measurements import MEASURED, TRAINED, load_results
+    from analysis import front_of, parse_budget, to_records, within
+    from analysis.measurements import MEASURED, TRAINED, load_for_front
     from analysis.objectives import best_values
 
     budgets = dict(parse_budget(text) for text in under)
-    names = OBJECTIVES if objectives is None else tuple(name.strip() for name in objectives.split(",") if name.strip())
+    asked = None if objectives is None else [name.strip() for name in objectives.split(",") if name.strip()]
     choices = dict(_choice(text) for text in where)
-    found = load_results(folders, [*names, *budgets], choices)
+    found, names = load_for_front(folders, asked, budgets, choices)
     chosen = front_of(within(found, budgets), names)
     if len(chosen) == 0 and len(found) > 0 and not as_json:  # a program that reads JSON gets its empty list
         for option, wanted in (("--objectives", names), ("--under", budgets)):
@@ -145,7 +145,7 @@ def notebook(folders: tuple[Place, ...], name: str, out: Place | None) -> None:
 
 def print_front(front: pd.DataFrame, metrics: Iterable[str] = ()) -> None:
     """Print a front as a table with one row per network; ``metrics`` are columns besides the usual ones."""
-    table = Table(title=f"Pareto front: {len(front)} networks", title_justify="left", box=None)
+    table = Table(title=f"Pareto front: {len(front)} network{'s' * (len(front) != 1)}", title_justify="left", box=None)
     several_runs = front["run"].nunique() > 1  # with one run, the column would say the same in every row
     known = dict.fromkeys((*metrics, *_TABLE_COLUMNS)) if metrics else _TABLE_COLUMNS
     columns = [name for name in known if name in front and (name != "run" or several_runs)]

@@ -106,7 +106,7 @@ class Run:
     @in_keywords
     def front(
         self,
-        objectives: str | Sequence[str] = ("error", "macs", "params"),
+        objectives: str | Sequence[str] | None = None,
         under: Under = (),
         where: Mapping[str, str | float] | None = None,
     ) -> pd.DataFrame:
@@ -114,7 +114,8 @@ class Run:
 
         Args:
             objectives: Names of metrics, for example ``("error", "macs")``, or one name. Latency and memory are
-                metrics after ``measure``, ``test_error`` after ``retrain``.
+                metrics after ``measure``, ``test_error`` after ``retrain``. None is error, multiply-adds and
+                parameters, with the test error of trained networks where no search recorded any.
             under: Only networks within the budgets: ``{"macs": "30M"}``.
             where: Of several measurements or trainings of a network those with these values: ``{"threads": 1}``.
 
@@ -122,11 +123,12 @@ class Run:
             UserError: If a metric is unknown, or several measurements or trainings of a network remain.
         """
         from analysis import front_of, within
-        from analysis.measurements import load_results
+        from analysis.measurements import load_for_front
 
-        names = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         budgets = budgets_of(under)
-        return front_of(within(load_results(self.path, [*names, *budgets], where), budgets), names)
+        asked = (objectives,) if isinstance(objectives, str) else objectives
+        found, names = load_for_front(self.path, asked, budgets, where)
+        return front_of(within(found, budgets), names)
 
     @in_keywords
     def best_under(self, objective: str = "error", **budgets: str | float) -> pd.Series | None:

@@ -19,7 +19,9 @@ from dnad_ray.training.timing import seconds_of_step
 
 __all__ = ["estimate_in_words", "seconds_per_epoch"]
 
-_NUM_STEPS = 2
+_NUM_STEPS, _MOST_STEPS, _LONG_ENOUGH = 2, 20, 1.0
+"""Steps that are measured, and how many more if these took less than so many seconds: the first steps of a small
+network are slower than the mean of a training."""
 _LONG_SECONDS = 24 * 3600.0
 
 
@@ -57,6 +59,13 @@ def seconds_per_epoch(job: Job, images: RetrainImages, teacher_file: TeacherFile
     """
     teacher = None if teacher_file is None else load_teacher(teacher_file, device_for(job.config.device))
     state = RetrainState(job.spec, job.config, images.data, job.seed, teacher=teacher)
-    seconds = seconds_of_step(lambda _: state.train_step(), state.device, _NUM_STEPS)
+
+    def step(_: int) -> None:
+        state.train_step()
+
+    seconds = seconds_of_step(step, state.device, _NUM_STEPS)
+    more = min(int(_LONG_ENOUGH / seconds), _MOST_STEPS, state.num_steps - state.step - 1)
+    if more > _NUM_STEPS:
+        seconds = seconds_of_step(step, state.device, more)
     state.batches.close()
     return seconds * state.steps_per_epoch / job.config.num_processes

@@ -98,6 +98,32 @@ def test_front_command_weighs_latency_and_accuracy_after_training(make_run, retr
     assert best["digest"] == frame["digest"][0]
 
 
+def test_front_command_shows_trained_networks_that_no_search_recorded(make_run, retrained):
+    row = load_runs(make_run()).iloc[0].replace("demo", "trained")
+    folder = make_run("trained", trials=[])
+    assert open_run(folder).front().empty
+    for width, accuracy, macs in ((4, 0.7, 100), (8, 0.9, 200), (6, 0.6, 150)):
+        values = {"origin": "plain", "init_channels": width, "macs": macs, "params": macs, "accuracy": accuracy}
+        write_result(folder, retrained(row, job=f"width-{width}", **values))
+    write_result(folder, retrained(row, job="other", origin="random", accuracy=1.0, macs=1, init_channels=3))
+    # The third is beaten by the first; the one that only stands beside them is left out.
+    result = CliRunner().invoke(front, [str(folder), "--json"], catch_exceptions=False)
+    assert [(found["macs"], found["test_error"]) for found in json.loads(result.output)] == [
+        (100, pytest.approx(0.3)),
+        (200, pytest.approx(0.1)),
+    ]
+    table = CliRunner().invoke(front, [str(folder), "--under", "macs=150"], catch_exceptions=False).output
+    assert "Test error" in table
+    assert "Pareto front: 1 network " in table
+    best = open_run(folder).best_under("test_error", macs=150)
+    assert best is not None
+    assert best["macs"] == 100
+    write_result(folder, retrained(row, job="again", origin="plain", protocol="another", accuracy=0.5, init_channels=5))
+    assert told(folder) == (
+        "protocol: got None; allowed: one of 0123456789abcdef, another: networks that were trained alike"
+    )
+
+
 def test_front_command_shows_the_runs_beside_a_damaged_one(make_run):
     good, damaged = make_run("good"), make_run("damaged")
     content = (damaged / "run.json").read_bytes()
