@@ -24,8 +24,9 @@ from search_spaces.stages import stages
 __all__ = ["Build", "Found", "entrants", "plain_members", "survivors"]
 
 _LEAST_CHANNELS = 4
-_WIDTH_STEP = 8
-"""Widths are multiples of a vector register: others cost the time of the next multiple."""
+_WIDTH_STEP, _WIDTH_STEP_BY_TIME = 2, 8
+"""Widths are multiples of the first number, and of the second where latency is limited: that of a vector register, as
+others cost the time of the next multiple."""
 _LEAST_USE = 0.6
 """Share of a budget that a network must use; depth makes up for the steps of the width."""
 _LAYER = 0.05
@@ -202,7 +203,7 @@ def _best_near(found: Sequence[Found], budget: int, number: int) -> list[Genotyp
 
 
 def _scaled(origin: str, genotype: Genotype, budget: int, build: Build) -> NetworkSpec | None:
-    """Return a network as wide as budget and limits allow, in steps of 8 channels; None if that is too narrow.
+    """Return a network as wide as budget and limits allow, in steps of a few channels; None if that is too narrow.
 
     Too narrow is one that leaves much of the budget unused for which nothing else is a reason.
     """
@@ -214,14 +215,15 @@ def _scaled(origin: str, genotype: Genotype, budget: int, build: Build) -> Netwo
         return None
     if widest < _LEAST_CHANNELS:
         return None
-    wide = replace(spec, init_channels=max(_LEAST_CHANNELS, widest // _WIDTH_STEP * _WIDTH_STEP))
+    step = _WIDTH_STEP if build.latency is None else _WIDTH_STEP_BY_TIME
+    wide = replace(spec, init_channels=max(_LEAST_CHANNELS, widest // step * step))
     is_full = cost_of(wide, build.images).macs >= _LEAST_USE * budget
     if not is_full and not build.is_limited:
         return None
     while build.latency is not None and not build.latency.seems_kept(wide, build.images):
         if wide.init_channels == _LEAST_CHANNELS:
             return None
-        wide = replace(wide, init_channels=max(_LEAST_CHANNELS, wide.init_channels - _WIDTH_STEP))
+        wide = replace(wide, init_channels=max(_LEAST_CHANNELS, wide.init_channels - step))
     return wide
 
 
