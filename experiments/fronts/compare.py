@@ -36,16 +36,14 @@ from typing import Any
 
 import torch
 
-from dnad_ray.commands.fit_planning import PROTOCOL, protocol_of
+from dnad_ray.commands.fit_planning import protocol_of
 from dnad_ray.config.run import RunConfig, config_from_dict
 from dnad_ray.data.loading import load_data
 from dnad_ray.errors import ConfigError
 from dnad_ray.networks.search_space import space_of
 from dnad_ray.networks.spec import NetworkSpec, cost_of, scaled_to
 from dnad_ray.retrain.data import RetrainImages, measured_on_test
-from dnad_ray.retrain.estimate import seconds_per_epoch
 from dnad_ray.retrain.fit_plan import FitPlan
-from dnad_ray.retrain.jobs import job_of
 from dnad_ray.retrain.race import survivors
 from dnad_ray.retrain.state import RetrainState
 from dnad_ray.run_folder.jobs import read_retrained
@@ -62,6 +60,8 @@ CHOICE = 0.4
 """Share of the time for choosing networks."""
 SHORT = 3
 """Epochs of a network that is only compared, at least."""
+STEPS = 10
+"""Steps that are timed, after as many that are not."""
 POPULATION = 8
 
 
@@ -94,9 +94,17 @@ class Arm:
         return state.measure()
 
     def epoch_seconds(self, specs: Sequence[NetworkSpec], images: RetrainImages) -> float:
-        """Return the seconds of an epoch of some networks together."""
-        jobs = [job_of(spec, protocol_of(10), PROTOCOL, self.config.seed, self.config.data) for spec in specs]
-        return sum(seconds_per_epoch(job, images) for job in jobs)
+        """Return the CPU seconds of an epoch of some networks together, from a few steps of each."""
+        seconds = 0.0
+        for spec in specs:
+            state = RetrainState(spec, protocol_of(SHORT), images.data, self.config.seed)
+            for step in range(-STEPS, STEPS):
+                if step == 0:
+                    began = time.process_time()
+                state.train_step()
+            seconds += (time.process_time() - began) / STEPS * state.steps_per_epoch
+            state.batches.close()
+        return seconds
 
     def finished(self, chosen: Mapping[int, NetworkSpec]) -> list[dict[str, Any]]:
         """Train what was chosen for each budget for the time that is left, and test it once."""

@@ -255,7 +255,12 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-LOADED = ("analysis", "dnad_ray.commands.run", "dnad_ray.on_ray.sweep", "dnad_ray.on_ray.retrain_jobs", "plotly.io")
+LOADED = (
+    *("analysis", "dnad_ray.commands.run", "dnad_ray.on_ray.sweep", "dnad_ray.on_ray.retrain_jobs", "plotly.io"),
+    # What Tune loads in every sweep that has a callback: trackers as far as they are installed, and what these load.
+    *(f"ray.air.integrations.{tracker}" for tracker in ("comet", "mlflow", "wandb")),
+    "ray.tune.logger.aim",
+)
 
 
 @pytest.fixture(scope="session")
