@@ -11,7 +11,7 @@ from typing import Any
 
 from dnad_ray.errors import ConfigError
 
-__all__ = ["dotted", "duration_in_words", "install_command", "is_text", "parse_duration", "printable"]
+__all__ = ["counted", "dotted", "duration_in_words", "install_command", "is_text", "parse_duration", "printable"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -49,6 +49,15 @@ def duration_in_words(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.1f} days"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which forms its plural by an s.
+
+    >>> counted(1, "network"), counted(1200, "image")
+    ('1 network', '1,200 images')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def is_text(value: object) -> bool:

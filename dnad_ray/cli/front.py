@@ -19,7 +19,7 @@ from dnad_ray.errors import RunFolderError
 from dnad_ray.run_folder.layout import report_file
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.storage.places import Place, address
-from dnad_ray.text import install_command, printable
+from dnad_ray.text import counted, install_command, printable
 
 # Importing torch, Ray and plotly takes seconds, so only the commands that need them import them.
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def notebook(folders: tuple[Place, ...], name: str, out: Place | None) -> None:
 
 def print_front(front: pd.DataFrame, metrics: Iterable[str] = ()) -> None:
     """Print a front as a table with one row per network; ``metrics`` are columns besides the usual ones."""
-    table = Table(title=f"Pareto front: {len(front)} network{'s' * (len(front) != 1)}", title_justify="left", box=None)
+    table = Table(title=f"Pareto front: {counted(len(front), 'network')}", title_justify="left", box=None)
     several_runs = front["run"].nunique() > 1  # with one run, the column would say the same in every row
     known = dict.fromkeys((*metrics, *_TABLE_COLUMNS)) if metrics else _TABLE_COLUMNS
     columns = [name for name in known if name in front and (name != "run" or several_runs)]

@@ -55,7 +55,7 @@ from dnad_ray.runtime.devices import device_for
 from dnad_ray.runtime.stopping import Stopped, StopSignals
 from dnad_ray.search.prepare import prepare_teacher
 from dnad_ray.storage.places import Place
-from dnad_ray.text import parse_duration
+from dnad_ray.text import counted, parse_duration
 from dnad_ray.trials.spec import trials_of
 from dnad_ray.watch.board import Board
 
@@ -187,11 +187,14 @@ def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcom
         bins, least_error = _bins(state), 1.0
         for number, rung in enumerate(state.plan.rungs, 1):
             protocol, folder = protocol_of(rung.epochs), race_folder(state.folder)
+            contested = [members for members in bins if len(members) > 1]
+            if not contested:
+                break
             folder.mkdir(parents=True, exist_ok=True)  # every node of a cluster must see it
-            specs = {state.job(spec, protocol).name: spec for members in bins for spec in members}
+            specs = {state.job(spec, protocol).name: spec for members in contested for spec in members}
             how.board.say(
-                f"fit: race, round {number} of {len(state.plan.rungs)}: {len(specs)} networks of {len(bins)} sizes, "
-                f"{rung.epochs} epochs each{state.time_left()}"
+                f"fit: race, round {number} of {len(state.plan.rungs)}: {counted(len(specs), 'network')} of "
+                f"{counted(len(contested), 'size')}, {counted(rung.epochs, 'epoch')} each{state.time_left()}"
             )
             run(
                 [state.job(spec, protocol) for spec in specs.values()],
@@ -203,11 +206,12 @@ def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcom
                 record["job"]: 1 - record["accuracy"] for record in read_retrained(folder)[0] if record["job"] in specs
             }
             least_error = min(errors.values(), default=1.0)
-            named = [[state.job(spec, protocol).name for spec in members] for members in bins]
-            bins = [[specs[name] for name in names] for names in survivors(errors, named, rung.keep) if names]
-        if not bins:
+            named = [[state.job(spec, protocol).name for spec in members] for members in contested]
+            left = iter([specs[name] for name in names] for names in survivors(errors, named, rung.keep))
+            bins = [next(left) if len(members) > 1 else members for members in bins]
+        winners = [members[0] for members in bins if members]
+        if not winners:
             raise NonFiniteLossError("the training of every network of the race diverged")
-        winners = [members[0] for members in bins]
         if not state.decided:
             imitated = _judged(state, teacher, least_error, how.board)
             state.decided = _decided(state, winners, final, imitated, how)
@@ -215,7 +219,10 @@ def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcom
         imitates = state.decided["imitates"]
         jobs = [state.job(spec, protocol_of(state.decided["epochs"], imitates)) for spec in winners]
         epochs = state.decided["epochs"]
-        how.board.say(f"fit: {len(jobs)} networks, {epochs} epochs each, tested once at the end{state.time_left()}")
+        how.board.say(
+            f"fit: {counted(len(jobs), 'network')}, {counted(epochs, 'epoch')} each, tested once at the "
+            f"end{state.time_left()}"
+        )
         run(jobs, final, teacher if imitates else None, state.folder)
     return _results(state, jobs, final, how.board)
 

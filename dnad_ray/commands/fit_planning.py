@@ -222,7 +222,7 @@ def plan_in_words(plan: FitPlan, images: ImageData) -> str:
     )
     if plan.rungs:
         epochs = " and ".join(str(rung.epochs) for rung in plan.rungs)
-        parts.append(f"a race of {plan.places} networks for each budget over {epochs} epochs")
+        parts.append(f"a race of up to {plan.places} networks for each budget over {epochs} epochs")
     else:
         parts.append("no race (too little time)")
     parts.append(f"then {plan.epochs} epochs for each winner on {len(images.train):,} images and more")

@@ -228,7 +228,9 @@ def _race_epochs(places: int, short: int) -> int:
 
 
 def _rungs(places: int, short: int) -> tuple[Rung, ...]:
-    """Return the rounds of a race; none for a single network."""
+    """Return the rounds of a race: none for a single network, and one for two."""
     if places < 2:
         return ()
+    if places == 2:
+        return (Rung(epochs=2 * short, keep=1),)
     return Rung(epochs=short, keep=math.ceil(places / 2)), Rung(epochs=2 * short, keep=1)

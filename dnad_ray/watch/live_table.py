@@ -15,7 +15,7 @@ from rich.text import Text
 from dnad_ray.errors import one_line
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.states import TrialState
-from dnad_ray.text import duration_in_words
+from dnad_ray.text import counted, duration_in_words
 from dnad_ray.watch.moments import Activity, Moment, RunBegan, RunEnded, Said
 from dnad_ray.watch.standing import Standing, TrialStanding
 
@@ -88,7 +88,7 @@ def _head(run: Standing) -> Text:
     counts = run.counts()
     left = run.seconds_left()
     trials = [
-        f"{counts.pop(TrialState.FINISHED, 0)} of {len(run.trials)} trial{'s' * (len(run.trials) != 1)} done",
+        f"{counts.pop(TrialState.FINISHED, 0)} of {counted(len(run.trials), 'trial')} done",
         *(f"{count} {state}" for state, count in counts.items()),
     ]
     clock = [f"{duration_in_words(run.now - run.began)} elapsed"]

@@ -60,6 +60,8 @@ CHOICE = 0.4
 """Share of the time for choosing networks."""
 SHORT = 3
 """Epochs of a network that is only compared, at least."""
+LEAST_WIDTH, MOST_WIDTH = 4, 20
+"""Of NSGA-II: wider networks exceed the budgets, however shallow they are."""
 STEPS = 10
 """Steps that are timed, after as many that are not."""
 POPULATION = 8
@@ -182,7 +184,7 @@ def nsga2(arm: Arm) -> list[dict[str, Any]]:
         depths = [trial.suggest_int(f"depth{stage}", 0, len(whole.cells) // num_stages) for stage in range(num_stages)]
         first, second = (trial.suggest_categorical(f"operation{node}", operations) for node in range(2))
         genotype = plain_network(whole, depths, (first, second))
-        width = trial.suggest_int("width", 4, 48)
+        width = trial.suggest_int("width", LEAST_WIDTH, MOST_WIDTH, log=True)
         spec = NetworkSpec(origin="plain", genotype=genotype, init_channels=width, stem=arm.stem)
         macs = cost_of(spec, shape).macs
         trial.set_user_attr("excess", float(macs - most))
@@ -201,11 +203,13 @@ def nsga2(arm: Arm) -> list[dict[str, Any]]:
     while arm.left() > until:
         study.optimize(value, n_trials=1)
     arm.tried = len(tried)
-    chosen = {}
-    for budget in arm.budgets:
+    chosen: dict[int, NetworkSpec] = {}
+    for budget in sorted(arm.budgets, reverse=True):
         fitting = [(error, -macs, number) for number, (_, error, macs) in tried.items() if macs <= budget]
         if fitting:
             chosen[budget] = tried[min(fitting)[2]][0]
+        elif chosen:  # nothing so small was tried: the network of the budget above is made narrower
+            chosen[budget] = scaled_to(chosen[2 * budget], shape, max_macs=budget)
     return arm.finished(chosen)
 
 

@@ -66,7 +66,7 @@ def test_fit_ends_with_tested_networks_and_a_model_and_goes_on_where_it_was_kill
     assert unbroken.snapshots()["trial"].unique().tolist() == ["t00"]
     plan = json.loads((unbroken.path / "fit.json").read_text())
     race = {(record["epochs"], record["split"]) for record in _records(unbroken.path / "race")}
-    assert race == {(1, "validation"), (2, "validation")}  # never test images
+    assert race == {(2, "validation")}  # never test images
     assert plan["decided"]["epochs"] == 2
 
     killed = tmp_path / "killed"
@@ -109,7 +109,9 @@ def _killed_when(folder, is_time, resume=True):
     assert process.exitcode == -signal.SIGKILL
 
 
-def test_fit_within_a_time_says_what_it_does_and_what_it_leaves_out(command, tmp_path):
+def test_fit_within_a_time_says_what_it_does_and_what_it_leaves_out(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(plans._SHARES, "race", 0.9)
+    monkeypatch.setattr(plans, "_GOOD_EPOCHS", (3, 5))
     began = time.monotonic()
     code, out, err = command(
         *("fit", "digits", "--out", tmp_path / "run", "--under", "macs=60k", "--time-budget", "12s", "--no-ray")
@@ -117,10 +119,13 @@ def test_fit_within_a_time_says_what_it_does_and_what_it_leaves_out(command, tmp
     assert code == 0, err
     assert time.monotonic() - began < 60  # a machine that is busy now and idle then misses ten percent
     assert "no search (too little time), plain residual networks instead" in out
+    assert re.search("; a race of up to [2-8] networks for each budget", out)
     assert " epochs for each winner on 1,151 images" in out
+    assert "race, round" not in out  # one network fits into the budget, and needs no race
+    assert not (tmp_path / "run" / "race").exists()
     assert "test error" in out
     assert "than the next smaller" in out
-    assert re.search(r"^fit: 1 networks, \d+ epochs each, tested once at the end; (\d+ s|no time is) left$", out, re.M)
+    assert re.search(r"^fit: 1 network, \d+ epochs each, tested once at the end; (\d+ s|no time is) left$", out, re.M)
     assert out.splitlines()[-1].startswith("model: ")
 
 
