@@ -38,13 +38,13 @@ def facts_of(run: RunContents, frame: pd.DataFrame) -> tuple[Fact, ...]:
     record = run.images  # None where an older version made the run
     names = [] if record is None else list(record.classes)
     num_classes = len(names) or (0 if first is None else int(first["num_classes"]))
-    return (
+    facts = (
         _images(run, first, record),
         Fact("Classes", str(num_classes) if num_classes else _UNKNOWN, _listed(names)),
         _guessing(num_classes, record),
         _teacher(run, frame),
-        _noise(frame, None if record is None else record.num_validation),
     )
+    return (*facts, _noise(frame, None if record is None else record.num_validation)) if len(frame) else facts
 
 
 def _images(run: RunContents, first: pd.Series[Any] | None, record: ImagesRecord | None) -> Fact:
@@ -82,8 +82,9 @@ def _teacher(run: RunContents, frame: pd.DataFrame) -> Fact:
         kind = f"{model}: " if isinstance(model, str) else ""
         note = f"{kind}the network that the searches imitate, on the same held-out images"
         return Fact("Error of the teacher", shown("error", 1 - accuracy), note)
-    if len(frame) and (frame["kd_kind"] == "none").all():
-        return Fact("Error of the teacher", "none", "the searches imitate no network")
+    kinds = set(frame["kd_kind"]) if len(frame) else {_at(run.config, "distill", "kind")}
+    if kinds == {"none"}:
+        return Fact("Error of the teacher", "none", "no network is imitated")
     return Fact("Error of the teacher", _UNKNOWN)
 
 

@@ -22,6 +22,7 @@ _ALWAYS = {
     "Hypervolume": "Share of the box between zero and the worst values that a front beats. More is better.",
     "Shrink rate": "Share of the initial candidates that a search wants to delete per epoch.",
 }
+_WITHOUT_SEARCH = ("Architecture", "MACs", "Front")
 _IMITATION = {
     "Teacher, imitation (KD)": "A trained network whose outputs or features the supernet imitates while it is trained "
     "(knowledge distillation).",
@@ -44,7 +45,7 @@ def glossary_of(frame: pd.DataFrame) -> list[tuple[str, str]]:
     Args:
         frame: Snapshots.
     """
-    words = dict(_ALWAYS)
+    words = {name: _ALWAYS[name] for name in (_ALWAYS if len(frame) else _WITHOUT_SEARCH)}
     if len(frame) and (frame["kd_kind"] != "none").any():
         words |= _IMITATION
     if len(frame) and frame["score"].notna().any():

@@ -28,7 +28,7 @@ from analysis.report.charts import ReportTables, charts_of, grouped
 from analysis.report.data import column_of, numbers_of, packed, words_of
 from analysis.report.facts import facts_of
 from analysis.report.glossary import glossary_of
-from analysis.report.summary import Summary, summarise
+from analysis.report.summary import Pick, summarise, trained_front
 from dnad_ray.errors import UserError
 from dnad_ray.run_folder.metrics import METRICS, metric
 from dnad_ray.run_folder.outputs import PAGES, output_file
@@ -109,7 +109,8 @@ def _page(runs: Sequence[RunContents]) -> str:
         title=", ".join(run.name for run in runs),
         summary=summary,
         facts=[(run.name, facts_of(run, frame[frame["run"] == run.name])) for run in runs],
-        picks=_pick_cards(summary, frame),
+        picks=_pick_cards(summary.picks, frame, "error"),
+        trained_picks=_pick_cards(summary.trained, trained_front(retrained), "test_error"),
         table=_table(front.head(_MOST_ROWS)),
         num_front=len(front),
         num_rows=min(len(front), _MOST_ROWS),
@@ -268,18 +269,21 @@ def _verdicts(retrained: pd.DataFrame) -> list[dict[str, Any]]:
     return verdicts
 
 
-def _pick_cards(summary: Summary, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = {pick.label: frame.loc[pick.label] for pick in summary.picks}
+def _pick_cards(picks: Sequence[Pick], frame: pd.DataFrame, error: str) -> list[dict[str, Any]]:
+    rows = {pick.label: frame.loc[pick.label] for pick in picks}
     return [
         {
             "title": pick.title,
             "why": pick.why,
             "row": pick.label,
+            "digest": rows[pick.label]["digest"],
+            "folder": shlex.quote(str(rows[pick.label]["run_path"])),
+            "trial": rows[pick.label]["trial"],
             "numbers": [
-                (metric(name).label, shown(name, rows[pick.label][name])) for name in ("error", "macs", "params")
+                (metric(name).label, shown(name, rows[pick.label][name])) for name in (error, "macs", "params")
             ],
         }
-        for pick in summary.picks
+        for pick in picks
     ]
 
 

@@ -10,13 +10,13 @@ import pandas as pd
 
 from analysis.charts.words import shown
 from analysis.frame import unlike_images
-from analysis.measurements import comparable, retrained_networks, sets_of_images
+from analysis.measurements import BASELINES, comparable, retrained_networks, sets_of_images
 from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
 from dnad_ray.run_folder.states import TrialState
 
-__all__ = ["Pick", "Summary", "Unfinished", "summarise"]
+__all__ = ["Pick", "Summary", "Unfinished", "summarise", "trained_front"]
 
 # If these differ, costs or errors were measured in different ways and cannot be compared on one front.
 _MEASURED_BY = {
@@ -54,6 +54,7 @@ class Summary(NamedTuple):
         sentences: What was trained from scratch, counts, span of the front, hypervolume and compute.
         unfinished: Trials without a proper end.
         picks: Networks of the front: the best, the knee, the smallest.
+        trained: The same of the networks that were trained from scratch, by their position in :func:`trained_front`.
         cautions: Differences between snapshots that make them hard to compare.
         problems: What could not be read.
     """
@@ -61,8 +62,20 @@ class Summary(NamedTuple):
     sentences: tuple[str, ...]
     unfinished: tuple[Unfinished, ...]
     picks: tuple[Pick, ...]
+    trained: tuple[Pick, ...]
     cautions: tuple[str, ...]
     problems: tuple[str, ...]
+
+
+def trained_front(retrained: pd.DataFrame) -> pd.DataFrame:
+    """Return the front of the networks that were trained from scratch alike, by test error; baselines are left out.
+
+    Args:
+        retrained: As :func:`analysis.measurements.retrained_frame` returns it.
+    """
+    networks = retrained_networks(retrained)
+    networks = networks[~networks["origin"].isin(BASELINES)]
+    return front_of(comparable(networks) if len(networks) else networks, ("test_error", *OBJECTIVES[1:]))
 
 
 def summarise(
@@ -79,9 +92,10 @@ def summarise(
     front = front_of(frame)
     num_ladder = int((front["kind"] == "ladder").sum())
     return Summary(
-        sentences=(*_trained(retrained), *_sentences(runs, frame, history, front)),
+        sentences=(*_trained(retrained), *_sentences(runs, frame, history, front, len(retrained))),
         unfinished=tuple(_unfinished(runs)),
         picks=tuple(_picks(front, front_of(frame[frame["kind"] != "ladder"]))),
+        trained=tuple(_picks_of_trained(trained_front(retrained))),
         cautions=(*unlike_images(runs), *_cautions_of_training(retrained), *_cautions(frame, len(front), num_ladder)),
         problems=tuple(f"{run.name}: {problem}" for run in runs for problem in run.problems),
     )
@@ -103,10 +117,12 @@ def _trained(retrained: pd.DataFrame) -> Iterable[str]:
 
 
 def _sentences(
-    runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame, front: pd.DataFrame
+    runs: Sequence[RunContents], frame: pd.DataFrame, history: pd.DataFrame, front: pd.DataFrame, num_retrained: int
 ) -> Iterable[str]:
     states = Counter(status["state"] for run in runs for status in run.status.values())
     num_trials = sum(states.values())
+    if num_retrained and not num_trials:
+        return  # trained without a search
     found = (
         f"{_count(len(frame), 'snapshot')} (recorded networks) of {_count(frame['digest'].nunique(), 'architecture')}"
         if len(frame)
@@ -149,11 +165,20 @@ def _picks(front: pd.DataFrame, scored: pd.DataFrame) -> Iterable[Pick]:
     if not len(front):
         return
     of = " of the networks scored on all validation images" if len(scored) and not scored.equals(front) else ""
-    best, knee, smallest = _best(scored if len(scored) else front), knee_of(front), _smallest(front)
+    yield from _named(f"proxy error{of}", _best(scored if len(scored) else front), knee_of(front), _smallest(front))
+
+
+def _picks_of_trained(front: pd.DataFrame) -> Iterable[Pick]:
+    if len(front):
+        errors = front.rename(columns={"test_error": "error"})
+        yield from _named("error after training", _best(errors), knee_of(errors), _smallest(errors))
+
+
+def _named(error: str, best: Any, knee: Any, smallest: Any) -> Iterable[Pick]:
     if best == smallest:
-        yield Pick("Best and smallest", f"the lowest proxy error{of}, and the fewest MACs", best)
+        yield Pick("Best and smallest", f"the lowest {error}, and the fewest MACs", best)
     else:
-        yield Pick("Best", f"the lowest proxy error{of}", best)
+        yield Pick("Best", f"the lowest {error}", best)
     if knee is not None:
         yield Pick("Knee", "where the front bends most: more MACs gain little beyond it", knee)
     if best != smallest:

@@ -48,6 +48,13 @@ def test_facts_of_an_older_run_say_what_is_not_recorded(folder):
     assert found["Error of the teacher"].value == found["Noise of one score"].value == "not recorded"
 
 
+def test_facts_of_a_run_without_a_search_are_those_of_its_images(tmp_path):
+    config = config_to_dict(RunConfig()) | {"distill": {"kind": "none"}}
+    found = facts(create_run(tmp_path / "plain", config, "0.0.0"), images(30, 50, 20))
+    assert list(found) == ["Images", "Classes", "Error of guessing", "Error of the teacher"]
+    assert found["Error of the teacher"][1:] == ("none", "no network is imitated")
+
+
 def test_facts_of_unequal_classes(folder):
     found = facts(folder, images(30, 50, 20))
     assert found["Images"].note == "100 to train on, 100 held out for the scores"

@@ -186,6 +186,20 @@ def test_write_report_puts_what_was_trained_from_scratch_first(make_run, tmp_pat
     assert "(standard deviation 1.41 points)" in text
     assert "6.46% to 12.41%" in text  # what counting on 359 images leaves open
     assert "359 test images" in text
+    # The pick is the trained network, and how to export it; none is made by proxy errors beside it.
+    assert "the lowest error after training, and the fewest MACs: " + frame["digest"].iloc[0] in text
+    assert f"dnad-ray export {folder} --job " in text
+    assert "the lowest proxy error" not in text
+
+
+def test_write_report_without_a_search_speaks_of_none(tmp_path, make_run, retrained):
+    row = load_runs(make_run()).iloc[0].replace("demo", "plain")
+    folder = create_run(tmp_path / "plain", config_to_dict(RunConfig()), "0.0.0")
+    write_result(folder, retrained(row, origin="plain"))
+    text = " ".join("".join(read(write_report(folder, tmp_path / "report.html")).text).split())
+    assert "There was no search." in text
+    for word in ("Proxy error", "Supernet", "Noise of one score", "no snapshot yet"):
+        assert word not in text
 
 
 def test_write_report_has_a_column_of_latency_for_each_machine(make_run, tmp_path, retrained):

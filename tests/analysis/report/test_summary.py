@@ -4,9 +4,9 @@ import pytest
 
 from analysis.frame import history_frame, read_runs, snapshot_frame
 from analysis.measurements import retrained_frame
-from analysis.report.summary import summarise
+from analysis.report.summary import summarise, trained_front
 from dnad_ray.config.run import RunConfig, config_to_dict
-from dnad_ray.run_folder.writing import create_run, write_snapshot, write_status
+from dnad_ray.run_folder.writing import create_run, write_result, write_snapshot, write_status
 
 
 def summary_of(*folders):
@@ -104,6 +104,26 @@ def test_summarise_a_run_without_snapshots(tmp_path):
     summary, _ = summary_of(create_run(tmp_path / "new", config_to_dict(RunConfig()), "0.0.0"))
     assert summary.sentences == ("1 run with 0 trials (searches) left no snapshot yet.",)
     assert summary.picks == ()
+
+
+def test_summarise_picks_among_trained_networks_and_leaves_baselines_out(folder, tmp_path, retrained):
+    row = summary_of(folder)[1].iloc[0]
+    without_search = create_run(tmp_path / "plain", config_to_dict(RunConfig()), "0.0.0")
+    for width, accuracy, macs in ((2, 0.5, 10), (4, 0.8, 20), (6, 0.9, 110), (8, 0.7, 60)):
+        values = {"origin": "plain", "init_channels": width, "accuracy": accuracy, "macs": macs, "params": macs}
+        write_result(without_search, retrained(row, run="plain", job=f"width-{width}", **values))
+    better = {"accuracy": 0.99, "macs": 5, "params": 5, "init_channels": 3}
+    write_result(without_search, retrained(row, run="plain", job="other", origin="random", **better))
+    summary, _ = summary_of(without_search)
+    front = trained_front(retrained_frame(read_runs(without_search)))
+    assert [(pick.title, pick.why.split(",")[0], front["macs"][pick.label]) for pick in summary.trained] == [
+        ("Best", "the lowest error after training", 110),
+        ("Knee", "where the front bends most: more MACs gain little beyond it", 20),
+        ("Smallest", "the fewest MACs", 10),
+    ]
+    # Nothing is said of searches that there were none of.
+    (only,) = summary.sentences
+    assert only.startswith("5 networks trained from scratch; the best has an error of 1.00% on test images")
 
 
 def test_summarise_one_network(tmp_path, dense, snapshot):
