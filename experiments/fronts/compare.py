@@ -109,10 +109,14 @@ class Arm:
         return seconds
 
     def finished(self, chosen: Mapping[int, NetworkSpec]) -> list[dict[str, Any]]:
-        """Train what was chosen for each budget for the time that is left, and test it once."""
-        epochs = max(SHORT, int(self.left() / self.epoch_seconds([*chosen.values()], self.final)))
+        """Train what was chosen for each budget for the time that is left, and test it once.
+
+        A network that was chosen for several budgets is trained once, as that of the smallest one.
+        """
+        of_budget = {spec: budget for budget, spec in sorted(chosen.items(), reverse=True)}
+        epochs = max(SHORT, int(self.left() / self.epoch_seconds([*of_budget], self.final)))
         rows = []
-        for budget, spec in chosen.items():
+        for spec, budget in of_budget.items():
             cost = cost_of(spec, self.final.data.shape)
             error = 1 - self.accuracy(spec, epochs, self.final)
             choice = f"{spec.model} {spec.digest} {spec.init_channels or spec.width:g}, of {self.tried}"
