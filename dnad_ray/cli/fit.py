@@ -12,7 +12,7 @@ from rich.table import Table
 from dnad_ray.cli.messages import fail, resume_line, said
 from dnad_ray.storage.places import address
 
-__all__ = ["fit"]
+__all__ = ["fit", "print_trained"]
 
 
 @click.command()
@@ -48,7 +48,7 @@ def fit(**options: Any) -> None:
     again = resume_line(said())
     outcome = run(**options)
     if outcome.front is not None and not options["quiet"]:
-        _print(outcome.front)
+        print_trained(outcome.front)
     if outcome.state == "interrupted":
         fail(f"interrupted; to continue: {again}", 128 + (outcome.signum or 0))
     if outcome.state in ("incomplete", "failed"):
@@ -58,13 +58,15 @@ def fit(**options: Any) -> None:
             click.echo(f"{name}: {address(outcome.paths[name])}")
 
 
-def _print(front: Any) -> None:
+def print_trained(front: Any) -> None:
+    """Print trained networks as a table, the largest first."""
     from analysis.intervals import against_smaller, with_intervals
 
     table = Table(box=None)
     has_latency = "latency_p50" in front
-    columns = ["network", "MACs", "parameters", "test error", "95 % interval", "than the next smaller"]
-    columns += ["epochs"] + ["ms"] * has_latency
+    error = "test error" if (front["split"] == "test").all() else "validation error"
+    columns = ["network", "MACs", "parameters", error, "95 % interval", "than the next smaller"]
+    columns += ["epochs", "seeds"] + ["ms"] * has_latency
     for name in columns:
         table.add_column(name, justify="left" if name == "network" else "right")
     front = front.assign(against=against_smaller(front))
@@ -77,6 +79,7 @@ def _print(front: Any) -> None:
             f"{row['error_low']:.2%} to {row['error_high']:.2%}",
             row["against"],
             str(row["epochs"]),
+            str(row["num_seeds"]),
             *([f"{row['latency_p50']:.3f}"] if has_latency else []),
         )
     # A pipe has no real width, and rows must not be cut.

@@ -88,7 +88,8 @@ def fit(
     Stages: a teacher is trained. A search in the space ``device`` records networks of all sizes. These and plain
     residual networks of several depths are scaled to budgets of multiply-adds, and race against those of the same
     budget, on validation images. The winners are trained long, imitating the teacher if it is better than they are, and
-    tested once on the test images.
+    tested once on the test images. Without a time budget, networks whose errors differ from a neighbour's within
+    noise are trained again with a second seed.
 
     Args:
         images: Folder with a folder of images per class, or with ``train/`` and ``test/``; or the name of a dataset.
@@ -107,8 +108,8 @@ def fit(
         quiet: Whether to show no progress.
 
     Returns:
-        How it ended; ``front`` has a row per trained network, with its test error; ``paths["model"]`` is the exported
-        one.
+        How it ended; ``front`` has a row per trained network, with its test error, a mean where it was trained with two
+        seeds; ``paths["model"]`` is the exported one.
 
     Raises:
         UserError: If an argument cannot be used, or the time is too short for the smallest network; no folder is left
@@ -224,7 +225,23 @@ def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcom
             f"end{state.time_left()}"
         )
         run(jobs, final, teacher if imitates else None, state.folder)
+        doubted = _doubted(jobs, state.folder) if state.plan.seconds is None else []
+        if doubted:
+            how.board.say(f"fit: {counted(len(doubted), 'network')} differ from neighbours within noise: a second seed")
+            second = [state.job(job.spec, job.config, seed=state.config.seed + 1) for job in doubted]
+            run(second, final, teacher if imitates else None, state.folder)
+            jobs += second
     return _results(state, jobs, final, how.board)
+
+
+def _doubted(jobs: Sequence[Job], folder: Place) -> list[Job]:
+    """Return the trainings whose test errors differ from a neighbour's within noise: both of each such pair."""
+    from analysis.intervals import against_smaller
+
+    front = trained(jobs, folder).sort_values("macs", kind="stable")
+    is_noise = against_smaller(front) == "within noise"
+    names = {*front["job"][is_noise | is_noise.shift(-1, fill_value=False)]}
+    return [job for job in jobs if job.name in names]
 
 
 def _bins(state: FitState) -> list[list[NetworkSpec]]:
@@ -288,8 +305,10 @@ def _with_latencies(front: pd.DataFrame, jobs: Sequence[Job], state: FitState) -
     limit = state.build.latency
     if limit is None or front.empty:
         return front
-    measured = {}
+    measured: dict[str, float] = {}
     for job in jobs:
+        if job.name not in set(front["job"]):
+            continue
         found = measure(job.spec, state.images.shape, torch.device("cpu"), run=state.folder.name, runtime=limit.runtime)
         write_measurement(state.folder, found)
         measured[job.name] = found.latency_p50
@@ -300,9 +319,11 @@ def _with_latencies(front: pd.DataFrame, jobs: Sequence[Job], state: FitState) -
 def _results(state: FitState, jobs: Sequence[Job], final: RetrainImages, board: Board) -> Outcome:
     """Return how it ended, with front, report and model."""
     from analysis import write_report
+    from analysis.measurements import retrained_networks
 
     folder = state.folder
-    front = _with_latencies(trained(jobs, folder), jobs, state)
+    records = trained(jobs, folder).sort_values("seed", kind="stable")  # the job of a row is that of the first seed
+    front = _with_latencies(retrained_networks(records), jobs, state)
     paths: dict[str, Place] = {"run": folder, "retrained": retrained_folder(folder)}
     if final.split == "validation":
         board.say("fit: there are no test images; errors are those of images that networks were chosen by")

@@ -91,9 +91,9 @@ class FitState:
         """What all networks of the race have in common."""
         return build_of(self.config, self.images, self.arguments)
 
-    def job(self, spec: NetworkSpec, protocol: RetrainConfig) -> Job:
-        """Return the training of a network."""
-        return job_of(spec, protocol, PROTOCOL, self.config.seed, self.config.data)
+    def job(self, spec: NetworkSpec, protocol: RetrainConfig, seed: int | None = None) -> Job:
+        """Return the training of a network, with the seed of the run or another one."""
+        return job_of(spec, protocol, PROTOCOL, self.config.seed if seed is None else seed, self.config.data)
 
     def time_used(self) -> float:
         """Return the seconds that all calls took so far."""

@@ -52,8 +52,10 @@ class TeacherConfig(Section):
     """Width C of a teacher with source `derived`."""
     epochs: Count = 60
     """Training epochs of the teacher, if it is trained."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """`adam` with a cosine decay to zero, or `sgd` in one cycle with Nesterov's momentum 0.95, as `retrain quick`."""
     learning_rate: Positive = 1e-3
-    """Peak learning rate of Adam, with cosine decay to zero."""
+    """Peak learning rate; about 0.1 for `sgd`."""
     genotype: str | None = None
     """Genotype file, or a run folder (the best of its front). None: every node has sep_conv_3x3 of both inputs."""
     source: Literal["derived", "torchvision", "module", "saved"] = "derived"

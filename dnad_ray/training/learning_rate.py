@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dnad_ray.config.retrain import RetrainConfig
 
-__all__ = ["cosine_rates", "learning_rate_at", "momentum_at"]
+__all__ = ["cosine_rates", "learning_rate_at", "momentum_at", "one_cycle_momentum", "one_cycle_rate"]
 
 _FIRST_SHARE, _RISE, _MOMENTUM_FALL = 1 / 25, 0.3, 0.1
 """Of a one-cycle schedule: the first learning rate as a share of the peak, the share of the steps in which it rises,
@@ -17,17 +17,13 @@ and how far the momentum falls meanwhile."""
 def learning_rate_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step, counted from 0: linear warm-up, then cosine or linear decay to zero.
 
-    ``one_cycle`` (Smith and Topin, arXiv 1708.07120) rises by a cosine, from a twenty-fifth of the peak, in the first
-    30 % of the steps.
-
     >>> config = RetrainConfig(epochs=4, learning_rate=0.4, schedule="linear", warmup_epochs=2)
     >>> [round(learning_rate_at(config, step, 1), 3) for step in range(4)]
     [0.2, 0.4, 0.4, 0.2]
     """
     warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
     if config.schedule == "one_cycle":
-        share = _share_of_peak(step, total)
-        return config.learning_rate * (share if step >= _RISE * total else _FIRST_SHARE + (1 - _FIRST_SHARE) * share)
+        return one_cycle_rate(config.learning_rate, step, total)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     share = (step - warmup) / (total - warmup)
@@ -44,8 +40,24 @@ def momentum_at(config: RetrainConfig, step: int, steps_per_epoch: int) -> float
     """
     if config.schedule != "one_cycle":
         return config.momentum
-    fall = min(_MOMENTUM_FALL, config.momentum)
-    return config.momentum - fall * _share_of_peak(step, config.epochs * steps_per_epoch)
+    return one_cycle_momentum(config.momentum, step, config.epochs * steps_per_epoch)
+
+
+def one_cycle_rate(peak: float, step: int, num_steps: int) -> float:
+    """Return the learning rate of a step in one cycle (Smith and Topin, arXiv 1708.07120).
+
+    It rises by a cosine, from a twenty-fifth of the peak, in the first 30 % of the steps, and falls to zero.
+
+    >>> [round(one_cycle_rate(0.1, step, 10), 3) for step in (0, 3, 9)]
+    [0.004, 0.1, 0.005]
+    """
+    share = _share_of_peak(step, num_steps)
+    return peak * (share if step >= _RISE * num_steps else _FIRST_SHARE + (1 - _FIRST_SHARE) * share)
+
+
+def one_cycle_momentum(momentum: float, step: int, num_steps: int) -> float:
+    """Return the momentum of a step in one cycle: 0.1 lower at the peak of the learning rate."""
+    return momentum - min(_MOMENTUM_FALL, momentum) * _share_of_peak(step, num_steps)
 
 
 def _share_of_peak(step: int, total: int) -> float:

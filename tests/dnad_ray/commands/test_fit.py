@@ -14,6 +14,7 @@ import pytest
 import dnad_ray as dr
 import dnad_ray.commands.fit as fitting
 import dnad_ray.retrain.fit_plan as plans
+from dnad_ray.cli.fit import print_trained
 from dnad_ray.errors import ConfigError, DataError
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 
@@ -56,6 +57,11 @@ def test_fit_ends_with_tested_networks_and_a_model_and_goes_on_where_it_was_kill
     assert front["macs"].max() <= 120_000
     assert (front["split"].unique().tolist(), front["num_images"].unique().tolist()) == (["test"], [359])
     assert front["epochs"].unique().tolist() == [2]
+    # They differ by less than counting on 359 images leaves open, so each has a second seed.
+    assert front["num_seeds"].tolist() == [2, 2]
+    for row in front.to_dict("records"):
+        of_seeds = [record["accuracy"] for record in _records(unbroken.path) if record["macs"] == row["macs"]]
+        assert row["test_error"] == pytest.approx(1 - sum(of_seeds) / 2)
     largest = front.loc[front["macs"].idxmax()]
     assert 0 < front["latency_p50"].max() < 100
     measured, _ = read_measurements(unbroken.path)
@@ -86,6 +92,12 @@ def test_fit_ends_with_tested_networks_and_a_model_and_goes_on_where_it_was_kill
         dr.fit("digits", out=killed, under={"macs": 99_000}, set=SMALL, no_ray=True, quiet=True, resume=True)
     with pytest.raises(ConfigError, match=r"^resume: got other images, or another size of them, seed"):
         _fitted(killed, resume=True, seed=4)
+
+
+def test_errors_of_validation_images_are_called_so(unbroken, capsys):
+    for split, words in (("test", "test error"), ("validation", "validation error")):
+        print_trained(unbroken.outcome.front.assign(split=split))
+        assert capsys.readouterr().out.split("parameters")[1].split("95 %")[0].strip() == words
 
 
 def test_fit_on_ray_has_the_same_bits(unbroken, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from dnad_ray.config.retrain import retrain_recipe
 from dnad_ray.config.run import with_overrides
 from dnad_ray.data.batches import TrainingBatches
 from dnad_ray.distill.teacher_sources import make_teacher, teacher_genotype
@@ -18,11 +19,13 @@ from dnad_ray.run_folder import checkpoints as checkpoint_module
 from dnad_ray.run_folder.checkpoints import load_newest
 from dnad_ray.runtime.random_states import OwnStream
 from dnad_ray.runtime.stopping import Stopped, StopRequest
+from dnad_ray.training.learning_rate import learning_rate_at, momentum_at
 from search_spaces.network import network_from
 from search_spaces.shape import NetworkShape
 
 CPU = torch.device("cpu")
 DERIVED = {"distill.teacher.epochs": 3}
+IN_ONE_CYCLE = {**DERIVED, "distill.teacher.optimizer": "sgd", "distill.teacher.learning_rate": 0.1}
 OWN = {**DERIVED, "distill.teacher.source": "module", "distill.teacher.model": "dropping_models:small"}
 
 
@@ -53,7 +56,7 @@ def after(num_steps):
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 8])
-@pytest.mark.parametrize("settings", [DERIVED, OWN], ids=["derived", "own with dropout"])
+@pytest.mark.parametrize("settings", [DERIVED, IN_ONE_CYCLE, OWN], ids=["derived", "in one cycle", "own with dropout"])
 def test_teacher_that_was_stopped_has_the_same_bits(settings, step, tiny, digits, tmp_path):
     config = tiny(settings)
     torch.manual_seed(1)
@@ -180,3 +183,20 @@ def test_own_stream_goes_on_and_leaves_the_global_one_alone():
         second = torch.rand(4)
     assert torch.equal(torch.cat([first, second]), whole)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_teacher_by_sgd_has_the_cycle_of_the_quick_recipe(tiny, digits):
+    config = tiny(IN_ONE_CYCLE)
+    shape = NetworkShape(images=digits.shape, init_channels=4)
+    training = TeacherTraining(network_from(teacher_genotype(config), shape), config, digits, CPU)
+    same_cycle = retrain_recipe("quick").model_copy(update={"epochs": 3})
+    assert (same_cycle.learning_rate, same_cycle.schedule) == (0.1, "one_cycle")
+    seen = []
+    for step in range(training.num_steps):
+        training.train_step()
+        (group,) = training.state_dict()["optimizer"]["param_groups"]
+        assert group["nesterov"]
+        assert group["lr"] == learning_rate_at(same_cycle, step, training.steps_per_epoch)
+        assert group["momentum"] == momentum_at(same_cycle, step, training.steps_per_epoch)
+        seen.append(group["lr"])
+    assert (training.num_steps, max(seen) > 0.05, seen[-1] < 0.02) == (9, True, True)
