@@ -192,16 +192,6 @@ def test_write_report_puts_what_was_trained_from_scratch_first(make_run, tmp_pat
     assert "the lowest proxy error" not in text
 
 
-def test_write_report_without_a_search_speaks_of_none(tmp_path, make_run, retrained):
-    row = load_runs(make_run()).iloc[0].replace("demo", "plain")
-    folder = create_run(tmp_path / "plain", config_to_dict(RunConfig()), "0.0.0")
-    write_result(folder, retrained(row, origin="plain"))
-    text = " ".join("".join(read(write_report(folder, tmp_path / "report.html")).text).split())
-    assert "There was no search." in text
-    for word in ("Proxy error", "Supernet", "Noise of one score", "no snapshot yet"):
-        assert word not in text
-
-
 def test_write_report_has_a_column_of_latency_for_each_machine(make_run, tmp_path, retrained):
     folder = make_run(epochs=3)
     frame = load_runs(folder).drop_duplicates("digest")
