@@ -36,6 +36,8 @@ __all__ = [
     "genotype_of",
     "meaning_of",
     "read_networks",
+    "row_of",
+    "topology_of_cell",
 ]
 
 NETWORKS = Path(__file__).with_name("networks.csv")
@@ -142,18 +144,18 @@ def meaning_of(topology: str) -> str:
 
 def draw_all() -> list[TrueNetwork]:
     """Return anchors, cells and networks; a cell that is also an anchor is an anchor."""
-    rows = [_row("nas-bench-201", topology, is_anchor=True) for topology in ANCHORS]
+    rows = [row_of("nas-bench-201", topology, is_anchor=True) for topology in ANCHORS]
     seen = set(map(meaning_of, ANCHORS))
     for topology in _cells(random.Random(SEED)):
         if meaning_of(topology) not in seen:
-            rows.append(_row("nas-bench-201", topology))
+            rows.append(row_of("nas-bench-201", topology))
         seen.add(meaning_of(topology))
         if len(rows) == len(ANCHORS) + NUM_CELLS:
             break
     for number, macs in enumerate(BINS):
         drawn: dict[str, TrueNetwork] = {}
         for topology in _networks(random.Random(SEED + 1 + number), macs):
-            row = _row("dnad", topology, number)
+            row = row_of("dnad", topology, number)
             drawn[row.network] = row
             if len(drawn) == NUM_PER_BIN:
                 break
@@ -219,7 +221,8 @@ def _topology_of(genotype: Genotype) -> str:
     )
 
 
-def _row(space: str, topology: str, cost_bin: int | None = None, *, is_anchor: bool = False) -> TrueNetwork:
+def row_of(space: str, topology: str, cost_bin: int | None = None, *, is_anchor: bool = False) -> TrueNetwork:
+    """Return the row of a network of a space; its bin is that of its convolutions' multiply-adds, if none is given."""
     genotype = genotype_of(space, topology)
     cost = costs_of(genotype, SHAPE)
     return TrueNetwork(
@@ -233,6 +236,17 @@ def _row(space: str, topology: str, cost_bin: int | None = None, *, is_anchor: b
         num_operations=genotype.num_operations,
         published=ANCHORS[topology] if is_anchor else None,
     )
+
+
+def topology_of_cell(cell: str) -> str:
+    """Return the topology of a cell in the benchmark's own notation.
+
+    >>> topology_of_cell("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|none~2|")
+    '3|.1|sa.'
+    """
+    letter = {operation: letter for letter, operation in _LETTERS["nas-bench-201"].items()}
+    nodes = (node.strip("|").split("|") for node in cell.split("+"))
+    return "|".join("".join(letter[edge.partition("~")[0]] for edge in node) for node in nodes)
 
 
 def _candidates(genotype: Genotype) -> list[Candidate]:
