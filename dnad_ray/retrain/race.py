@@ -31,7 +31,9 @@ _LEAST_USE = 0.6
 """Share of a budget that a network must use; depth makes up for the steps of the width."""
 _LAYER = 0.05
 """What a layer costs in time, as a share of a budget: plain networks that use much of the budget in few layers
-come first. At 3 M multiply-adds, 21 layers of 8 channels took twice as long as 7 of 16 (an image in torch)."""
+come first. At 3 M multiply-adds, 21 layers of 8 channels took twice as long as 7 of 16 (an image in torch). Nor was
+depth better: after 12 epochs on 3,000 images of CIFAR-10, the shallowest plain network was the best one, or within
+noise of it, at each of four budgets from 0.4 to 3.2 M."""
 _POINTWISE = "nor_conv_1x1"
 _NEAREST = 4
 """Networks of a search that are compared by score, for each place of the race."""

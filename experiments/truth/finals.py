@@ -4,7 +4,7 @@
 
 Every cell that a search of `searches.csv` ends with is trained like those of the truth (`train.py`) under both seeds,
 a row each in `finals.csv`. For each search, 20 of the truth's random cells are drawn, and the one with the best
-accuracy under seed 0 is chosen. It and the final cell are compared by their accuracies under seed 1, which chose neither.
+accuracy under seed 0 is chosen. It and the final cell are compared by accuracies under seed 1, which chose neither.
 """
 
 from __future__ import annotations
