@@ -83,6 +83,8 @@ def main() -> None:
                 process.wait()
                 stages = [name for name in ("teacher", "trials", "race", "retrained") if (killed / name).exists()]
                 print(f"killed; begun: {', '.join(stages) or 'nothing'}", flush=True)
+            else:
+                print("ended before it was killed", flush=True)
         if start(killed, options, resume=True).wait():
             raise SystemExit("the last continuation failed")
         ours, theirs = results(killed), results(unbroken)
