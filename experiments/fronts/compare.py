@@ -174,7 +174,7 @@ def random_network(space: SearchSpace, rng: random.Random) -> Genotype:
 
 
 def nsga2(arm: Arm) -> list[dict[str, Any]]:
-    """Let NSGA-II choose width, depths and operations of a plain residual network."""
+    """Let NSGA-II choose width, depths and operations of a plain residual network; needs Optuna 5."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -191,18 +191,14 @@ def nsga2(arm: Arm) -> list[dict[str, Any]]:
         width = trial.suggest_int("width", LEAST_WIDTH, MOST_WIDTH, log=True)
         spec = NetworkSpec(origin="plain", genotype=genotype, init_channels=width, stem=arm.stem)
         macs = cost_of(spec, shape).macs
-        trial.set_user_attr("excess", float(macs - most))
+        trial.set_constraint("macs", macs - most)
         if macs > most:
             return 1.0, float(macs)  # known without training
         error = 1 - arm.accuracy(spec, arm.short, arm.work)
         tried[trial.number] = spec, error, macs
         return error, float(macs)
 
-    sampler = optuna.samplers.NSGAIISampler(
-        population_size=POPULATION,
-        seed=arm.config.seed,
-        constraints_func=lambda trial: [trial.user_attrs["excess"]],
-    )
+    sampler = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=arm.config.seed)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     while arm.left() > until:
         study.optimize(value, n_trials=1)
