@@ -18,6 +18,10 @@ SIXTEENTHS, RANGE = 16, 5.0
 """The box begins at this part of the largest budget, and spans so many doublings."""
 
 
+EXPERIMENTS = {"first": range(10, 13), "again": range(15, 18)}
+"""Experiment -> its seeds."""
+
+
 def hypervolume(front: pd.DataFrame, largest: int) -> float:
     """Return the share of the box that the networks of an arm dominate, 0 to 1.
 
@@ -32,37 +36,56 @@ def hypervolume(front: pd.DataFrame, largest: int) -> float:
 
 
 def hypervolumes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each set of images, arm and seed, with CPU seconds."""
+    """Return a row for each experiment, set of images, arm and seed, with CPU seconds."""
     rows = []
     for (images, arm, seed), front in table.groupby(["images", "arm", "seed"], sort=False):
         largest = table[(table["images"] == images) & (table["seed"] == seed)]["budget"].max()
         share, seconds = hypervolume(front, largest), front["cpu_seconds"].iloc[0]
-        rows.append({"images": images, "arm": arm, "seed": seed, "hypervolume": share, "cpu_seconds": seconds})
+        asked = next(name for name, seeds in EXPERIMENTS.items() if seed in seeds)
+        facts = {"asked": asked, "images": images, "arm": arm, "seed": seed}
+        rows.append({**facts, "hypervolume": share, "cpu_seconds": seconds})
     return pd.DataFrame(rows)
 
 
-def compared(volumes: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each set of images and arm: means, and the paired lead of `fit` with its 95 % interval."""
-    rows = []
-    for images, group in volumes.groupby("images", sort=False):
+def compared(volumes: pd.DataFrame) -> list[str]:
+    """Return a line for each arm, for a table: means, and the paired lead of `fit` with its 95 % interval."""
+    lines = []
+    for (asked, images), group in volumes.groupby(["asked", "images"], sort=False):
         by_seed = group.pivot(index="seed", columns="arm", values="hypervolume")
         for arm, of_arm in group.groupby("arm", sort=False):
-            lead = (by_seed["fit"] - by_seed[arm]).dropna()
-            half = stats.t.ppf(0.975, len(lead) - 1) * lead.std() / np.sqrt(len(lead)) if len(lead) > 1 else np.nan
-            facts = {"images": images, "arm": arm, "seeds": len(of_arm), "CPU s": of_arm["cpu_seconds"].mean()}
-            spread = {"mean": of_arm["hypervolume"].mean(), "sd": of_arm["hypervolume"].std()}
-            ahead = {"lead of fit": lead.mean(), "+-": half, "ahead in": f"{(lead > 0).sum()} of {len(lead)}"}
-            rows.append({**facts, **spread, **ahead})
-    return pd.DataFrame(rows)
+            mean, deviation = of_arm["hypervolume"].mean(), of_arm["hypervolume"].std()
+            line = f"| {asked} | {images} | {arm} | {of_arm['cpu_seconds'].mean():.0f} | {mean:.3f} ({deviation:.3f}) |"
+            if arm != "fit":
+                lead = (by_seed["fit"] - by_seed[arm]).dropna()
+                half = stats.t.ppf(0.975, len(lead) - 1) * lead.std() / np.sqrt(len(lead))
+                line += f" {lead.mean():+.3f} ({lead.mean() - half:+.3f} to {lead.mean() + half:+.3f}) |"
+                line += f" {(lead > 0).sum()} of {len(lead)} |"
+            else:
+                line += " | |"
+            lines.append(line)
+    return lines
+
+
+def accuracies(table: pd.DataFrame) -> list[str]:
+    """Return a line for each arm, for a table: mean test accuracy in % of the best network within each budget."""
+    asked = table["seed"].map(lambda seed: next(name for name, seeds in EXPERIMENTS.items() if seed in seeds))
+    budgets = sorted(table["budget"].unique(), reverse=True)
+    lines = []
+    for (name, images, arm), rows in table.assign(asked=asked).groupby(["asked", "images", "arm"], sort=False):
+        cells = []
+        for budget in budgets:
+            best = rows[rows["macs"] <= budget].groupby("seed")["error"].min()
+            is_complete = len(best) == rows["seed"].nunique()
+            cells.append(f"{100 * (1 - best.mean()):.1f}" if is_complete else "-")
+        lines.append(f"| {name} | {images} | {arm} | {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:
     table = pd.read_csv(TABLE)
-    print(compared(hypervolumes(table)).round(4).to_string(index=False))
-    accuracies = table.assign(accuracy=100 * (1 - table["error"]))
-    print("\nmean test accuracy, %")
-    by_budget = accuracies.pivot_table(index=["images", "arm"], columns="budget", values="accuracy", sort=False)
-    print(by_budget.sort_index(axis=1, ascending=False).round(1).to_string())
+    print("\n".join(compared(hypervolumes(table))))
+    print()
+    print("\n".join(accuracies(table)))
 
 
 if __name__ == "__main__":
