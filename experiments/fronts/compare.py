@@ -329,7 +329,7 @@ def write_rows(name: str, seed: int, arm: str, seconds: float, rows: Sequence[Ma
     """Add the rows of an arm to the table."""
     is_new = not TABLE.exists()
     with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         for row in rows:
