@@ -12,6 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "truth"))
+from finals import FINALS, compared, final_cells
 from ranking import COMBINATIONS, SCORES, kendall, perfect, read, resampled
 from sample import ANCHORS, BINS, NEAR, SHAPE, draw_all, genotype_of, meaning_of, read_networks
 from searches import NUM_SEEDS, SEARCHES, searched
@@ -158,3 +159,24 @@ def test_searches_end_once_in_a_cell_and_record_no_rung_twice():
         assert len({(row["cell"], row["kind"]) for row in own if row["kind"] == "ladder"}) == sum(
             row["kind"] == "ladder" for row in own
         )
+
+
+def test_final_cells_are_those_of_the_searches_and_were_trained_under_both_seeds():
+    cells = final_cells()
+    assert {arm: sorted(seed for name, seed in cells if name == arm) for arm, _ in cells} == {
+        "snps": list(range(NUM_SEEDS)),
+        "dnad": list(range(NUM_SEEDS)),
+    }
+    assert (cells["snps", 0].topology, cells["dnad", 1].topology) == ("3|33|s33", "s|s3|a33")
+    with FINALS.open(encoding="utf-8", newline="") as file:
+        trained = {(row["network"], int(row["seed"])) for row in csv.DictReader(file)}
+    assert trained == {(cell.network, seed) for cell in cells.values() for seed in (0, 1)}
+
+
+def test_readme_says_how_final_cells_compare():
+    readme = " ".join(FINALS.with_name("README.md").read_text().split())
+    for arm in ("snps", "dnad"):
+        rows = [row for row in compared() if row[0] == arm]
+        better = sum(final >= chosen for _, _, final, chosen in rows)
+        means = [100 * sum(row[column] for row in rows) / len(rows) for column in (2, 3)]
+        assert f"| `{arm}` | {means[0]:.1f} | {means[1]:.1f} | {better} of {len(rows)} |" in readme
