@@ -111,7 +111,11 @@ def device() -> RunConfig:
         shrink=ShrinkConfig(
             rate=0.03, gamma_init=0.01, gamma_max=1.0, mu=1.0, stall_epochs=0.5, floor=FloorConfig(operations=18)
         ),
-        distill=DistillConfig(kind="logits", weight=0.3, teacher=TeacherConfig(init_channels=24, epochs=40)),
+        distill=DistillConfig(
+            kind="logits",
+            weight=0.3,
+            teacher=TeacherConfig(init_channels=24, epochs=40, optimizer="sgd", learning_rate=0.1),
+        ),
         evaluation=EvaluationConfig(init_channels=12, scores=("score",)),
         sweep=SweepConfig(grid={"shrink.rate": (0.03, 0.05)}),
     )

@@ -8,6 +8,7 @@ import pytest
 
 from dnad_ray.config.distill import KINDS
 from dnad_ray.config.recipes import RECIPES, recipe_named, summary_of
+from dnad_ray.config.retrain import retrain_recipe
 from dnad_ray.config.run import RunConfig, with_overrides
 from dnad_ray.data.loading import DATASET_NAMES
 from dnad_ray.errors import ConfigError
@@ -26,6 +27,12 @@ def test_recipes_by_name():
     assert recipe_named("demo") == RECIPES["demo"]()
     with pytest.raises(ConfigError, match=r"recipe: got 'imagenet'; allowed: demo, .*, kd_kind, or a YAML"):
         recipe_named("imagenet")
+
+
+def test_teacher_of_fit_is_trained_like_the_networks_that_it_is_for():
+    teacher, quick = recipe_named("device").distill.teacher, retrain_recipe("quick")
+    assert (teacher.optimizer, teacher.learning_rate) == ("sgd", quick.learning_rate)
+    assert recipe_named("images").distill.teacher.optimizer == "adam"  # as it was when results were measured
 
 
 @pytest.mark.parametrize("name", RECIPES)
