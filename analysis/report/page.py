@@ -35,6 +35,7 @@ from dnad_ray.run_folder.outputs import PAGES, output_file
 from dnad_ray.run_folder.reading import RunContents, read_genotype
 from dnad_ray.storage.files import write_bytes
 from dnad_ray.storage.places import Place, address, place
+from dnad_ray.text import counted
 from search_spaces.genotype import Genotype
 
 __all__ = ["write_report"]
@@ -245,7 +246,7 @@ def _latencies(networks: pd.DataFrame, measured: pd.DataFrame) -> dict[str, dict
     found: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in measured.to_dict("records"):
         if _size_of(row) in known:
-            threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+            threads = counted(row["threads"], "thread")
             machine = f"Latency, ms (batch {row['batch_size']}, {row['device_name']}, {threads})"
             found.setdefault(machine, {})[_size_of(row)] = row["latency_p50"]
     return found

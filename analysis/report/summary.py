@@ -15,6 +15,7 @@ from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, re
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
 from dnad_ray.run_folder.states import TrialState
+from dnad_ray.text import counted
 
 __all__ = ["Pick", "Summary", "Unfinished", "summarise", "trained_front"]
 
@@ -110,8 +111,8 @@ def _trained(retrained: pd.DataFrame) -> Iterable[str]:
     spread = f" (standard deviation {100 * best['accuracy_std']:.2f} points)" if best["num_seeds"] > 1 else ""
     split = "test images" if best["split"] == "test" else f"{best['split']} images, on which the search selected"
     yield (
-        f"{_count(len(networks), 'network')} trained from scratch; the best has an error of "
-        f"{shown('test_error', best['test_error'])} on {split}, the mean of {_count(int(best['num_seeds']), 'seed')}"
+        f"{counted(len(networks), 'network')} trained from scratch; the best has an error of "
+        f"{shown('test_error', best['test_error'])} on {split}, the mean of {counted(int(best['num_seeds']), 'seed')}"
         f"{spread}, at {shown('macs', best['macs'])} MACs."
     )
 
@@ -124,11 +125,11 @@ def _sentences(
     if num_retrained and not num_trials:
         return  # trained without a search
     found = (
-        f"{_count(len(frame), 'snapshot')} (recorded networks) of {_count(frame['digest'].nunique(), 'architecture')}"
+        f"{counted(len(frame), 'snapshot')} (recorded networks) of {counted(frame['digest'].nunique(), 'architecture')}"
         if len(frame)
         else "no snapshot yet"
     )
-    yield f"{_count(len(runs), 'run')} with {_count(num_trials, 'trial')} (searches) left {found}."
+    yield f"{counted(len(runs), 'run')} with {counted(num_trials, 'trial')} (searches) left {found}."
     if states:
         yield "Trials: " + ", ".join(f"{states[state]} {state.words}" for state in TrialState if states[state]) + "."
     if len(front):
@@ -197,7 +198,7 @@ def _cautions_of_training(retrained: pd.DataFrame) -> Iterable[str]:
 def _cautions(frame: pd.DataFrame, num_front: int, num_ladder: int) -> Iterable[str]:
     if num_ladder:
         yield (
-            f"{num_ladder} of the {_count(num_front, 'network')} on the front were scored on a part of the validation "
+            f"{num_ladder} of the {counted(num_front, 'network')} on the front were scored on a part of the validation "
             "images only (kind ladder): their errors are less certain, and the lowest of them are too low."
         )
     for name, words in _MEASURED_BY.items():
@@ -225,7 +226,3 @@ def _device_seconds(frame: pd.DataFrame, history: pd.DataFrame) -> float:
     # Both count from the start of the trial; the one written last has the larger value.
     both = pd.concat([part[["run", "trial", "device_seconds"]] for part in (frame, history)])
     return float(both.groupby(["run", "trial"])["device_seconds"].max().sum())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

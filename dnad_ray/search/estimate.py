@@ -19,7 +19,7 @@ from dnad_ray.search.limits import PASSES_PER_STEP
 from dnad_ray.search.recording import derived_shape
 from dnad_ray.search.state import SearchState
 from dnad_ray.storage.places import Place
-from dnad_ray.text import duration_in_words
+from dnad_ray.text import counted, duration_in_words
 from dnad_ray.training.timing import seconds_of_step
 from dnad_ray.trials.spec import TrialSpec
 from search_spaces.supernet import subset
@@ -72,7 +72,7 @@ def estimate_in_words(
     first = f"{duration_in_words(seconds)} for the teacher, then " if seconds else ""
     return (
         f"about {duration_in_words(about)}, at most {duration_in_words(most)}: {first}"
-        f"{num_trials} trial{'s' * (num_trials != 1)} of up to {spec.config.train.epochs} epochs, "
+        f"{counted(num_trials, 'trial')} of up to {spec.config.train.epochs} epochs, "
         f"{num_parallel} at a time, each {duration_in_words(trial.longest)} if nothing were deleted"
     )
 

