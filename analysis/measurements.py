@@ -14,7 +14,7 @@ from dnad_ray.errors import UserError
 from dnad_ray.run_folder.fields import kinds_of
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.run_folder.reading import RunContents
-from dnad_ray.run_folder.records import RETRAINED_COLUMNS, Measurement, Retrained
+from dnad_ray.run_folder.records import BASELINE_ORIGINS, RETRAINED_COLUMNS, Measurement, Retrained
 from dnad_ray.storage.places import Place, address
 
 __all__ = [
@@ -41,9 +41,6 @@ MEASURED = ("latency_p50", "latency_p90", "latency_p99", "peak_memory")
 
 TRAINED = ("accuracy", "test_error")
 """Metrics that `dnad-ray retrain` records."""
-
-BASELINES = ("random", "darts", "torchvision")
-"""Origins of trained networks that stand beside a front, and are not part of it."""
 
 _PROTOCOL = ("digest", "protocol", "dataset", "images", "image_size", "num_classes", "init_channels", "width", "split")
 _COMPARABLE = ["protocol", "dataset", "images", "split"]
@@ -188,14 +185,14 @@ def _with_trained(frame: pd.DataFrame, retrained: pd.DataFrame) -> pd.DataFrame:
     """Return snapshots with the results of training, and the trained networks of no snapshot as rows of their own."""
     found = with_retrained(frame, retrained)
     networks = retrained_networks(retrained)
-    others = networks[~networks["digest"].isin(frame["digest"]) & ~networks["origin"].isin(BASELINES)]
+    is_recorded = networks["digest"].isin(frame["digest"])
+    others = networks[~is_recorded & ~networks["origin"].isin(BASELINE_ORIGINS)]
     if others.empty:
         return found
-    protocols = sorted({*others["protocol"], *networks[networks["digest"].isin(frame["digest"])]["protocol"]})
-    if len(protocols) > 1:
-        raise UserError("protocol", None, f"one of {', '.join(protocols)}: networks that were trained alike")
-    rows: pd.DataFrame = pd.concat([found, others.reindex(columns=found.columns)], ignore_index=True)
-    return rows if len(found) else others.reset_index(drop=True)
+    _check_alike({*others["protocol"], *networks[is_recorded]["protocol"]})
+    columns = others.columns if found.empty else found.columns
+    rows: pd.DataFrame = pd.concat([found, others], ignore_index=True)[[*columns]]
+    return rows
 
 
 def retrained_networks(retrained: pd.DataFrame) -> pd.DataFrame:
@@ -267,12 +264,17 @@ def with_retrained(frame: pd.DataFrame, retrained: pd.DataFrame, protocol: str |
         if protocol not in known:
             raise UserError("protocol", protocol, ", ".join(known) or "none: nothing was retrained")
         networks = networks[networks["protocol"] == protocol]
-    elif len(known) > 1:
-        raise UserError("protocol", None, f"one of {', '.join(known)}: networks that were trained alike")
+    else:
+        _check_alike(known)
     if networks["digest"].duplicated().any():
         differing = [name for name in _PROTOCOL if name != "digest" and networks[name].nunique() > 1]
         raise UserError("retrained", f"several {', '.join(differing)} of one architecture", "records of one of them")
     return _joined(frame, networks, ["digest"], ["accuracy", "accuracy_std", "num_seeds", "test_error"])
+
+
+def _check_alike(protocols: Collection[str]) -> None:
+    if len(protocols) > 1:
+        raise UserError("protocol", None, f"one of {', '.join(sorted(protocols))}: networks that were trained alike")
 
 
 def with_measurements(frame: pd.DataFrame, measurements: pd.DataFrame, **chosen: Any) -> pd.DataFrame:

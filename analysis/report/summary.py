@@ -10,10 +10,11 @@ import pandas as pd
 
 from analysis.charts.words import shown
 from analysis.frame import unlike_images
-from analysis.measurements import BASELINES, comparable, retrained_networks, sets_of_images
+from analysis.measurements import comparable, retrained_networks, sets_of_images
 from analysis.pareto import OBJECTIVES, front_of, hypervolume_share, knee_of, reference_point
 from dnad_ray.run_folder.metrics import metric
 from dnad_ray.run_folder.reading import RunContents
+from dnad_ray.run_folder.records import BASELINE_ORIGINS
 from dnad_ray.run_folder.states import TrialState
 from dnad_ray.text import counted
 
@@ -55,7 +56,7 @@ class Summary(NamedTuple):
         sentences: What was trained from scratch, counts, span of the front, hypervolume and compute.
         unfinished: Trials without a proper end.
         picks: Networks of the front: the best, the knee, the smallest.
-        trained: The same of the networks that were trained from scratch, by their position in :func:`trained_front`.
+        trained: The same of the networks that were trained from scratch, with labels of :func:`trained_front`.
         cautions: Differences between snapshots that make them hard to compare.
         problems: What could not be read.
     """
@@ -75,7 +76,7 @@ def trained_front(retrained: pd.DataFrame) -> pd.DataFrame:
         retrained: As :func:`analysis.measurements.retrained_frame` returns it.
     """
     networks = retrained_networks(retrained)
-    networks = networks[~networks["origin"].isin(BASELINES)]
+    networks = networks[~networks["origin"].isin(BASELINE_ORIGINS)]
     return front_of(comparable(networks) if len(networks) else networks, ("test_error", *OBJECTIVES[1:]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["fit"]
+
+Run = Callable[[Sequence[Job], RetrainImages, TeacherFile | None, Place], None]
+"""Runs trainings that are not done yet: jobs, images, teacher to imitate, folder; raises Stopped after a request."""
 
 _LEAST_RAY_SECONDS = 300.0
 """Time budget below which jobs run in this process: Ray needs 10 to 20 seconds to start."""
@@ -185,34 +188,7 @@ def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcom
             if request is not None:
                 raise Stopped(request)
 
-        bins, least_error = _bins(state), 1.0
-        for number, rung in enumerate(state.plan.rungs, 1):
-            protocol, folder = protocol_of(rung.epochs), race_folder(state.folder)
-            contested = [members for members in bins if len(members) > 1]
-            if not contested:
-                break
-            folder.mkdir(parents=True, exist_ok=True)  # every node of a cluster must see it
-            specs = {state.job(spec, protocol).name: spec for members in contested for spec in members}
-            how.board.say(
-                f"fit: race, round {number} of {len(state.plan.rungs)}: {counted(len(specs), 'network')} of "
-                f"{counted(len(contested), 'size')}, {counted(rung.epochs, 'epoch')} each{state.time_left()}"
-            )
-            run(
-                [state.job(spec, protocol) for spec in specs.values()],
-                RetrainImages(state.images, "validation"),
-                None,
-                folder,
-            )
-            errors = {
-                record["job"]: 1 - record["accuracy"] for record in read_retrained(folder)[0] if record["job"] in specs
-            }
-            least_error = min(errors.values(), default=1.0)
-            named = [[state.job(spec, protocol).name for spec in members] for members in contested]
-            left = iter([specs[name] for name in names] for names in survivors(errors, named, rung.keep))
-            bins = [next(left) if len(members) > 1 else members for members in bins]
-        winners = [members[0] for members in bins if members]
-        if not winners:
-            raise NonFiniteLossError("the training of every network of the race diverged")
+        winners, least_error = _raced(state, run, how.board)
         if not state.decided:
             imitated = _judged(state, teacher, least_error, how.board)
             state.decided = _decided(state, winners, final, imitated, how)
@@ -232,6 +208,38 @@ def _trainings(state: FitState, teacher: TeacherFile | None, how: How) -> Outcom
             run(second, final, teacher if imitates else None, state.folder)
             jobs += second
     return _results(state, jobs, final, how.board)
+
+
+def _raced(state: FitState, run: Run, board: Board) -> tuple[list[NetworkSpec], float]:
+    """Return the winner of each bin, and the least validation error of the last round, 1 without any round.
+
+    Raises:
+        NonFiniteLossError: If no training of a network ends.
+    """
+    bins, least_error = _bins(state), 1.0
+    for number, rung in enumerate(state.plan.rungs, 1):
+        contested = [members for members in bins if len(members) > 1]
+        if not contested:
+            break
+        protocol, folder = protocol_of(rung.epochs), race_folder(state.folder)
+        folder.mkdir(parents=True, exist_ok=True)  # every node of a cluster must see it
+        jobs = {job.name: job for members in contested for job in (state.job(spec, protocol) for spec in members)}
+        board.say(
+            f"fit: race, round {number} of {len(state.plan.rungs)}: {counted(len(jobs), 'network')} of "
+            f"{counted(len(contested), 'size')}, {counted(rung.epochs, 'epoch')} each{state.time_left()}"
+        )
+        run([*jobs.values()], RetrainImages(state.images, "validation"), None, folder)
+        errors = {
+            record["job"]: 1 - record["accuracy"] for record in read_retrained(folder)[0] if record["job"] in jobs
+        }
+        least_error = min(errors.values(), default=1.0)
+        named = [[state.job(spec, protocol).name for spec in members] for members in contested]
+        left = iter([jobs[name].spec for name in names] for names in survivors(errors, named, rung.keep))
+        bins = [next(left) if len(members) > 1 else members for members in bins]
+    winners = [members[0] for members in bins if members]
+    if not winners:
+        raise NonFiniteLossError("the training of every network of the race diverged")
+    return winners, least_error
 
 
 def _doubted(jobs: Sequence[Job], folder: Place) -> list[Job]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from dnad_ray.run_folder.fields import checked
 
 __all__ = [
+    "BASELINE_ORIGINS",
     "MEASUREMENT_COLUMNS",
     "ORIGINS",
     "RETRAINED_COLUMNS",
@@ -178,7 +179,10 @@ class EpochReport:
         return cls(**checked(cls, data))
 
 
-ORIGINS = ("search", "genotype", "plain", "random", "darts", "torchvision")
+BASELINE_ORIGINS = ("random", "darts", "torchvision")
+"""Origins of retrained networks that stand beside a front, and are not part of it."""
+
+ORIGINS = ("search", "genotype", "plain", *BASELINE_ORIGINS)
 """Where a retrained network came from: a front, a file of the user, the plain networks of a space, or a baseline."""
 
 

@@ -134,11 +134,11 @@ def halving(arm: Arm) -> list[dict[str, Any]]:
             genotype = random_network(arm.space, rng)
             spec = NetworkSpec(origin="random", genotype=genotype, init_channels=4, stem=arm.stem)
             try:
-                scaled = scaled_to(spec, shape, max_macs=budget)
+                wide = scaled_to(spec, shape, max_macs=budget)
             except ConfigError:
                 continue
-            if scaled.init_channels >= 4:
-                return scaled
+            if wide.init_channels >= 4:
+                return wide
 
     first = {budget: at_random(budget) for budget in arm.budgets}
     short, each = arm.short, arm.epoch_seconds([*first.values()], arm.work)

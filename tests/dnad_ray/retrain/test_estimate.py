@@ -68,3 +68,24 @@ def test_progress_calls_training_accuracy_by_its_name(tmp_path):
     assert _standing([job("one", 1)], tmp_path, {"one": (1, 4)}) == [
         "genotype digest of one C 8 seed 0: 25%, epoch 3 of 30, training loss 0.5000, training accuracy 75.00%"
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_steps", "measured"),
+    [
+        (0.01, 90, [2, 20]),  # the first steps say little of a small network
+        (0.1, 90, [2, 10]),
+        (0.4, 90, [2]),
+        (0.01, 9, [2, 8]),  # a training has no more steps
+    ],
+)
+def test_epoch_of_a_small_network_is_measured_over_more_steps(seconds, num_steps, measured, monkeypatch):
+    asked = []
+    state = SimpleNamespace(
+        device=None, step=0, num_steps=num_steps, steps_per_epoch=5, batches=SimpleNamespace(close=lambda: None)
+    )
+    monkeypatch.setattr(estimate, "RetrainState", lambda *_, **__: state)
+    monkeypatch.setattr(estimate, "seconds_of_step", lambda step, device, number: asked.append(number) or seconds)
+    images = SimpleNamespace(data=None)
+    assert estimate.seconds_per_epoch(job("small", 1), images) == pytest.approx(5 * seconds)
+    assert asked == measured
