@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnad_ray.cli.messages import show_warning
 from dnad_ray.errors import ConfigError
 from dnad_ray.storage.places import address
 from dnad_ray.text import printable
@@ -24,29 +25,39 @@ __all__ = ["export", "measure", "predict"]
 @click.option(
     "--format",
     metavar="FORMAT",
-    help="onnx, torch-export, safetensors or python.  [default: from the suffix of --out, else onnx]",
+    help="onnx, onnx-int8, torch-export, safetensors or python.  [default: from the suffix of --out, else onnx]",
 )
 @click.option(
     "--digest", metavar="D", help="Export the network whose digest starts with D.  [default: the most accurate]"
 )
 @click.option("--job", metavar="JOB", help="Export the network of this job.")
 @click.option("--under", multiple=True, metavar="NAME=N", help="Only networks within the budget: macs=30M; repeatable.")
+@click.option("--data", metavar="NAME|FOLDER", help="Images for onnx-int8.  [default: those of the run]")
 @click.option("--out", metavar="FILE", help="[default: network_DIGEST_JOB with the suffix of the format]")
 def export(**options: Any) -> None:
     """Export a retrained network as ONNX, torch.export, safetensors or a Python module, with a model card.
 
-    The exported file is read again, and its logits are compared with those of the network.
+    The exported file is read again, and its logits are compared with those of the network. onnx-int8 is quantised to
+    8 bits: training images calibrate it, and it is compared with the network on the test images.
     """
     from dnad_ray.commands.deploy import export as write
 
     exported = write(**options)
-    accuracy = exported.facts.get("accuracy")
+    accuracy, agreement = exported.facts.get("accuracy"), exported.agreement
     is_measured = isinstance(accuracy, float)  # the file may come from somewhere else
     of = printable(f" ({accuracy:.2%} of {exported.facts.get('split')} images)") if is_measured else ""
     click.echo(
         f"exported: network {exported.digest}{of} as {', '.join(str(file) for file in exported.files)}; "
-        f"read again, logits differ by {exported.difference:.2g} at most"
+        + (
+            f"read again, logits differ by {exported.difference:.2g} at most"
+            if agreement is None
+            else agreement.in_words()
+        )
     )
+    if agreement is not None and agreement.is_worse:
+        show_warning(
+            "the accuracy of the quantised network is lower by more than chance explains (sign test, p < 0.05)"
+        )
 
 
 @click.command()

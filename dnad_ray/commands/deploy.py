@@ -12,14 +12,18 @@ import torch
 from dnad_ray.commands.options import AnyPath
 from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import shown
-from dnad_ray.config.run import config_from_dict
-from dnad_ray.deploy.export import export_network
+from dnad_ray.config.run import RunConfig, config_from_dict, with_overrides
+from dnad_ray.data.loading import resolve_data_argument
+from dnad_ray.deploy.export import export_int8, export_network
 from dnad_ray.deploy.formats import FORMATS
+from dnad_ray.deploy.int8 import Agreement
 from dnad_ray.deploy.measure import measure as measured
 from dnad_ray.deploy.predict import Model, open_model
 from dnad_ray.deploy.run_networks import networks_of
+from dnad_ray.deploy.suffixes import INT8, INT8_SUFFIX
 from dnad_ray.errors import ConfigError, RunFolderError
 from dnad_ray.networks.network_file import DESCRIPTION, TrainedNetwork, read_network
+from dnad_ray.retrain.data import RetrainImages, load_retrain_images
 from dnad_ray.run_folder.images import read_images
 from dnad_ray.run_folder.jobs import read_retrained
 from dnad_ray.run_folder.layout import config_file, is_safe_name, job_folder, measured_folder
@@ -46,12 +50,14 @@ class Exported(NamedTuple):
         difference: Largest difference between the logits of the network and those of the exported file.
         digest: Digest of the network.
         facts: Its accuracy, its costs, and the job that trained it.
+        agreement: Of a quantised network: how it classifies images, compared with the float network. None for others.
     """
 
     files: tuple[Path, ...]
     difference: float
     digest: str
     facts: Mapping[str, Any]
+    agreement: Agreement | None = None
 
 
 def export(
@@ -62,28 +68,40 @@ def export(
     digest: str | None = None,
     job: str | None = None,
     under: Under = (),
+    data: AnyPath | None = None,
 ) -> Exported:
     """Write a retrained network as ONNX, torch.export, safetensors or a Python module, verified, with a model card.
+
+    ``onnx-int8`` is quantised to 8 bits: at most 256 training images calibrate it, and its classes are compared with
+    those of the float network on the test images (on the validation images, if the data have no test images).
 
     Args:
         source: A run folder, or the folder ``retrained/JOB`` of one.
         out: The file. None is ``network_DIGEST_JOB`` with the suffix of the format, in the current folder.
-        format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix of ``out``, or
-            is ``onnx``.
+        format: ``onnx``, ``onnx-int8``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix
+            of ``out``, or is ``onnx``.
         digest: Beginning of the digest of the network in the run.
         job: The job of the run that trained the network.
         under: Only networks of the run within these budgets. The most accurate of the remaining networks is exported.
+        data: For ``onnx-int8``: the images, a folder or a named dataset. None are those that the run has.
 
     Raises:
         UserError: If there is no such network, or the file cannot be written in that format.
     """
     kind = format or _kind_of(out)
-    if kind not in FORMATS:
-        raise ConfigError("--format", kind, ", ".join(FORMATS))
+    if kind not in (*FORMATS, INT8):
+        raise ConfigError("--format", kind, ", ".join((*FORMATS, INT8)))
+    if data is not None and kind != INT8:
+        raise ConfigError("--data", str(data), f"nothing with --format {kind}: only {INT8} needs images")
     trained = _trained_network(place(source), digest, job, budgets_of(under))
-    target = Path(str(out)) if out is not None else _usual_name(trained, FORMATS[kind].suffix)
-    written = export_network(trained, kind, target)
-    return Exported(written.files, written.difference, trained.spec.digest, trained.facts)
+    suffix = INT8_SUFFIX if kind == INT8 else FORMATS[kind].suffix
+    target = Path(str(out)) if out is not None else _usual_name(trained, suffix)
+    if kind == INT8:
+        images = _images_of(trained, place(source), data).data
+        written = export_int8(trained, target, images.train, images.validation)
+    else:
+        written = export_network(trained, kind, target)
+    return Exported(written.files, written.difference, trained.spec.digest, trained.facts, written.agreement)
 
 
 def load_model(model: str | PathLike[str]) -> Model:
@@ -185,6 +203,8 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _kind_of(out: AnyPath | None) -> str:
+    if out is not None and str(out).endswith(INT8_SUFFIX):
+        return INT8
     suffix = "" if out is None else Path(str(out)).suffix
     return next((kind for kind, form in FORMATS.items() if form.suffix == suffix), "onnx")
 
@@ -202,6 +222,38 @@ def _trained_network(source: Place, digest: str | None, job: str | None, under: 
     if not is_run(source):
         raise RunFolderError("SOURCE", address(source), "a run folder, or a folder retrained/<job> of one")
     return read_network(job_folder(source, _record(source, digest, job, under)["job"]))
+
+
+def _images_of(trained: TrainedNetwork, source: Place, data: AnyPath | None) -> RetrainImages:
+    """Return the images that a network was trained on and those to measure it with, in its size.
+
+    Args:
+        trained: The network.
+        source: Its run, or its folder ``retrained/JOB`` there.
+        data: Other images, or None.
+
+    Raises:
+        UserError: If they cannot be loaded, or are not those of the network.
+    """
+    run = next((folder for folder in (source, source.parent.parent) if is_run(folder)), None)
+    if run is None and data is None:
+        raise ConfigError("--data", None, "the images of the network: a folder or a dataset; it lies in no run folder")
+    contents = {} if run is None else read_run(run).config
+    config = RunConfig() if run is None else config_from_dict(contents, address(config_file(run)))
+    overrides = {"data.image_size": trained.images.image_size, "data.download": False}
+    config = with_overrides(config, overrides | ({} if data is None else resolve_data_argument(str(data))))
+    images = load_retrain_images(config.data)
+    if images.data.classes != trained.classes or images.data.in_channels != trained.images.in_channels:
+        given = (
+            f"{images.data.name}: {images.data.in_channels} channels, classes {', '.join(images.data.classes)[:200]}"
+        )
+        allowed = f"images of {trained.images.in_channels} channels, of the classes of the network"
+        raise ConfigError("--data", given, allowed)
+    known, record = str(trained.facts.get("images", "")), images.data.record
+    if data is None and known and record is not None and record.digest != known:
+        allowed = "the images that the network was trained on; those of the run folder are others now"
+        raise ConfigError("--data", None, allowed)
+    return images
 
 
 def _of_own_images(run: Place, records: list[dict[str, Any]]) -> list[dict[str, Any]]:

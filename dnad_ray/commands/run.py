@@ -185,20 +185,23 @@ class Run:
         digest: str | None = None,
         job: str | None = None,
         under: Under = (),
+        data: AnyPath | None = None,
     ) -> Exported:
         """Export a retrained network to a file with a model card, and verify the file.
 
         Args:
             out: The file. None is ``network_DIGEST`` with the suffix of the format.
-            format: ``onnx``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix.
+            format: ``onnx``, ``onnx-int8``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the
+                suffix.
             digest: Beginning of the digest of the network.
             job: The job that trained the network.
             under: Only networks within the budgets, ``{"macs": "30M"}``. The most accurate one is exported.
+            data: Images for ``onnx-int8``, a folder or a named dataset. None are those of the run.
 
         Raises:
             UserError: If there is no such network, or the file cannot be written in that format.
         """
-        return _export(self.path, out, format=format, digest=digest, job=job, under=under)
+        return _export(self.path, out, format=format, digest=digest, job=job, under=under, data=data)
 
     @in_keywords
     def report(self, out: AnyPath | None = None) -> Place:

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
-import torch
 
-from dnad_ray.deploy.formats import FORMATS, Deployed, Predict
+from dnad_ray.data.images import ImageSource
+from dnad_ray.deploy.formats import FORMATS, Format, Predict, in_torch
+from dnad_ray.deploy.int8 import Agreement, agreement_of, calibration_images, int8_format, predicted
 from dnad_ray.deploy.model_card import is_card_of, model_card
+from dnad_ray.deploy.suffixes import INT8
 from dnad_ray.errors import ConfigError, DnadRayError, RunFolderError, UserError, one_line
 from dnad_ray.networks.network_file import TrainedNetwork
 from dnad_ray.run_folder.outputs import output_file
 from dnad_ray.storage.files import read_file
 from dnad_ray.text import install_command
 
-__all__ = ["ExportError", "Exported", "export_network"]
+__all__ = ["ExportError", "Exported", "export_int8", "export_network"]
 
 _TOLERANCE = 1e-4
 _BATCHES = (1, 3)
@@ -41,11 +43,25 @@ class Exported(NamedTuple):
 
     Attributes:
         files: The files, the model first.
-        difference: Largest difference of logits between the network and the file read again.
+        difference: Largest difference of logits between the network and the file read again, relative to the largest
+            logit.
+        agreement: The comparison of a quantised file with the network on images; None for other formats.
     """
 
     files: tuple[Path, ...]
     difference: float
+    agreement: Agreement | None = None
+
+
+class _Checked(NamedTuple):
+    """How a file that was read again compares with the network."""
+
+    difference: float
+    words: str
+    agreement: Agreement | None = None
+
+
+_Check = Callable[[Predict], _Checked]
 
 
 def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
@@ -63,8 +79,37 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
     """
     if kind not in FORMATS:
         raise ConfigError("--format", kind, ", ".join(FORMATS))
-    form = FORMATS[kind]
-    if out.suffix != form.suffix:
+    return _exported(trained, kind, FORMATS[kind], out, lambda run: _verified(trained, run, kind))
+
+
+def export_int8(trained: TrainedNetwork, out: Path, train: ImageSource, held_out: ImageSource) -> Exported:
+    """Quantise a network to 8 bits by ONNX Runtime and write it with its model card, as :func:`export_network` does.
+
+    Args:
+        trained: The network.
+        out: The file, which ends with ``.int8.onnx``.
+        train: Training images; at most 256 of them calibrate the ranges of activations.
+        held_out: Images that the network was not trained on, which both networks classify.
+
+    Raises:
+        ConfigError: If a package is missing.
+        UserError: If the target cannot be written.
+        ExportError: If the file read again does not run, or gives other things than a finite logit for each class.
+    """
+
+    def check(run: Predict) -> _Checked:
+        positions = np.arange(len(held_out))
+        difference = _difference(trained, run, INT8)
+        found = predicted(run, held_out, positions)
+        agreement = agreement_of(found, predicted(in_torch(trained), held_out, positions), held_out.labels)
+        return _Checked(difference, f"read again: {agreement.in_words()}", agreement)
+
+    return _exported(trained, INT8, int8_format(calibration_images(train)), out, check)
+
+
+def _exported(trained: TrainedNetwork, kind: str, form: Format, out: Path, check: _Check) -> Exported:
+    """Write a network in a format with its model card, if the file read again passes the check."""
+    if not out.name.endswith(form.suffix) or out.name == form.suffix:
         raise ConfigError("--out", str(out), f"a file that ends with {form.suffix} for --format {kind}")
     for package in form.packages:
         if find_spec(package) is None:
@@ -73,18 +118,18 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
             )
     if out.is_dir():
         raise RunFolderError("--out", str(out), "a file, not a folder")
-    targets = _targets(kind, out)
+    targets = _targets(kind, form, out)
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
             folder = Path(name)
             files = form.files(folder / out.name)
             form.write(trained, files[0])
             try:
-                difference = _verified(trained, form.read(trained, folder / out.name), kind)
+                checked = check(form.read(trained, folder / out.name))
             except (RuntimeError, ValueError) as error:  # errors of runtimes that cannot run the file
                 raise ExportError(f"the {kind} file cannot be run: {one_line(error)[:300]}") from error
             card = _card_of(files[0])
-            card.write_text(model_card(trained, kind, [file.name for file in files], difference), encoding="utf-8")
+            card.write_text(model_card(trained, kind, [file.name for file in files], checked.words), encoding="utf-8")
             moved = []
             try:
                 # The model is written last: if it exists, all files do.
@@ -99,10 +144,10 @@ def export_network(trained: TrainedNetwork, kind: str, out: Path) -> Exported:
         raise RunFolderError(
             "--out", str(out), f"a file that can be written ({error.strerror or one_line(error)})"
         ) from error
-    return Exported(tuple(out.parent / file.name for file in (*files, card)), difference)
+    return Exported(tuple(out.parent / file.name for file in (*files, card)), checked.difference, checked.agreement)
 
 
-def _targets(kind: str, out: Path) -> list[Path]:
+def _targets(kind: str, form: Format, out: Path) -> list[Path]:
     """Return where the files of an export go, the model first and its card last.
 
     Raises:
@@ -110,7 +155,7 @@ def _targets(kind: str, out: Path) -> list[Path]:
     """
     if not out.parent.is_dir():
         return [out]  # which the writing refuses in words
-    files = FORMATS[kind].files(out)
+    files = form.files(out)
     targets = [cast(Path, output_file(file, (file.suffix.lower(),))) for file in (*files, _card_of(out))]
     there = [target.name for target in targets if target.exists() or target.is_symlink()]
     names = [file.name for file in files]
@@ -135,23 +180,32 @@ def _is_earlier(card: Path, kind: str, names: Sequence[str]) -> bool:
     return is_card_of(text, kind, names)
 
 
-def _verified(trained: TrainedNetwork, predict: Predict, kind: str) -> float:
+def _verified(trained: TrainedNetwork, predict: Predict, kind: str) -> _Checked:
     """Return the largest difference of outputs; raise where it is one that rounding does not explain."""
-    reference = Deployed(trained).eval()
+    difference = _difference(trained, predict, kind)
+    if not difference <= _TOLERANCE:
+        raise ExportError(f"the {kind} file gives other outputs: they differ by {difference:.3g}, relatively")
+    return _Checked(
+        difference, f"read again, batches of 1 and 3: logits differ by {difference:.2g} of the largest at most"
+    )
+
+
+def _difference(trained: TrainedNetwork, predict: Predict, kind: str) -> float:
+    """Return the largest difference of outputs relative to the largest logit; raise where they have another shape."""
+    reference = in_torch(trained)
     generator = np.random.default_rng(0)
     images = trained.images
     worst = 0.0
     for batch in _BATCHES:
         size = (batch, images.in_channels, images.image_size, images.image_size)
         pixels = generator.random(size, dtype=np.float32)
-        with torch.no_grad():
-            ours = reference(torch.from_numpy(pixels)).numpy()
+        ours = reference(pixels)
         theirs = predict(pixels)
         if theirs.shape != ours.shape:
             raise ExportError(f"the {kind} file gives outputs of shape {theirs.shape}, not {ours.shape}")
         # Relative to the size of the logits, which an untrained or a long-trained network has small or large.
         difference = float(np.abs(theirs - ours).max()) / max(1.0, float(np.abs(ours).max()))
-        if not difference <= _TOLERANCE:
-            raise ExportError(f"the {kind} file gives other outputs: they differ by {difference:.3g}, relatively")
+        if not np.isfinite(theirs).all():
+            raise ExportError(f"the {kind} file gives logits that are not finite")
         worst = max(worst, difference)
     return worst

@@ -25,7 +25,7 @@ from dnad_ray.networks.network_file import TrainedNetwork, described, weights_of
 from dnad_ray.networks.spec import logits_of
 from dnad_ray.version import __version__
 
-__all__ = ["FORMATS", "Deployed", "Predict"]
+__all__ = ["FORMATS", "Array", "Deployed", "Format", "Predict", "in_torch"]
 Array = npt.NDArray[np.float32]
 Predict = Callable[[Array], Array]
 _BATCH = "batch"
@@ -50,6 +50,17 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, in_channels, H, W), pixels in 0..1, to logits (N, num_classes)."""
         return logits_of(self.network((images - self.mean) / self.std))
+
+
+def in_torch(trained: TrainedNetwork) -> Predict:
+    """Return what maps pixels (N, C, H, W) in 0..1 to logits (N, num_classes) by torch on the CPU."""
+    module = Deployed(trained).eval()
+
+    def predict(pixels: Array) -> Array:
+        with torch.no_grad():
+            return cast(Array, module(torch.from_numpy(pixels)).numpy())
+
+    return predict
 
 
 def _metadata(trained: TrainedNetwork) -> dict[str, Any]:
@@ -127,13 +138,7 @@ def _write_safetensors(trained: TrainedNetwork, file: Path) -> None:
 def _read_safetensors(trained: TrainedNetwork, file: Path) -> Predict:
     network = with_weights(trained.spec, trained.images, file.read_bytes(), file.name)
     again = TrainedNetwork(network, *(getattr(trained, name) for name in TrainedNetwork.__match_args__[1:]))
-    module = Deployed(again).eval()
-
-    def predict(pixels: Array) -> Array:
-        with torch.no_grad():
-            return cast(Array, module(torch.from_numpy(pixels)).numpy())
-
-    return predict
+    return in_torch(again)
 
 
 # -- a Python module --------------------------------------------------------------------------------------------
@@ -172,7 +177,17 @@ def _read_module(_: TrainedNetwork, file: Path) -> Predict:
     return predict
 
 
-class _Format(NamedTuple):
+class Format(NamedTuple):
+    """A format of exported networks.
+
+    Attributes:
+        suffix: How its files end.
+        packages: Packages that it needs.
+        beside: Suffixes of the files beside the model.
+        write: Writes a network into a file.
+        read: Reads the file again, and returns what maps pixels (N, C, H, W) in 0..1 to logits.
+    """
+
     suffix: str
     packages: tuple[str, ...]
     beside: tuple[str, ...]
@@ -184,10 +199,10 @@ class _Format(NamedTuple):
         return [out, *map(out.with_suffix, self.beside)]
 
 
-FORMATS: dict[str, _Format] = {
-    "onnx": _Format(SUFFIXES["onnx"], ("onnx", "onnxscript", "onnxruntime"), (), _write_onnx, _read_onnx),
-    "torch-export": _Format(SUFFIXES["torch-export"], (), (), _write_program, _read_program),
-    "safetensors": _Format(SUFFIXES["safetensors"], (), (".json",), _write_safetensors, _read_safetensors),
-    "python": _Format(SUFFIXES["python"], (), (".safetensors",), _write_module, _read_module),
+FORMATS: dict[str, Format] = {
+    "onnx": Format(SUFFIXES["onnx"], ("onnx", "onnxscript", "onnxruntime"), (), _write_onnx, _read_onnx),
+    "torch-export": Format(SUFFIXES["torch-export"], (), (), _write_program, _read_program),
+    "safetensors": Format(SUFFIXES["safetensors"], (), (".json",), _write_safetensors, _read_safetensors),
+    "python": Format(SUFFIXES["python"], (), (".safetensors",), _write_module, _read_module),
 }
-"""Name -> suffix, packages that it needs, suffixes of the files beside it, and how it is written and read again."""
+"""By name, those that need nothing but the network."""

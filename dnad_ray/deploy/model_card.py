@@ -17,14 +17,14 @@ _LICENCE = (
 )
 
 
-def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], difference: float) -> str:
+def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], verified: str) -> str:
     """Return the card as Markdown.
 
     Args:
         trained: The network.
         kind: Format of the export.
         files: Names of the files that the export wrote.
-        difference: Largest relative difference of logits when the file was read again.
+        verified: How the file was compared with the network when it was read again.
     """
     facts, spec, images = trained.facts, trained.spec, trained.images
     what = f"genotype `{spec.digest}`" if spec.genotype is not None else f"{spec.model} x {spec.width:g}"
@@ -33,7 +33,7 @@ def model_card(trained: TrainedNetwork, kind: str, files: Sequence[str], differe
         ("Input", f"float32 (batch, {images.in_channels}, {images.image_size}, {images.image_size}), pixels in 0..1"),
         ("Normalisation", f"inside the network: mean {_numbers(trained.mean)}, deviation {_numbers(trained.std)}"),
         ("Output", f"logits of {images.num_classes} classes"),
-        ("Verified", f"read again, batches of 1 and 3: logits differ by {difference:.2g} of the largest at most"),
+        ("Verified", verified),
     ]
     origin: list[tuple[str, Any]] = [
         ("Network", what),

@@ -8,16 +8,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from dnad_ray.data.decoding import FULL_LEVEL
 from dnad_ray.data.image_files import BrokenImagesError, decode_images
 from dnad_ray.data.images import Progress
-from dnad_ray.deploy.formats import Deployed
+from dnad_ray.deploy.formats import in_torch
 from dnad_ray.errors import ConfigError, RunFolderError, UserError, one_line
 from dnad_ray.networks.network_file import DESCRIPTION, checked_images, checked_level, read_network
 from dnad_ray.storage.files import read_file
@@ -167,13 +166,9 @@ def predict_intact(
 
 def _of_network(folder: Path, weights: Path | None) -> Model:
     trained = read_network(folder) if weights is None else read_network(folder, weights.name, f"{weights.stem}.json")
-    module = Deployed(trained).eval()
-
-    def run(pixels: Array) -> Array:
-        with torch.no_grad():
-            return cast(Array, module(torch.from_numpy(pixels)).numpy())
-
-    return Model(run, trained.classes, trained.images.in_channels, trained.images.image_size, trained.full_level)
+    return Model(
+        in_torch(trained), trained.classes, trained.images.in_channels, trained.images.image_size, trained.full_level
+    )
 
 
 def _of_onnx(path: Path) -> Model:

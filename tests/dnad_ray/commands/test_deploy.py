@@ -96,3 +96,27 @@ def test_export_without_a_name_has_one_for_each_job(command, run, tmp_path, monk
         assert f"network_{record['digest']}_{record['job']}.safetensors" in result[1]
     assert len(list(tmp_path.glob("network_*.safetensors"))) == 2
     assert "network_DIGEST_JOB" in command("export", "--help")[1]
+
+
+def test_export_of_8_bits_is_calibrated_by_the_images_of_the_run(command, run, tmp_path, refused, pictures):
+    pytest.importorskip("onnxruntime")
+    assert command("retrain", run, *QUICK, "--networks", 1, "--no-ray")[0] == 0
+    out = tmp_path / "net.int8.onnx"
+    result = command("export", run, "--out", out)
+    assert result[0] == 0, result
+    assert "same class as the float network for " in result[1]
+    assert "onnx-int8: net.int8.onnx" in (tmp_path / "net.int8.onnx.md").read_text()
+    (record,) = read_retrained(run)[0]
+    # A job's folder says in which run its images are.
+    again = command("export", run / "retrained" / record["job"], "--format", "onnx-int8", "--out", out)
+    assert again[:2] == (0, result[1])
+    alone = shutil.copytree(run / "retrained" / record["job"], tmp_path / "alone")
+    refused(command("export", alone, "--format", "onnx-int8"), "--data: got None", "it lies in no run folder")
+    assert command("export", alone, "--format", "onnx-int8", "--data", "digits", "--out", out)[:2] == (0, result[1])
+    refused(command("export", run, "--format", "onnx", "--data", "digits"), "--data", "only onnx-int8 needs images")
+    refused(command("export", run, "--format", "onnx-int8", "--data", tmp_path / "no"), "--data")
+    file = run / "retrained" / record["job"] / "network.json"
+    facts = json.loads(file.read_text())
+    del facts["checksum"]
+    write_json(file, facts | {"facts": facts["facts"] | {"images": "others"}})
+    refused(command("export", run, "--format", "onnx-int8"), "--data", "those of the run folder are others now")
