@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from dnad_ray.cli.messages import show_warning
 from dnad_ray.errors import ConfigError
 from dnad_ray.storage.places import address
-from dnad_ray.text import printable
+from dnad_ray.text import counted, printable
 
 if TYPE_CHECKING:
+    from dnad_ray.deploy.benchmark import BenchmarkRow
     from dnad_ray.deploy.predict import Prediction
 
-__all__ = ["export", "measure", "predict"]
+__all__ = ["benchmark", "export", "measure", "predict"]
 
 
 @click.command()
@@ -112,3 +118,68 @@ def measure(**options: Any) -> None:
     outcome = run(**options)
     number = 0 if outcome.front is None else len(outcome.front)
     click.echo(f"measured: {number} networks in {address(outcome.paths['measured'])}")
+
+
+@click.command()
+@click.argument("run", metavar="RUN|RUN/retrained/JOB")
+@click.option(
+    "--job",
+    multiple=True,
+    metavar="JOB",
+    help="The network of this job; repeatable.  [default: the front of the retrained networks]",
+)
+@click.option(
+    "--images", type=int, metavar="N", help="Test images at most.  [default: 2e11 multiply-adds' worth, at least 500]"
+)
+@click.option("--repeats", type=int, default=200, show_default=True, metavar="N", help="Number of timed runs.")
+@click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Number of CPU threads.")
+@click.option("--data", metavar="NAME|FOLDER", help="The images.  [default: those of the run]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def benchmark(as_json: bool, **options: Any) -> None:
+    """Compare the formats of trained networks: size, accuracy on test images, and latency on this machine.
+
+    Each format is written into a temporary folder, read again and compared with the network. Latency is that of one
+    image. A format that cannot be had says why.
+    """
+    import torch
+
+    from dnad_ray.commands.deploy import benchmark as run
+    from dnad_ray.deploy.benchmark import ranking_changes
+    from dnad_ray.deploy.measure import name_of_device
+
+    rows, threads = run(**options), options["threads"]
+    device = name_of_device(torch.device("cpu"))
+    if as_json:
+        click.echo(json.dumps({"device": device, "threads": threads, "rows": [asdict(row) for row in rows]}, indent=1))
+    else:
+        _print_benchmark(rows, f"{device}, {counted(threads, 'thread')}, one image at a time")
+    for row in rows:
+        if row.is_worse:
+            show_warning(f"{row.format} of {row.job or row.digest}: accuracy is lower by more than chance explains")
+    for better, worse in ranking_changes(rows):
+        show_warning(f"8 bits change the ranking: in float32 {better} is more accurate than {worse}, in int8 less")
+
+
+def _print_benchmark(rows: Sequence[BenchmarkRow], title: str) -> None:
+    table = Table(title=escape(printable(title)), title_justify="left", box=None)
+    for name in ("network", "job", "format", "precision"):
+        table.add_column(name)
+    for name in ("KiB", "accuracy", "same class", "images", "ms, median", "ms, 95 %"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in rows:
+        start = (row.digest, printable(row.job), row.format, row.precision)
+        if row.size is None:
+            table.add_row(*start, *["-"] * 6, escape(printable(row.missing or "")))
+            continue
+        table.add_row(
+            *start,
+            f"{row.size / 1024:.1f}",
+            f"{row.accuracy:.2%}",
+            f"{row.agreement:.2%}",
+            f"{row.num_images:,}",
+            f"{row.latency_p50:.3f}",
+            f"{row.latency_p95:.3f}",
+        )
+    # A pipe has no real width, and rows must not be cut.
+    Console(width=None if sys.stdout.isatty() else 300).print(table)

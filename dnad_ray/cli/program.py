@@ -12,7 +12,7 @@ import click
 
 from dnad_ray.cli.baselines import baselines
 from dnad_ray.cli.count import count, draw, published, spaces
-from dnad_ray.cli.deploy import export, measure, predict
+from dnad_ray.cli.deploy import benchmark, export, measure, predict
 from dnad_ray.cli.doctor import doctor
 from dnad_ray.cli.fit import fit
 from dnad_ray.cli.front import front, notebook, report
@@ -31,7 +31,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = (
     *(fit, search, sweep, teacher, front, report, notebook),
-    *(retrain, baselines, measure, export, predict),
+    *(retrain, baselines, measure, benchmark, export, predict),
     *(count, draw, published, spaces, recipes, config, doctor),
 )
 

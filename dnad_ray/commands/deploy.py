@@ -14,6 +14,7 @@ from dnad_ray.commands.outcome import Outcome
 from dnad_ray.commands.search import shown
 from dnad_ray.config.run import RunConfig, config_from_dict, with_overrides
 from dnad_ray.data.loading import resolve_data_argument
+from dnad_ray.deploy.benchmark import BenchmarkRow, benchmark_network, num_images_for
 from dnad_ray.deploy.export import export_int8, export_network
 from dnad_ray.deploy.formats import FORMATS
 from dnad_ray.deploy.int8 import Agreement
@@ -36,7 +37,7 @@ from dnad_ray.storage.places import Place, absolute, address, place
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Exported", "Under", "budgets_of", "export", "load_model", "measure"]
+__all__ = ["Exported", "Under", "benchmark", "budgets_of", "export", "load_model", "measure"]
 
 Under: TypeAlias = "Mapping[str, str | float] | str | Sequence[str]"
 """Budgets by metric: ``{"macs": "30M", "params": 500_000}``, or texts as on the command line, ``"macs=30M"``."""
@@ -177,6 +178,66 @@ def measure(
                 f"{result.latency_p90:.3f}, p99 {result.latency_p99:.3f}), {result.peak_memory / 2**20:.2f} MiB"
             )
     return Outcome(state="finished", front=_frame(rows), paths={"run": folder, "measured": measured_folder(folder)})
+
+
+def benchmark(
+    run: AnyPath,
+    *,
+    job: str | Sequence[str] = (),
+    images: int | None = None,
+    repeats: int = 200,
+    threads: int = 1,
+    data: AnyPath | None = None,
+) -> list[BenchmarkRow]:
+    """Measure size, accuracy and latency of trained networks in every format on this machine; nothing is written.
+
+    Args:
+        run: A run folder with retrained networks, or the folder ``retrained/JOB`` of one.
+        job: Jobs of the run. Without one: the networks that no other one beats in accuracy and multiply-adds.
+        images: Number of test images at most (validation images, if the data have no test images). None is as many as
+            take 2e11 multiply-adds, and at least 500.
+        repeats: Timed runs of one image.
+        threads: Number of CPU threads.
+        data: The images, a folder or a named dataset. None are those of the run.
+
+    Returns:
+        A row per network and format.
+
+    Raises:
+        UserError: If an argument is impossible, or the images are not those of the networks.
+    """
+    numbers = {"--images": (images, 10**9), "--repeats": (repeats, 100_000), "--threads": (threads, 1024)}
+    for name, (value, most) in numbers.items():
+        if value is not None and not 1 <= value <= most:
+            raise ConfigError(name, value, f"1 to {most:,}")
+    folder = place(run)
+    jobs = (job,) if isinstance(job, str) else tuple(job)
+    if is_run(folder) and not jobs:
+        jobs = _jobs_on_front(folder)
+    networks = [_trained_network(folder, None, one, {}) for one in dict.fromkeys(jobs or (None,))]
+    rows: list[BenchmarkRow] = []
+    loaded: dict[Any, RetrainImages] = {}
+    for trained in networks:
+        key = (trained.images, trained.classes, trained.facts.get("images"))
+        if key not in loaded:
+            loaded[key] = _images_of(trained, folder, data)
+        held = loaded[key].data
+        number = num_images_for(trained.facts.get("macs"), len(held.validation), images)
+        rows += benchmark_network(trained, held, images=number, repeats=repeats, threads=threads)
+    return rows
+
+
+def _jobs_on_front(run: Place) -> tuple[str, ...]:
+    """Return the jobs of a run whose networks no other one beats in accuracy and multiply-adds, the largest last."""
+    records, _ = read_retrained(run)
+    if not records:
+        raise RunFolderError("RUN", address(run), "a run with retrained networks: `dnad-ray retrain` comes first")
+    kept, best = [], -1.0
+    for record in sorted(_of_own_images(run, records), key=lambda entry: (entry["macs"], -entry["accuracy"])):
+        if record["accuracy"] > best:
+            kept.append(record["job"])
+            best = record["accuracy"]
+    return tuple(kept)
 
 
 def budgets_of(under: Under) -> dict[str, float]:

@@ -25,7 +25,7 @@ from dnad_ray.networks.network_file import TrainedNetwork, described, weights_of
 from dnad_ray.networks.spec import logits_of
 from dnad_ray.version import __version__
 
-__all__ = ["FORMATS", "Array", "Deployed", "Format", "Predict", "in_torch"]
+__all__ = ["FORMATS", "Array", "Deployed", "Format", "Predict", "in_torch", "onnx_reader"]
 Array = npt.NDArray[np.float32]
 Predict = Callable[[Array], Array]
 _BATCH = "batch"
@@ -104,8 +104,20 @@ def _write_onnx(trained: TrainedNetwork, file: Path) -> None:
 
 
 def _read_onnx(_: TrainedNetwork, file: Path) -> Predict:
+    return onnx_reader(file)
+
+
+def onnx_reader(file: Path, threads: int = 0) -> Predict:
+    """Return what maps pixels (N, C, H, W) in 0..1 to logits (N, num_classes) by ONNX Runtime on the CPU.
+
+    Args:
+        file: The ONNX file.
+        threads: Threads; 0 leaves their number to the runtime.
+    """
     runtime: Any = importlib.import_module("onnxruntime")
-    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda pixels: cast(Array, session.run(None, {"images": pixels})[0])
 
 

@@ -22,7 +22,7 @@ from dnad_ray.run_folder.records import Measurement
 from dnad_ray.runtime.devices import MEMORY_FORMAT, to_device
 from search_spaces.shape import ImageShape
 
-__all__ = ["measure", "peak_bytes"]
+__all__ = ["measure", "name_of_device", "peak_bytes"]
 
 _MOST_BATCH, _MOST_REPEATS, _MOST_THREADS = 4096, 100_000, 1024
 
@@ -76,7 +76,7 @@ def measure(
     finally:
         torch.set_num_threads(before)
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
-    device_name = _name_of(device) + (f", {runtime}" if runtime != "torch" else "")
+    device_name = name_of_device(device) + (f", {runtime}" if runtime != "torch" else "")
     return Measurement(
         run=run,
         digest=spec.digest,
@@ -169,7 +169,8 @@ def _milliseconds_on_gpu(network: nn.Module, batch: Tensor, repeats: int) -> lis
     return found[WARM_UP:]
 
 
-def _name_of(device: torch.device) -> str:
+def name_of_device(device: torch.device) -> str:
+    """Return the name of a GPU or of the processor."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     try:

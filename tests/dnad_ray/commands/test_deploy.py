@@ -120,3 +120,27 @@ def test_export_of_8_bits_is_calibrated_by_the_images_of_the_run(command, run, t
     del facts["checksum"]
     write_json(file, facts | {"facts": facts["facts"] | {"images": "others"}})
     refused(command("export", run, "--format", "onnx-int8"), "--data", "those of the run folder are others now")
+
+
+def test_benchmark_of_a_run_takes_its_front_or_the_jobs_asked_for(command, run, refused):
+    pytest.importorskip("onnxruntime")
+    refused(command("benchmark", run), "`dnad-ray retrain` comes first")
+    assert command("retrain", run, *QUICK, "--networks", 1, "--seeds", 2, "--no-ray")[0] == 0
+    best, worst = sorted(read_retrained(run)[0], key=lambda record: (-record["accuracy"], record["job"]))
+    assert best["accuracy"] > worst["accuracy"]
+    quick = ("--repeats", 2, "--json")
+    result = command("benchmark", run, *quick)
+    assert result[0] == 0, result
+    found = json.loads(result[1])
+    assert (found["threads"], {row["job"] for row in found["rows"]}) == (1, {best["job"]})
+    # The images are those that the job was measured on.
+    assert found["rows"][0]["accuracy"] == pytest.approx(best["accuracy"])
+    assert found["rows"][0]["num_images"] == best["num_images"]
+    both = command("benchmark", run, *quick, "--images", 9, "--job", worst["job"], "--job", best["job"])
+    assert [row["job"] for row in json.loads(both[1])["rows"]] == [worst["job"]] * 4 + [best["job"]] * 4
+    table = command("benchmark", run / "retrained" / worst["job"], "--repeats", 2, "--images", 9)
+    assert table[0] == 0, table
+    assert "1 thread, one image at a time" in table[1]
+    assert worst["job"] in table[1]
+    refused(command("benchmark", run, "--images", 0), "--images: got 0; allowed: 1 to")
+    refused(command("benchmark", run, "--job", "zzz"), "--job", "zzz")
