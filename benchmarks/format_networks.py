@@ -84,7 +84,10 @@ def make_networks(images: Path, folder: Path) -> None:
         spec = NetworkSpec(origin="search", genotype=genotype(), init_channels=channels, stem=stem)
         trained = trained_for_a_moment(spec, data)
         for kind, suffix in SUFFIXES.items():
-            if kind != "safetensors":  # the module of Python has one beside it
+            if kind not in (
+                "safetensors",
+                "openvino",
+            ):  # Python's module has the former beside it; the latter is a tool
                 export_network(trained, kind, folder / f"{name}{suffix}")
         held = data.validation.select(
             np.random.default_rng(0).permutation(len(data.validation))[: CALIBRATION + IMAGES]

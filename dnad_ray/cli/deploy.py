@@ -31,7 +31,8 @@ __all__ = ["benchmark", "export", "measure", "predict"]
 @click.option(
     "--format",
     metavar="FORMAT",
-    help="onnx, onnx-int8, torch-export, safetensors or python.  [default: from the suffix of --out, else onnx]",
+    help="onnx, onnx-int8, openvino, torch-export, safetensors or python.  "
+    "[default: from the suffix of --out, else onnx]",
 )
 @click.option(
     "--digest", metavar="D", help="Export the network whose digest starts with D.  [default: the most accurate]"

@@ -79,8 +79,8 @@ def export(
     Args:
         source: A run folder, or the folder ``retrained/JOB`` of one.
         out: The file. None is ``network_DIGEST_JOB`` with the suffix of the format, in the current folder.
-        format: ``onnx``, ``onnx-int8``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the suffix
-            of ``out``, or is ``onnx``.
+        format: ``onnx``, ``onnx-int8``, ``openvino``, ``torch-export``, ``safetensors`` or ``python``. None
+            takes it from the suffix of ``out``, or is ``onnx``.
         digest: Beginning of the digest of the network in the run.
         job: The job of the run that trained the network.
         under: Only networks of the run within these budgets. The most accurate of the remaining networks is exported.

@@ -191,8 +191,8 @@ class Run:
 
         Args:
             out: The file. None is ``network_DIGEST`` with the suffix of the format.
-            format: ``onnx``, ``onnx-int8``, ``torch-export``, ``safetensors`` or ``python``. None takes it from the
-                suffix.
+            format: ``onnx``, ``onnx-int8``, ``openvino``, ``torch-export``, ``safetensors`` or ``python``. None
+                takes it from the suffix.
             digest: Beginning of the digest of the network.
             job: The job that trained the network.
             under: Only networks within the budgets, ``{"macs": "30M"}``. The most accurate one is exported.

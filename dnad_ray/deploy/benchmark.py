@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dnad_ray.data.images import ImageData, ImageSource
 from dnad_ray.deploy.export import Exported, ExportError, export_int8, export_network
-from dnad_ray.deploy.formats import FORMATS, Predict, onnx_reader
+from dnad_ray.deploy.formats import FORMATS, Predict, onnx_reader, openvino_reader
 from dnad_ray.deploy.int8 import agreement_of, pixels_of, predicted
 from dnad_ray.deploy.suffixes import INT8, INT8_SUFFIX
 from dnad_ray.errors import ConfigError
@@ -82,6 +82,7 @@ _WAYS = {
     "safetensors": _Way(FORMATS["safetensors"].suffix, "float32", _in_torch("safetensors")),
     "torch-export": _Way(FORMATS["torch-export"].suffix, "float32", _in_torch("torch-export")),
     "onnx": _Way(FORMATS["onnx"].suffix, "float32", _in_onnxruntime),
+    "openvino": _Way(FORMATS["openvino"].suffix, "float32", lambda _, file, threads: openvino_reader(file, threads)),
     INT8: _Way(INT8_SUFFIX, "int8", _in_onnxruntime),
 }
 """The formats in the order of the table; the first one is what the others are compared with."""

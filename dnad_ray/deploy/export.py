@@ -114,7 +114,7 @@ def _exported(trained: TrainedNetwork, kind: str, form: Format, out: Path, check
     for package in form.packages:
         if find_spec(package) is None:
             raise ConfigError(
-                "--format", kind, f"one whose packages are installed; {package} is not: {install_command('export')}"
+                "--format", kind, f"one whose packages are installed; {package} is not: {install_command(form.extra)}"
             )
     if out.is_dir():
         raise RunFolderError("--out", str(out), "a file, not a folder")

@@ -8,6 +8,7 @@ import json
 import keyword
 import logging
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from dnad_ray.networks.network_file import TrainedNetwork, described, weights_of
 from dnad_ray.networks.spec import logits_of
 from dnad_ray.version import __version__
 
-__all__ = ["FORMATS", "Array", "Deployed", "Format", "Predict", "in_torch", "onnx_reader"]
+__all__ = ["FORMATS", "Array", "Deployed", "Format", "Predict", "in_torch", "onnx_reader", "openvino_reader"]
 Array = npt.NDArray[np.float32]
 Predict = Callable[[Array], Array]
 _BATCH = "batch"
@@ -121,6 +122,39 @@ def onnx_reader(file: Path, threads: int = 0) -> Predict:
     return lambda pixels: cast(Array, session.run(None, {"images": pixels})[0])
 
 
+# -- OpenVINO ---------------------------------------------------------------------------------------------------
+
+
+def _write_openvino(trained: TrainedNetwork, file: Path) -> None:
+    openvino: Any = importlib.import_module("openvino")
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        source = Path(folder) / "net.onnx"
+        _write_onnx(trained, source)
+        model = openvino.convert_model(source)
+        for key, value in _metadata(trained).items():
+            model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["framework", key])
+        # Its default stores weights as float16.
+        openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _read_openvino(_: TrainedNetwork, file: Path) -> Predict:
+    return openvino_reader(file)
+
+
+def openvino_reader(file: Path, threads: int = 0) -> Predict:
+    """Return what maps pixels (N, C, H, W) in 0..1 to logits (N, num_classes) by OpenVINO on the CPU, in float32.
+
+    Args:
+        file: The .xml file; the .bin file is beside it.
+        threads: Threads; 0 leaves their number to the runtime.
+    """
+    openvino: Any = importlib.import_module("openvino")
+    # Its default is bfloat16 on processors that have it.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    compiled = openvino.Core().compile_model(file, "CPU", settings)
+    return lambda pixels: cast(Array, compiled([pixels])[0])
+
+
 # -- torch.export -----------------------------------------------------------------------------------------------
 
 
@@ -198,6 +232,7 @@ class Format(NamedTuple):
         beside: Suffixes of the files beside the model.
         write: Writes a network into a file.
         read: Reads the file again, and returns what maps pixels (N, C, H, W) in 0..1 to logits.
+        extra: The extra that installs the packages.
     """
 
     suffix: str
@@ -205,6 +240,7 @@ class Format(NamedTuple):
     beside: tuple[str, ...]
     write: Callable[[TrainedNetwork, Path], None]
     read: Callable[[TrainedNetwork, Path], Predict]
+    extra: str = "export"
 
     def files(self, out: Path) -> list[Path]:
         """Return the files of an export, the model first, without its card."""
@@ -216,5 +252,13 @@ FORMATS: dict[str, Format] = {
     "torch-export": Format(SUFFIXES["torch-export"], (), (), _write_program, _read_program),
     "safetensors": Format(SUFFIXES["safetensors"], (), (".json",), _write_safetensors, _read_safetensors),
     "python": Format(SUFFIXES["python"], (), (".safetensors",), _write_module, _read_module),
+    "openvino": Format(
+        SUFFIXES["openvino"],
+        ("onnx", "onnxscript", "openvino"),
+        (".bin",),
+        _write_openvino,
+        _read_openvino,
+        extra="openvino",
+    ),
 }
 """By name, those that need nothing but the network."""

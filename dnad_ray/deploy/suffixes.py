@@ -4,7 +4,13 @@ from __future__ import annotations
 
 __all__ = ["INT8", "INT8_SUFFIX", "SUFFIXES"]
 
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors", "python": ".py"}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+    "safetensors": ".safetensors",
+    "python": ".py",
+    "openvino": ".xml",
+}
 """Name -> suffix; :data:`dnad_ray.deploy.formats.FORMATS` holds how they are written and read."""
 
 INT8, INT8_SUFFIX = "onnx-int8", ".int8.onnx"

@@ -26,6 +26,7 @@ EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("onnx", "onnxruntime", "onnxscript"),
         "export --format onnx, predict MODEL.onnx, latency in ONNX Runtime",
     ),
+    "openvino": (("onnx", "onnxscript", "openvino"), "`dnad-ray export --format openvino`"),
     "optuna": (("optuna",), "sweep.sampler: optuna"),
     "notebook": (("anywidget", "ipywidgets", "jupyterlab"), "notebooks"),
     "pictures": (("kaleido",), "charts as PNG, SVG and PDF"),

@@ -137,7 +137,7 @@ def test_benchmark_of_a_run_takes_its_front_or_the_jobs_asked_for(command, run, 
     assert found["rows"][0]["accuracy"] == pytest.approx(best["accuracy"])
     assert found["rows"][0]["num_images"] == best["num_images"]
     both = command("benchmark", run, *quick, "--images", 9, "--job", worst["job"], "--job", best["job"])
-    assert [row["job"] for row in json.loads(both[1])["rows"]] == [worst["job"]] * 4 + [best["job"]] * 4
+    assert [row["job"] for row in json.loads(both[1])["rows"]] == [worst["job"]] * 5 + [best["job"]] * 5
     table = command("benchmark", run / "retrained" / worst["job"], "--repeats", 2, "--images", 9)
     assert table[0] == 0, table
     assert "1 thread, one image at a time" in table[1]

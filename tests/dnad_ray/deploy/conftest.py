@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 import torch
 
+from dnad_ray.deploy.formats import FORMATS
 from dnad_ray.networks.network_file import TrainedNetwork
 from dnad_ray.networks.spec import NetworkSpec, build
 from search_spaces.genotype import CellGenotype, Genotype
@@ -26,3 +28,11 @@ def network_of() -> Callable[..., TrainedNetwork]:
         return TrainedNetwork(network.eval(), spec, images, ("ant", "bee", "cow"), (0.4,), (0.3,), {})
 
     return make
+
+
+@pytest.fixture
+def installed(kind: str) -> None:
+    """Skip the test of a format whose packages are not installed; those of the others are in the extra `dev`."""
+    missing = [name for name in FORMATS[kind].packages if find_spec(name) is None]
+    if missing == ["openvino"]:
+        pytest.skip("the extra openvino is not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from dnad_ray.deploy import export as exporting
 from dnad_ray.deploy.benchmark import BenchmarkRow, benchmark_network, num_images_for, ranking_changes
 from search_spaces.genotype import CellGenotype, Edge
 
-KINDS = ["safetensors", "torch-export", "onnx", "onnx-int8"]
+KINDS = ["safetensors", "torch-export", "onnx", "openvino", "onnx-int8"]
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
 def images(number, seed):
@@ -40,7 +42,9 @@ def data():
 def test_benchmark_has_a_row_per_format_with_the_accuracy_of_the_images_asked_for(trained, data):
     rows = benchmark_network(trained, data, images=50, repeats=3)
     assert [row.format for row in rows] == KINDS
-    assert [row.precision for row in rows] == ["float32"] * 3 + ["int8"]
+    if not HAS_OPENVINO:
+        assert "[openvino]" in rows.pop(3).missing
+    assert [row.precision for row in rows] == ["float32"] * (len(rows) - 1) + ["int8"]
     assert {(row.digest, row.job, row.num_images, row.missing) for row in rows} == {
         (trained.spec.digest, "j", 50, None)
     }
@@ -53,12 +57,13 @@ def test_benchmark_has_a_row_per_format_with_the_accuracy_of_the_images_asked_fo
 
 def test_benchmark_says_why_a_format_cannot_be_had(trained, data, monkeypatch):
     def spec_of(name):
-        return None if name == "onnxruntime" else object()
+        return None if name in ("onnxruntime", "openvino") else object()
 
     monkeypatch.setattr(exporting, "find_spec", spec_of)
     rows = benchmark_network(trained, data, images=5, repeats=1)
     missing = {row.format: row.missing for row in rows if row.missing}
-    assert list(missing) == ["onnx", "onnx-int8"]
+    assert list(missing) == ["onnx", "openvino", "onnx-int8"]
+    assert "[openvino]" in missing["openvino"]
     assert "onnxruntime is not" in missing["onnx"]
     assert "[export]" in missing["onnx-int8"]
     assert all(row.size is None and row.latency_p50 is None for row in rows if row.missing)

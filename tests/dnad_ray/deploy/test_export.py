@@ -137,6 +137,7 @@ def test_safetensors_read_again_is_the_same_network(tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.usefixtures("installed")
 def test_export_that_gives_other_outputs_leaves_nothing(kind, tmp_path, monkeypatch):
     form = FORMATS[kind]
 
