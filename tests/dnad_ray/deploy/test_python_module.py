@@ -183,7 +183,8 @@ def test_python_module_holds_no_skeleton_but_its_own(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+@pytest.mark.parametrize("kind", ["onnx", "torch-export", "openvino"])
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     "case",
     # What a tracer can meet: both stems, all operations at both strides; dead cells, some outputs, one operation twice
