@@ -98,7 +98,7 @@ def fit(
         images: Folder with a folder of images per class, or with ``train/`` and ``test/``; or the name of a dataset.
         out: Run folder; None is ``runs/fit``.
         under: Most multiply-adds, parameters and latency of the largest network, ``{"macs": "30M", "params": "1M",
-            "latency": "20ms"}``. Other budgets are a half, a quarter and an eighth of its multiply-adds.
+            "latency": "20ms"}``. Other budgets are a half of its multiply-adds, a quarter, and so on to a sixteenth.
         runtime: What the latency is measured in, ``onnxruntime`` or ``torch``, on one thread of this machine; None is
             the first one that is installed.
         time_budget: Wall seconds for everything, or a text such as ``2h``. None for 60 epochs of each network.

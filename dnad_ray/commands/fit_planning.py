@@ -42,7 +42,8 @@ _LIMITS = {"macs": "macs", "params": "params", "latency_p50": "latency"}
 """Metric of a limit -> what people call it."""
 _MOST_MACS = 12_000
 """Multiply-adds per pixel of the largest network where no budget is given: 12 M at 32 x 32 pixels."""
-_BINS = 4
+_BINS = 5
+"""Budgets: the largest, and so on down to a sixteenth of it."""
 _TEACHER_FACTOR = 3
 """Multiply-adds of the teacher, as a multiple of those of the largest network."""
 _KEPT_BACK = 0.04

@@ -209,7 +209,7 @@ def nsga2(arm: Arm) -> list[dict[str, Any]]:
         if fitting:
             chosen[budget] = tried[min(fitting)[2]][0]
         elif chosen:  # nothing so small was tried: the network of the budget above is made narrower
-            chosen[budget] = scaled_to(chosen[2 * budget], shape, max_macs=budget)
+            chosen[budget] = scaled_to(chosen[min(chosen)], shape, max_macs=budget)
     return arm.finished(chosen)
 
 

@@ -18,7 +18,7 @@ SIXTEENTHS, RANGE = 16, 5.0
 """The box begins at this part of the largest budget, and spans so many doublings."""
 
 
-EXPERIMENTS = {"first": range(10, 13), "again": range(15, 18)}
+EXPERIMENTS = {"first": range(10, 13), "again": range(15, 18), "third": range(20, 25)}
 """Experiment -> its seeds."""
 
 

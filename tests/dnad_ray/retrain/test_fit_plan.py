@@ -18,11 +18,9 @@ def _costs(search=None, steps=50, networks=(4.0, 2.0, 1.0, 0.5)):
 
 def _time(plan, costs, parallel=1):
     """The seconds that a plan takes."""
-    each = together(costs.networks[: len(plan.budgets)], parallel)
-    if plan.teacher_epochs:
-        final = together([cost + costs.teacher / 3 for cost in costs.networks[: len(plan.budgets)]], parallel)
-    else:
-        final = each
+    networks = [costs.networks[BUDGETS.index(budget)] for budget in plan.budgets]
+    each = together(networks, parallel)
+    final = together([cost + costs.teacher / 3 for cost in networks], parallel) if plan.teacher_epochs else each
     places, race = plan.places, 0.0
     for rung in plan.rungs:
         race += places * rung.epochs * each
@@ -39,23 +37,22 @@ def test_without_a_time_budget_nothing_depends_on_the_machine():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "budgets", "teacher", "search", "is_race"),
+    ("seconds", "kept", "teacher", "search", "is_race"),
     [
-        (8.0, 1, 0, 0, False),  # 16 epochs of the smallest
-        (210.0, 1, 0, 0, False),  # 50 good epochs of the largest: the others are left out, and the race
-        (230.0, 1, 0, 0, False),  # 38 epochs of the largest two: less than four fifths of 50
-        (250.0, 2, 0, 0, False),  # 41 epochs
-        (320.0, 4, 0, 0, False),  # 42 epochs
-        (600.0, 4, 0, 0, True),  # 7.5 s an epoch for all four: too little for three good trainings
-        (1_600.0, 4, 40, 0, True),
-        (4_000.0, 4, 60, 60, True),
+        (8.0, [3], 0, 0, False),  # 16 epochs of the smallest
+        (179.0, [0], 0, 0, False),  # 44 good epochs of the largest; 39 with the smallest, less than four fifths of 50
+        (181.0, [0, 3], 0, 0, False),  # 40 epochs of the largest and the smallest, 4.5 s each
+        (221.0, [0, 2, 3], 0, 0, False),  # 40 epochs of three, 5.5 s each
+        (320.0, [0, 1, 2, 3], 0, 0, False),  # 42 epochs
+        (600.0, [0, 1, 2, 3], 0, 0, True),  # 7.5 s an epoch for all four: too little for three good trainings
+        (1_600.0, [0, 1, 2, 3], 40, 0, True),
+        (4_000.0, [0, 1, 2, 3], 60, 60, True),
     ],
 )
-def test_more_time_adds_budgets_a_search_and_a_teacher(seconds, budgets, teacher, search, is_race):
+def test_more_time_adds_budgets_a_search_and_a_teacher(seconds, kept, teacher, search, is_race):
     costs = _costs(search=None if seconds < 2_000 else 12.0)
     plan = divided(seconds, BUDGETS, costs)
-    assert len(plan.budgets) == budgets
-    assert plan.budgets == (BUDGETS[3:] if seconds == 8 else BUDGETS[:budgets])
+    assert plan.budgets == tuple(BUDGETS[place] for place in kept)
     assert (plan.teacher_epochs, plan.search_epochs, bool(plan.rungs)) == (teacher, search, is_race)
 
 
