@@ -144,7 +144,7 @@ def test_score_ranks_the_published_accuracies_of_the_anchors_better_than_zen():
     assert (of_dnad["score"] == of_dnad["zen"]).all()
     cells = table[(table["space"] == "nas-bench-201") & (table["half"] != "anchor")]
     found = [cells[name].to_numpy() for name in ("score", "accuracy", "cost_bin")]
-    assert (round(kendall(*found[:2]), 2), round(kendall(*found), 2)) == (0.39, 0.34)  # as report and docs say
+    assert (round(kendall(*found[:2]), 2), round(kendall(*found), 2)) == (0.42, 0.33)  # as report and docs say
 
 
 def test_searches_end_once_in_a_cell_and_record_no_rung_twice():
