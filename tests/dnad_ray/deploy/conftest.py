@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 
+from dnad_ray.data.images import Split
 from dnad_ray.deploy.formats import FORMATS
 from dnad_ray.networks.network_file import TrainedNetwork
 from dnad_ray.networks.spec import NetworkSpec, build
@@ -26,6 +28,18 @@ def network_of() -> Callable[..., TrainedNetwork]:
         network = build(spec, images).train()
         network(torch.randn(8, 1, 8, 8))
         return TrainedNetwork(network.eval(), spec, images, ("ant", "bee", "cow"), (0.4,), (0.3,), {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[[int, int], Split]:
+    """A function that makes so many random images for these networks, by a seed."""
+
+    def make(number: int, seed: int) -> Split:
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(0, 256, (number, 1, 8, 8)).astype(np.uint8)
+        return Split(images=pixels, labels=rng.integers(0, 3, number).astype(np.int64))
 
     return make
 

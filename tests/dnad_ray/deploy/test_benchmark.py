@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from dnad_ray.data.images import Augmentation, ImageData, Split
+from dnad_ray.data.images import Augmentation, ImageData
 from dnad_ray.deploy import benchmark as benchmarking
 from dnad_ray.deploy import export as exporting
 from dnad_ray.deploy.benchmark import BenchmarkRow, benchmark_network, num_images_for, ranking_changes
@@ -18,23 +18,15 @@ KINDS = ["safetensors", "torch-export", "onnx", "openvino", "onnx-int8"]
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
-def images(number, seed):
-    rng = np.random.default_rng(seed)
-    return Split(
-        images=rng.integers(0, 256, (number, 1, 8, 8)).astype(np.uint8),
-        labels=rng.integers(0, 3, number).astype(np.int64),
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(network_of):
     return dataclasses.replace(network_of(CellGenotype(False, ((Edge("sep_conv_3x3", 1),),))), facts={"job": "j"})
 
 
 @pytest.fixture(scope="module")
-def data():
+def data(noise):
     return ImageData(
-        name="noise", classes=("ant", "bee", "cow"), train=images(40, 0), validation=images(60, 1),
+        name="noise", classes=("ant", "bee", "cow"), train=noise(40, 0), validation=noise(60, 1),
         mean=(0.4,), std=(0.3,), augmentation=Augmentation(),
     )  # fmt: skip
 

@@ -9,7 +9,6 @@ import onnx
 import onnxruntime
 import pytest
 
-from dnad_ray.data.images import Split
 from dnad_ray.deploy import export as exporting
 from dnad_ray.deploy.export import ExportError, export_int8
 from dnad_ray.deploy.formats import Deployed
@@ -21,23 +20,15 @@ from search_spaces.genotype import CellGenotype, Edge
 CELL = CellGenotype(False, ((Edge("sep_conv_3x3", 1), Edge("avg_pool_3x3", 1)),))
 
 
-def images(number, seed):
-    rng = np.random.default_rng(seed)
-    return Split(
-        images=rng.integers(0, 256, (number, 1, 8, 8)).astype(np.uint8),
-        labels=rng.integers(0, 3, number).astype(np.int64),
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(network_of):
     return network_of(CELL)
 
 
 @pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
+def exported(trained, tmp_path_factory, noise):
     file = tmp_path_factory.mktemp("int8") / "net.int8.onnx"
-    return export_int8(trained, file, images(300, 0), images(50, 1))
+    return export_int8(trained, file, noise(300, 0), noise(50, 1))
 
 
 def test_int8_file_holds_weights_of_8_bits_and_runs_with_any_batch(exported):
@@ -56,8 +47,8 @@ def test_int8_file_holds_weights_of_8_bits_and_runs_with_any_batch(exported):
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["ant", "bee", "cow"]
 
 
-def test_agreement_is_that_of_the_file_and_the_network_on_the_images_held_out(exported, trained):
-    held_out, agreement = images(50, 1), exported.agreement
+def test_agreement_is_that_of_the_file_and_the_network_on_the_images_held_out(exported, trained, noise):
+    held_out, agreement = noise(50, 1), exported.agreement
     ours = open_model(exported.files[0]).run(held_out.images.astype(np.float32) / 255).argmax(1)
     import torch
 
@@ -69,8 +60,8 @@ def test_agreement_is_that_of_the_file_and_the_network_on_the_images_held_out(ex
     assert f"same class as the float network for {agreement.agreement:.2%} of 50" in exported.files[1].read_text()
 
 
-def test_calibration_takes_256_images_of_the_whole_training_part_in_0_to_1():
-    train = images(300, 0)
+def test_calibration_takes_256_images_of_the_whole_training_part_in_0_to_1(noise):
+    train = noise(300, 0)
     train.images[:, 0, 0, 0] = np.minimum(np.arange(300), 255)
     found = calibration_images(train)
     assert (found.shape, found.dtype) == ((256, 1, 8, 8), np.float32)
@@ -99,27 +90,27 @@ def test_accuracy_is_worse_where_the_sign_test_says_so(lost, won, is_worse):
     assert found.agreement == 1 - (lost + won) / 100
 
 
-def test_predicted_classes_are_of_the_positions_asked_for():
-    held_out = images(40, 2)
+def test_predicted_classes_are_of_the_positions_asked_for(noise):
+    held_out = noise(40, 2)
     found = predicted(lambda pixels: pixels.reshape(len(pixels), -1)[:, :3], held_out, np.array([39, 0]))
     expected = held_out.images.reshape(40, -1)[[39, 0], :3].argmax(1)
     assert found.tolist() == expected.tolist()
 
 
-def test_int8_file_that_gives_no_finite_logits_leaves_nothing(trained, tmp_path, monkeypatch):
+def test_int8_file_that_gives_no_finite_logits_leaves_nothing(trained, tmp_path, monkeypatch, noise):
     def broken(calibration):
         return int8_format(calibration)._replace(read=lambda *_: lambda pixels: np.full((len(pixels), 3), np.nan))
 
     monkeypatch.setattr(exporting, "int8_format", broken)
     with pytest.raises(ExportError, match="not finite"):
-        export_int8(trained, tmp_path / "net.int8.onnx", images(20, 0), images(20, 1))
+        export_int8(trained, tmp_path / "net.int8.onnx", noise(20, 0), noise(20, 1))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_target_has_its_suffix_and_replaces_no_float_export(trained, tmp_path):
+def test_int8_target_has_its_suffix_and_replaces_no_float_export(trained, tmp_path, noise):
     with pytest.raises(ConfigError, match=r"ends with \.int8\.onnx"):
-        export_int8(trained, tmp_path / "net.onnx", images(20, 0), images(20, 1))
+        export_int8(trained, tmp_path / "net.onnx", noise(20, 0), noise(20, 1))
     (tmp_path / "net.int8.onnx").write_bytes(b"mine")
     with pytest.raises(RunFolderError, match="a name that is free"):
-        export_int8(trained, tmp_path / "net.int8.onnx", images(20, 0), images(20, 1))
+        export_int8(trained, tmp_path / "net.int8.onnx", noise(20, 0), noise(20, 1))
     assert (tmp_path / "net.int8.onnx").read_bytes() == b"mine"
