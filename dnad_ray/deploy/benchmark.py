@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dnad_ray.data.images import ImageData, ImageSource
-from dnad_ray.deploy.export import Exported, ExportError, export_int8, export_network
+from dnad_ray.deploy.export import Exported, ExportError, export_int8, export_network, not_installed
 from dnad_ray.deploy.formats import FORMATS, Predict, onnx_reader, openvino_reader
 from dnad_ray.deploy.int8 import agreement_of, pixels_of, predicted
 from dnad_ray.deploy.suffixes import INT8, INT8_SUFFIX
-from dnad_ray.errors import ConfigError
 from dnad_ray.networks.latency import WARM_UP
 from dnad_ray.networks.network_file import TrainedNetwork
 from dnad_ray.runtime.cpus import computing_with
@@ -124,11 +123,13 @@ def benchmark_network(
     with tempfile.TemporaryDirectory(prefix="dnad-ray-") as name, computing_with(threads):
         for kind, way in _WAYS.items():
             file = Path(name) / f"net_{kind.replace('-', '_')}{way.suffix}"
+            missing = not_installed(FORMATS["onnx" if kind == INT8 else kind])
             try:
-                exported = _exported(trained, kind, file, data.train, held_out)
-            except (ConfigError, ExportError) as error:
-                allowed = error.allowed if isinstance(error, ConfigError) else str(error)
-                rows.append(BenchmarkRow(digest=digest, job=job, format=kind, precision=way.precision, missing=allowed))
+                exported = None if missing else _exported(trained, kind, file, data.train, held_out)
+            except ExportError as error:
+                exported, missing = None, str(error)
+            if exported is None:
+                rows.append(BenchmarkRow(digest=digest, job=job, format=kind, precision=way.precision, missing=missing))
                 continue
             run = way.read(trained, file, threads)
             found = predicted(run, held_out, np.arange(len(held_out)))

@@ -26,7 +26,7 @@ from dnad_ray.run_folder.outputs import output_file
 from dnad_ray.storage.files import read_file
 from dnad_ray.text import install_command
 
-__all__ = ["ExportError", "Exported", "export_int8", "export_network"]
+__all__ = ["ExportError", "Exported", "export_int8", "export_network", "not_installed"]
 
 _TOLERANCE = 1e-4
 _BATCHES = (1, 3)
@@ -107,15 +107,19 @@ def export_int8(trained: TrainedNetwork, out: Path, train: ImageSource, held_out
     return _exported(trained, INT8, int8_format(calibration_images(train)), out, check)
 
 
+def not_installed(form: Format) -> str | None:
+    """Return which package of a format is missing, with the command that installs it; None if all are there."""
+    missing = next((package for package in form.packages if find_spec(package) is None), None)
+    return None if missing is None else f"{missing} is not installed: {install_command(form.extra)}"
+
+
 def _exported(trained: TrainedNetwork, kind: str, form: Format, out: Path, check: _Check) -> Exported:
     """Write a network in a format with its model card, if the file read again passes the check."""
     if not out.name.endswith(form.suffix) or out.name == form.suffix:
         raise ConfigError("--out", str(out), f"a file that ends with {form.suffix} for --format {kind}")
-    for package in form.packages:
-        if find_spec(package) is None:
-            raise ConfigError(
-                "--format", kind, f"one whose packages are installed; {package} is not: {install_command(form.extra)}"
-            )
+    missing = not_installed(form)
+    if missing is not None:
+        raise ConfigError("--format", kind, f"a format whose packages are there; {missing}")
     if out.is_dir():
         raise RunFolderError("--out", str(out), "a file, not a folder")
     targets = _targets(kind, form, out)

@@ -164,7 +164,7 @@ def test_export_to_what_cannot_be_written_is_refused(tmp_path):
 
 def test_export_without_its_packages_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"onnx is not: pip install .*\[export\]"):
+    with pytest.raises(ConfigError, match=r"onnx is not installed: pip install .*\[export\]"):
         export_network(trained(), "onnx", tmp_path / "net.onnx")
     with pytest.raises(ConfigError, match=r"ends with \.onnx"):
         export_network(trained(), "onnx", tmp_path / "net.txt")
