@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from dnad_ray.commands.baselines import baselines as _baselines
 from dnad_ray.commands.composing import Composed
 from dnad_ray.commands.composing import compose as _compose
 from dnad_ray.commands.deploy import Exported, Under, budgets_of
+from dnad_ray.commands.deploy import benchmark as _benchmark
 from dnad_ray.commands.deploy import export as _export
 from dnad_ray.commands.deploy import load_model as _load_model
 from dnad_ray.commands.deploy import measure as _measure
@@ -202,6 +203,37 @@ class Run:
             UserError: If there is no such network, or the file cannot be written in that format.
         """
         return _export(self.path, out, format=format, digest=digest, job=job, under=under, data=data)
+
+    @in_keywords
+    def benchmark(
+        self,
+        job: str | Sequence[str] = (),
+        *,
+        images: int | None = None,
+        repeats: int = 200,
+        threads: int = 1,
+        data: AnyPath | None = None,
+    ) -> pd.DataFrame:
+        """Measure size, accuracy and latency of trained networks in every format on this machine.
+
+        Args:
+            job: Jobs that trained the networks. Without one: the front of the trained networks.
+            images: Number of test images at most. None is as many as take 2e11 multiply-adds, and at least 500.
+            repeats: Timed runs of one image.
+            threads: Number of CPU threads.
+            data: The images, a folder or a named dataset. None are those of the run.
+
+        Returns:
+            A row per network and format, with the columns of :class:`dnad_ray.deploy.benchmark.BenchmarkRow`.
+
+        Raises:
+            UserError: If an argument is impossible, or the images are not those of the networks.
+        """
+        import pandas as pd
+
+        rows = _benchmark(self.path, job=job, images=images, repeats=repeats, threads=threads, data=data)
+        table: pd.DataFrame = pd.DataFrame([asdict(row) for row in rows])
+        return table
 
     @in_keywords
     def report(self, out: AnyPath | None = None) -> Place:

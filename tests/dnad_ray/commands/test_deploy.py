@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+import dnad_ray as dr
 from dnad_ray.run_folder.jobs import read_measurements, read_retrained
 from dnad_ray.storage.files import write_json
 
@@ -142,5 +143,10 @@ def test_benchmark_of_a_run_takes_its_front_or_the_jobs_asked_for(command, run, 
     assert table[0] == 0, table
     assert "1 thread, one image at a time" in table[1]
     assert worst["job"] in table[1]
+    frame = dr.open_run(run).benchmark(worst["job"], images=9, repeats=2)
+    of_worst = json.loads(both[1])["rows"][:5]
+    assert [*zip(frame["job"], frame["format"], strict=True)] == [(row["job"], row["format"]) for row in of_worst]
+    with pytest.raises(dr.UserError, match=r"^images: got 0; allowed: 1 to"):
+        dr.open_run(run).benchmark(images=0)
     refused(command("benchmark", run, "--images", 0), "--images: got 0; allowed: 1 to")
     refused(command("benchmark", run, "--job", "zzz"), "--job", "zzz")

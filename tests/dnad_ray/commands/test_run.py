@@ -228,7 +228,7 @@ def test_values_of_another_type_are_refused(run, call, message):
 def test_types_of_all_keywords_are_checked():
     functions = (dr.open_run, dr.load_model, dr.make_teacher, dr.run_retrain, dr.run_search, dr.run_sweep)
     methods = (dr.Run.front, dr.Run.best_under, dr.Run.export, dr.Run.report, dr.Run.retrain)
-    methods += (dr.Run.baselines, dr.Run.measure)
+    methods += (dr.Run.baselines, dr.Run.benchmark, dr.Run.measure)
     for function in (*functions, *methods):
         for name, parameter in inspect.signature(function).parameters.items():
             if name != "self":
