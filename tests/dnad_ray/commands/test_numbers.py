@@ -18,6 +18,7 @@ CALLS = {
     "retrain": ["RUN", "--recipe", "quick", "--no-ray"],
     "baselines": ["RUN", "--recipe", "quick", "--kinds", "random", "--no-ray"],
     "measure": ["RUN", "--repeats", "1"],
+    "benchmark": ["RUN"],
     "predict": ["none.onnx", "none.png"],
     "count": ["NAME"],
     "draw": ["NAME", "--out", "cells.html"],
